@@ -1,0 +1,74 @@
+package config
+
+import "path/filepath"
+
+// checkStage1 holds the rules between fields of Stage1.
+func checkStage1(s *Stage1, c *Checker) {
+	checkVision(s.Vision, c)
+	checkQFormer(s, c)
+	checkLoss(s.Loss, c)
+	checkData(s.Data, c)
+	checkOptim(s, c)
+	if name := s.Run.Name; name != "" && (name != filepath.Base(name) || name == "." || name == "..") {
+		c.Failf([]string{"run.name"}, "%q must be a plain folder name; the folder above it is run.dir", name)
+	}
+}
+
+func checkVision(v Vision, c *Checker) {
+	if v.PatchSize > 0 && v.ImageSize%v.PatchSize != 0 {
+		lower := v.ImageSize / v.PatchSize * v.PatchSize
+		c.Failf([]string{"vision.image_size", "vision.patch_size"},
+			"image_size %d is not a multiple of patch_size %d; the nearest are %d and %d",
+			v.ImageSize, v.PatchSize, lower, lower+v.PatchSize)
+	}
+	if v.Heads > 0 && v.Width%v.Heads != 0 {
+		c.Failf([]string{"vision.heads", "vision.width"}, "width %d is not a multiple of heads %d", v.Width, v.Heads)
+	}
+	if v.Freeze && v.Weights == "" {
+		c.Warnf("vision.freeze is true and vision.weights is empty: the image encoder keeps its random weights")
+	}
+}
+
+func checkQFormer(s *Stage1, c *Checker) {
+	q := s.QFormer
+	if q.Heads > 0 && q.Hidden%q.Heads != 0 {
+		c.Failf([]string{"qformer.heads", "qformer.hidden"}, "hidden %d is not a multiple of heads %d",
+			q.Hidden, q.Heads)
+	}
+	if s.Text.MaxLen > q.MaxPositions {
+		c.Failf([]string{"text.max_len", "qformer.max_positions"},
+			"max_len %d is more than the %d rows of the position table (qformer.max_positions)",
+			s.Text.MaxLen, q.MaxPositions)
+	}
+}
+
+func checkLoss(l Loss, c *Checker) {
+	if l.ITC == 0 && l.ITM == 0 && l.ITG == 0 {
+		c.Failf([]string{"loss.itc", "loss.itm", "loss.itg"}, "all objectives have weight 0; nothing would be trained")
+	}
+}
+
+func checkData(d Data, c *Checker) {
+	checkOrdered("data.augment.crop_scale", d.Augment.CropScale, c)
+	checkOrdered("data.augment.crop_ratio", d.Augment.CropRatio, c)
+}
+
+func checkOrdered(key string, pair [2]float64, c *Checker) {
+	if pair[0] > pair[1] {
+		c.Failf([]string{key}, "want the smaller number first, got %s", FormatValue(pair))
+	}
+}
+
+func checkOptim(s *Stage1, c *Checker) {
+	o := s.Optim
+	if o.MinLR > o.LR {
+		c.Failf([]string{"optim.min_lr", "optim.lr"}, "min_lr %g is above lr %g", o.MinLR, o.LR)
+	}
+	if o.WarmupLR > o.LR {
+		c.Failf([]string{"optim.warmup_lr", "optim.lr"}, "warmup_lr %g is above lr %g", o.WarmupLR, o.LR)
+	}
+	if o.WarmupSteps > s.Train.Steps {
+		c.Failf([]string{"optim.warmup_steps", "train.steps"}, "warmup_steps %d is more than train.steps %d",
+			o.WarmupSteps.Int(), s.Train.Steps.Int())
+	}
+}

@@ -1,0 +1,120 @@
+package dataset
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// Tokenizer encodes captions; tokenizer.WordPiece is one.
+type Tokenizer interface {
+	// EncodeCaptionInto writes [CLS] w1 … wk [SEP] [PAD]… to ids and 1 for what is not padding to mask.
+	EncodeCaptionInto(ids, mask []int32, text string)
+}
+
+// Position is a place in the endless sequence of rows: the epoch and how many of its rows are used up.
+type Position struct {
+	Epoch int64 `json:"epoch"`
+	Index int64 `json:"index"`
+}
+
+// Batch is a training batch of B rows with pictures of S×S and texts of L tokens. It belongs to the caller until
+// Release.
+type Batch struct {
+	Pixels     []float32 // [B,3,S,S], normalised
+	TextIDs    []int32   // [B,L]
+	TextMask   []int32   // [B,L], 1 where the token is not padding
+	ImageIndex []int64   // [B], index of the picture in the source: equal for captions of one picture
+	Keys       []string  // [B], file name of the picture
+	Captions   []string  // [B], the captions as tokenised
+	Epoch      int64     // position after this batch: where to start to continue with the next one
+	Index      int64
+
+	home chan *Batch
+}
+
+// Position is where a loader has to start to continue after this batch.
+func (b *Batch) Position() Position { return Position{b.Epoch, b.Index} }
+
+// Release gives the batch's memory back to its loader; the batch must not be used afterwards. Forgetting it costs
+// only memory.
+func (b *Batch) Release() {
+	select {
+	case b.home <- b:
+	default:
+	}
+}
+
+func newBatch(size, imageSize, textLen int, home chan *Batch) *Batch {
+	return &Batch{
+		Pixels: make([]float32, size*3*imageSize*imageSize), TextIDs: make([]int32, size*textLen),
+		TextMask: make([]int32, size*textLen), ImageIndex: make([]int64, size), Keys: make([]string, size),
+		Captions: make([]string, size), home: home,
+	}
+}
+
+// BadSample names a sample that could not be used and says why.
+type BadSample struct{ Key, Reason string }
+
+// BadShareError reports that more samples are bad than allowed.
+type BadShareError struct {
+	Source    string
+	Bad, Seen int64       // of the present epoch, or of the whole evaluation set
+	Allowed   float64     // the share, as configured
+	Examples  []BadSample // some of them, different keys
+}
+
+// Error names the source, the counts, and the first bad samples.
+func (e *BadShareError) Error() string {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "dataset: %s: %d of %d samples could not be used, more than the allowed share of %g "+
+		"(max_bad_share)", e.Source, e.Bad, e.Seen, e.Allowed)
+	for i, s := range e.Examples[:min(len(e.Examples), 5)] {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		fmt.Fprintf(&b, "%s%s: %s", sep, s.Key, s.Reason)
+	}
+	return b.String()
+}
+
+// errNoCaption is the reason for a row whose caption the processor leaves empty.
+var errNoCaption = errors.New("the caption is empty after processing")
+
+// scratch is the memory that one worker reuses from picture to picture.
+type scratch struct {
+	file     bytes.Buffer
+	img, cut RGB
+	resizer  Resizer
+}
+
+// load decodes picture i of a source into s.img, upright if exif is set.
+func (s *scratch) load(src Source, i int, exif bool) error {
+	r, err := src.Open(i)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := decodeInto(&s.img, &s.file, r); err != nil {
+		return err
+	}
+	if exif {
+		orient(&s.img, &s.cut, orientation(s.file.Bytes()))
+	}
+	return nil
+}
+
+// write resizes a part of s.img (nil: all of it) to size×size and normalises it into dst [3,size,size].
+func (s *scratch) write(dst []float32, box *Box, size int, flip bool, mean, std [3]float32) {
+	s.resizer.Resize(&s.cut, &s.img, box, size, size, Bicubic)
+	Normalize(dst, &s.cut, flip, mean, std)
+}
+
+// normalisation fills in CLIP's values where none are given.
+func normalisation(mean, std [3]float32) (m, s [3]float32) {
+	if std == [3]float32{} {
+		return CLIPMean(), CLIPStd()
+	}
+	return mean, std
+}

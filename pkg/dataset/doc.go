@@ -1,0 +1,6 @@
+// Package dataset reads image–text pairs and turns them into training batches: annotation files and image folders,
+// decoding and resizing as Pillow does it, the augmentations and text processors of BLIP-2 (spec/data.md and
+// spec/training.md §7), a sample order that is a function of (seed, epoch, index), and prefetching workers.
+//
+// The package deals in plain slices and knows nothing of tensors on devices.
+package dataset

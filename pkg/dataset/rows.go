@@ -1,0 +1,58 @@
+package dataset
+
+import (
+	"fmt"
+	"math"
+)
+
+// Unit is what one row of an epoch is.
+type Unit string
+
+const (
+	// UnitCaption makes every caption a row, as in LAVIS: pictures with more captions come more often, and a picture
+	// may stand in a batch several times, as a false negative of itself.
+	UnitCaption Unit = "caption"
+	// UnitImage makes every picture a row, with one of its captions drawn anew in each epoch.
+	UnitImage Unit = "image"
+)
+
+// rows maps the rows of an epoch to pictures and captions.
+type rows struct {
+	n       int64
+	image   []int32 // per row, nil for UnitImage
+	caption []int32
+}
+
+func newRows(src Source, unit Unit) (rows, error) {
+	if src.Len() > math.MaxInt32 {
+		return rows{}, fmt.Errorf("dataset: %s has %d pictures; 2³¹ is the limit", src.Name(), src.Len())
+	}
+	switch unit {
+	case UnitImage:
+		return rows{n: int64(src.Len())}, nil
+	case UnitCaption, "":
+	default:
+		return rows{}, fmt.Errorf("dataset: unknown unit of sampling %q; %q and %q are known", unit,
+			UnitCaption, UnitImage)
+	}
+	var r rows
+	for i := range src.Len() {
+		for c := range src.Example(i).Captions {
+			r.image = append(r.image, int32(i))
+			r.caption = append(r.caption, int32(c))
+		}
+	}
+	r.n = int64(len(r.image))
+	return r, nil
+}
+
+// at is the picture of a row and which of its captions is due in an epoch.
+func (r *rows) at(src Source, seed, epoch, row int64) (image int, e Example, caption int) {
+	if r.image != nil {
+		image = int(r.image[row])
+		return image, src.Example(image), int(r.caption[row])
+	}
+	e = src.Example(int(row))
+	s := newStream(seed, epoch, row, purposeCaption)
+	return int(row), e, int(s.intN(int64(len(e.Captions))))
+}

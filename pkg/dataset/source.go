@@ -1,0 +1,78 @@
+package dataset
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Example is one picture with its captions.
+type Example struct {
+	Key       string   // file name relative to the image folder; names the sample in messages
+	ImagePath string   // where the picture lies
+	ImageID   int64    // id in the annotation file
+	Captions  []string // as written in the annotation file; never empty, none of them blank
+	License   string   // licence of the picture, name and address; "" if the file does not say
+	URL       string   // where the picture comes from; "" if the file does not say
+}
+
+// Source is a set of pictures with captions. Its methods are safe for concurrent use.
+type Source interface {
+	// Name is what to call the set in messages.
+	Name() string
+	// Len is the number of pictures.
+	Len() int
+	// Example is picture i, 0 ≤ i < Len.
+	Example(i int) Example
+	// Open opens the encoded picture i.
+	Open(i int) (io.ReadCloser, error)
+}
+
+// Concat puts several sources one after the other; rows are drawn in proportion to their number of rows.
+func Concat(sources ...Source) (Source, error) {
+	if len(sources) == 0 {
+		return nil, errors.New("dataset: no source of pictures is given; name at least one annotation file")
+	}
+	if len(sources) == 1 {
+		return sources[0], nil
+	}
+	c := &concat{sources: sources, ends: make([]int, len(sources))}
+	total := 0
+	for i, s := range sources {
+		total += s.Len()
+		c.ends[i] = total
+	}
+	return c, nil
+}
+
+type concat struct {
+	sources []Source
+	ends    []int // index after the last picture of each source
+}
+
+func (c *concat) Name() string {
+	return fmt.Sprintf("%s and %d more", c.sources[0].Name(), len(c.sources)-1)
+}
+
+func (c *concat) Len() int { return c.ends[len(c.ends)-1] }
+
+func (c *concat) find(i int) (Source, int) {
+	start := 0
+	for s, end := range c.ends {
+		if i < end {
+			return c.sources[s], i - start
+		}
+		start = end
+	}
+	panic(fmt.Sprintf("dataset: picture %d of %d", i, c.Len()))
+}
+
+func (c *concat) Example(i int) Example {
+	s, at := c.find(i)
+	return s.Example(at)
+}
+
+func (c *concat) Open(i int) (io.ReadCloser, error) {
+	s, at := c.find(i)
+	return s.Open(at)
+}

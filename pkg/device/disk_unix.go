@@ -1,0 +1,18 @@
+//go:build linux || darwin
+
+package device
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// freeSpace returns how many bytes the user may still write to the disk of dir.
+func freeSpace(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}

@@ -1,0 +1,126 @@
+// Package model describes BLIP-2's networks: which tensors they have (this package) and what they compute
+// (its sub-packages nn, vit and qformer). Graph functions only: nothing here reads files, flags or clocks.
+//
+// Every tensor is declared once, as a Param with its LAVIS checkpoint name, shape and initialisation. The list of
+// Params is what the store is filled from, what checkpoints are checked against and what parameter counts are
+// computed from. Linear weights have PyTorch's layout [out, in], so no load or save ever transposes.
+package model
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
+)
+
+// Param declares one tensor of a network.
+type Param struct {
+	// Name is the tensor's LAVIS checkpoint name, such as "Qformer.bert.encoder.layer.0.attention.self.query.weight".
+	Name string
+	// Shape is the tensor's shape in PyTorch order; empty for a scalar.
+	Shape []int
+	// Init says how the tensor starts when no checkpoint provides it.
+	Init Init
+}
+
+// Size returns the number of elements of the tensor.
+func (p Param) Size() int {
+	n := 1
+	for _, d := range p.Shape {
+		n *= d
+	}
+	return n
+}
+
+// Prefixed returns the parameters with prefix put in front of every name.
+func Prefixed(prefix string, params []Param) []Param {
+	out := make([]Param, len(params))
+	for i, p := range params {
+		p.Name = prefix + p.Name
+		out[i] = p
+	}
+	return out
+}
+
+// Count returns the total number of elements of the parameters.
+func Count(params []Param) int {
+	n := 0
+	for _, p := range params {
+		n += p.Size()
+	}
+	return n
+}
+
+// Path returns the store path of the tensor with the given checkpoint name: "a.b.weight" is at "/a/b/weight".
+func Path(name string) string { return "/" + strings.ReplaceAll(name, ".", "/") }
+
+// Name returns the checkpoint name of the tensor at the given store path; the inverse of Path.
+func Name(path string) string { return strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", ".") }
+
+// Initialize creates every parameter that the store does not hold yet, drawn by its Init from (seed, name): the
+// values depend neither on the order of the parameters nor on the backend. Existing variables (loaded from a
+// checkpoint) are left alone, but must have the declared shape.
+func Initialize(store *mlx.Store, params []Param, seed int64) error {
+	for _, p := range params {
+		if v := store.GetVariable(Path(p.Name)); v != nil {
+			if err := checkShape(p, v.Shape()); err != nil {
+				return err
+			}
+			continue
+		}
+		values := p.Init.values(p.Size(), seed, p.Name)
+		if err := Set(store, p.Name, p.Shape, values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Set creates the float32 variable of the tensor with the given checkpoint name, or replaces its value.
+func Set(store *mlx.Store, name string, shape []int, values []float32) error {
+	size := 1
+	for _, d := range shape {
+		size *= d
+	}
+	if size != len(values) {
+		return fmt.Errorf("tensor %s: %d values do not fill shape %v", name, len(values), shape)
+	}
+	t := tensors.FromFlatDataAndDimensions(values, shape...)
+	if v := store.GetVariable(Path(name)); v != nil {
+		if !v.Shape().Equal(shapes.Make(dtypes.Float32, shape...)) {
+			return fmt.Errorf("tensor %s: shape %v does not fit the model's %s", name, shape, v.Shape())
+		}
+		return v.SetValue(t)
+	}
+	if _, err := store.CreateVariable(Path(name), t); err != nil {
+		return fmt.Errorf("tensor %s: %w", name, err)
+	}
+	return nil
+}
+
+// SetTrainable marks the parameters as trained or frozen. A frozen parameter gets no gradient and no optimizer slot.
+func SetTrainable(store *mlx.Store, params []Param, trainable bool) error {
+	for _, p := range params {
+		v := store.GetVariable(Path(p.Name))
+		if v == nil {
+			return fmt.Errorf("tensor %s is not in the store: initialise or load the model first", p.Name)
+		}
+		v.SetTrainable(trainable)
+	}
+	return nil
+}
+
+func checkShape(p Param, got shapes.Shape) error {
+	if len(got.Dimensions) != len(p.Shape) {
+		return fmt.Errorf("tensor %s has shape %v, the model needs %v", p.Name, got.Dimensions, p.Shape)
+	}
+	for i, d := range p.Shape {
+		if got.Dimensions[i] != d {
+			return fmt.Errorf("tensor %s has shape %v, the model needs %v", p.Name, got.Dimensions, p.Shape)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package qformer
+
+import (
+	"fmt"
+
+	"blip2/pkg/model"
+)
+
+// Config holds the Q-Former's dimensions.
+type Config struct {
+	Hidden             int     // H: features per token
+	Layers             int     // transformer layers
+	Heads              int     // attention heads
+	Intermediate       int     // hidden width of the feed-forward networks
+	Queries            int     // Q: learned query tokens
+	CrossAttentionFreq int     // layer l attends to the picture if l mod this = 0
+	EncoderWidth       int     // W: features of the image encoder
+	Vocab              int     // word pieces, [DEC] included as the last id
+	MaxPositions       int     // longest text
+	LayerNormEps       float64 // 1e-12
+	Dropout            float64 // rate on embeddings, attention probabilities and sublayer outputs, in training
+}
+
+// HasCross reports whether the layer attends to the picture.
+func (c Config) HasCross(layer int) bool { return layer%c.CrossAttentionFreq == 0 }
+
+// Validate reports dimensions that do not fit together.
+func (c Config) Validate() error {
+	switch {
+	case c.Heads <= 0 || c.Hidden%c.Heads != 0:
+		return fmt.Errorf("qformer hidden size %d is not divisible by %d heads", c.Hidden, c.Heads)
+	case c.CrossAttentionFreq <= 0:
+		return fmt.Errorf("qformer cross_attention_freq %d must be at least 1", c.CrossAttentionFreq)
+	}
+	return nil
+}
+
+// initStd is the spread of BERT's weights and of the query tokens (spec/model.md 5.5).
+const initStd = 0.02
+
+// Params lists the Q-Former's tensors under LAVIS names: query_tokens, Qformer.bert.*, Qformer.cls.*. The decoder of
+// the LM head is the word embedding table and is not listed twice. Without text, the tensors that only texts use
+// (embedding tables, text feed-forward networks, LM head) are left out, as in stage 2.
+func Params(cfg Config, text bool) []model.Param {
+	h := cfg.Hidden
+	params := []model.Param{{Name: "query_tokens", Shape: []int{1, cfg.Queries, h}, Init: model.Normal(initStd)}}
+	if text {
+		params = append(params,
+			matrix("Qformer.bert.embeddings.word_embeddings", cfg.Vocab, h),
+			matrix("Qformer.bert.embeddings.position_embeddings", cfg.MaxPositions, h))
+	}
+	params = append(params, norm("Qformer.bert.embeddings.LayerNorm", h)...)
+	for i := range cfg.Layers {
+		params = append(params, layerParams(cfg, fmt.Sprintf("Qformer.bert.encoder.layer.%d.", i), cfg.HasCross(i), text)...)
+	}
+	if text {
+		head := "Qformer.cls.predictions."
+		params = append(params, linear(head+"transform.dense", h, h)...)
+		params = append(params, norm(head+"transform.LayerNorm", h)...)
+		params = append(params, model.Param{Name: head + "bias", Shape: []int{cfg.Vocab}})
+	}
+	return params
+}
+
+func layerParams(cfg Config, layer string, cross, text bool) []model.Param {
+	h := cfg.Hidden
+	params := attentionParams(layer+"attention.", h, h)
+	if cross {
+		params = append(params, attentionParams(layer+"crossattention.", h, cfg.EncoderWidth)...)
+	}
+	sides := []string{"_query"}
+	if text {
+		sides = append(sides, "")
+	}
+	for _, side := range sides {
+		params = append(params, linear(layer+"intermediate"+side+".dense", cfg.Intermediate, h)...)
+		params = append(params, linear(layer+"output"+side+".dense", h, cfg.Intermediate)...)
+		params = append(params, norm(layer+"output"+side+".LayerNorm", h)...)
+	}
+	return params
+}
+
+func attentionParams(name string, h, keyWidth int) []model.Param {
+	params := linear(name+"self.query", h, h)
+	params = append(params, linear(name+"self.key", h, keyWidth)...)
+	params = append(params, linear(name+"self.value", h, keyWidth)...)
+	params = append(params, linear(name+"output.dense", h, h)...)
+	return append(params, norm(name+"output.LayerNorm", h)...)
+}
+
+func matrix(name string, rows, columns int) model.Param {
+	return model.Param{Name: name + ".weight", Shape: []int{rows, columns}, Init: model.Normal(initStd)}
+}
+
+func linear(name string, out, in int) []model.Param {
+	return []model.Param{matrix(name, out, in), {Name: name + ".bias", Shape: []int{out}}}
+}
+
+func norm(name string, width int) []model.Param {
+	return []model.Param{
+		{Name: name + ".weight", Shape: []int{width}, Init: model.Constant(1)},
+		{Name: name + ".bias", Shape: []int{width}},
+	}
+}

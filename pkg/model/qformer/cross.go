@@ -1,0 +1,70 @@
+package qformer
+
+import (
+	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/model/nn"
+)
+
+// Cross holds what queries read of a batch of pictures: the cross-attention keys and values of every layer that has
+// them. They depend on the picture alone, so one projection per picture and layer serves all passes of a step.
+type Cross struct {
+	kv []KV // by layer; empty where the layer has no cross-attention
+	// negative, if set, makes this the source of the 3·B rows of ITM: see WithNegatives.
+	negative []KV
+}
+
+// NewCross projects image features [batch, N, W] to the keys and values of every cross-attention layer. The scope is
+// the model's root.
+func NewCross(scope *model.Scope, cfg Config, features *Node) *Cross {
+	features.AssertDims(-1, -1, cfg.EncoderWidth)
+	c := &Cross{kv: make([]KV, cfg.Layers)}
+	layers := scope.At("Qformer").At("bert").At("encoder").At("layer")
+	for i := range cfg.Layers {
+		if !cfg.HasCross(i) {
+			continue
+		}
+		self := layers.At("%d", i).At("crossattention").At("self")
+		c.kv[i] = KV{
+			K: nn.SplitHeads(nn.Linear(self.At("key"), features), cfg.Heads),
+			V: nn.SplitHeads(nn.Linear(self.At("value"), features), cfg.Heads),
+		}
+	}
+	return c
+}
+
+// Pick returns the source for the pictures at the given indices [rows]; gradients flow back to the picked pictures.
+func (c *Cross) Pick(indices *Node) *Cross {
+	picked := &Cross{kv: make([]KV, len(c.kv))}
+	for i, kv := range c.kv {
+		if kv.K != nil {
+			picked.kv[i] = KV{K: pick(kv.K, indices), V: pick(kv.V, indices)}
+		}
+	}
+	return picked
+}
+
+func pick(x, indices *Node) *Node { return Gather(x, InsertAxes(indices, -1)) }
+
+// WithNegatives returns the source for ITM's 3·B rows (spec/stage1.md 5): rows 0..B−1 read the row's own picture,
+// rows B..2B−1 the picture at negatives [B], rows 2B..3B−1 their own again.
+//
+// The two groups that read their own picture attend together, as 2·Q queries per picture: no copy of its keys and
+// values is made.
+func (c *Cross) WithNegatives(negatives *Node) *Cross {
+	return &Cross{kv: c.kv, negative: c.Pick(negatives).kv}
+}
+
+// attend is the cross-attention of queries q [rows, Q, heads, d] in the given layer: [rows, Q, H].
+func (c *Cross) attend(layer int, q *Node, rng *nn.RNG, dropout float64) *Node {
+	kv := c.kv[layer]
+	if c.negative == nil {
+		return nn.Attention(q, kv.K, kv.V, nil, rng, dropout)
+	}
+	groups := Split(q, 0, 3)
+	negative := nn.Attention(groups[1], c.negative[layer].K, c.negative[layer].V, nil, rng, dropout)
+	own := nn.Attention(Concatenate([]*Node{groups[0], groups[2]}, 1), kv.K, kv.V, nil, rng, dropout)
+	halves := Split(own, 1, 2)
+	return Concatenate([]*Node{halves[0], negative, halves[1]}, 0)
+}

@@ -1,0 +1,131 @@
+// Package runlog writes and reads what a run leaves in its folder while it works and when it ends: metrics.jsonl,
+// TensorBoard event files, summary.json and gallery.json, and the progress that a person watches meanwhile.
+//
+// The formats live here, so that the trainer that writes them and the report that reads them share one definition.
+// docs/run-folder.md describes them for users.
+package runlog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Names of the files of a run folder.
+const (
+	ConfigFile  = "config.yaml"   // the resolved configuration
+	MetricsFile = "metrics.jsonl" // one Row per logging interval
+	SummaryFile = "summary.json"  // the Summary, written when the run ends
+	GalleryFile = "gallery.json"  // the Gallery
+	GalleryDir  = "gallery"       // the pictures that gallery.json names
+	ReportFile  = "report.html"   // the page built from all of them
+)
+
+// Field is one named measurement of an interval, such as {"loss_itc", 2.31}.
+type Field struct {
+	Key   string
+	Value float64
+}
+
+// F returns the field key = value.
+func F(key string, value float64) Field { return Field{Key: key, Value: value} }
+
+// Options say how Open treats what is in the run folder already.
+type Options struct {
+	// ResumeStep is the last step of the checkpoint that the run goes on from: what was logged after it is cut off,
+	// so that the resumed run has one clean series. 0 starts a new series.
+	ResumeStep int
+	// Now tells the time of a row; nil means time.Now.
+	Now func() time.Time
+	// Host ends the name of the event file; empty means the name of the machine.
+	Host string
+}
+
+// Log writes the measurements of a run to metrics.jsonl and to a TensorBoard event file.
+// It is used by one goroutine at a time.
+type Log struct {
+	metrics *Metrics
+	events  *Events
+	now     func() time.Time
+}
+
+// Open opens the logs of a run folder that exists.
+func Open(runDir string, o Options) (*Log, error) {
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
+	metrics, err := OpenMetrics(filepath.Join(runDir, MetricsFile), o.ResumeStep)
+	if err != nil {
+		return nil, err
+	}
+	events, err := CreateEvents(runDir, o.Host, now(), o.ResumeStep)
+	if err != nil {
+		return nil, errors.Join(err, metrics.Close())
+	}
+	return &Log{metrics: metrics, events: events, now: now}, nil
+}
+
+// Record writes the measurements of one step to both logs, in the order given.
+// In TensorBoard the key k has the tag train/k, unless it names its own group, as "eval/loss" does.
+func (l *Log) Record(step int, fields ...Field) error {
+	row := Row{Step: step, Time: l.now(), Fields: fields}
+	if err := l.metrics.Append(row); err != nil {
+		return err
+	}
+	return l.events.Scalars(row)
+}
+
+// Image writes an encoded picture (PNG or JPEG) to the TensorBoard log.
+func (l *Log) Image(step int, tag string, encoded []byte) error {
+	return l.events.Image(step, l.now(), tag, encoded)
+}
+
+// Close flushes both logs to disk and closes them.
+func (l *Log) Close() error {
+	return errors.Join(l.metrics.Close(), l.events.Close())
+}
+
+// WriteFile writes a file so that path holds either the old content or all of the new one, even after a crash:
+// a temporary file in the same folder is written, synced and renamed.
+func WriteFile(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w (is the folder there, and may it be written to?)", path, err)
+	}
+	defer func() {
+		if err != nil {
+			tmp.Close() // closed twice on some paths; only the first error counts
+			os.Remove(tmp.Name())
+			err = fmt.Errorf("writing %s: %w", path, err)
+		}
+	}()
+	if _, err = tmp.Write(data); err != nil {
+		return err
+	}
+	if err = tmp.Chmod(0o644); err != nil {
+		return err
+	}
+	if err = tmp.Sync(); err != nil {
+		return err
+	}
+	if err = tmp.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

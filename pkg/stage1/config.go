@@ -1,0 +1,103 @@
+// Package stage1 is BLIP-2's first stage (paper section 3.2; spec/stage1.md): the Q-Former learns, on a frozen image
+// encoder, to extract what of a picture matters to its text, by three losses on the same batch — image-text
+// contrast (ITC), image-text matching with hard negatives (ITM) and image-grounded text generation (ITG).
+package stage1
+
+import (
+	"fmt"
+
+	"github.com/gomlx/compute/dtypes"
+
+	"blip2/pkg/model"
+	"blip2/pkg/model/qformer"
+	"blip2/pkg/model/vit"
+)
+
+// The ways to weight hard negatives (spec/stage1.md 5).
+const (
+	// NegativesMaskedSoftmax samples from the softmax over all pairs but the positives: the released code's current form.
+	NegativesMaskedSoftmax = "masked_softmax"
+	// NegativesSoftmaxEps samples from softmax + 1e-4 over all pairs, positives then set to 0: its earlier form.
+	NegativesSoftmaxEps = "softmax_eps"
+)
+
+// Config describes a stage-1 model and its losses.
+type Config struct {
+	Vision       vit.Config     // the image encoder
+	FreezeVision bool           // the encoder gets no gradient
+	LNVisionEps  float64        // of the trained LayerNorm behind the encoder
+	QFormer      qformer.Config // EncoderWidth is the encoder's width
+	EmbedDim     int            // E: width of the ITC features
+	Temperature  float64        // start value of the learned ITC temperature
+
+	MaxTextLen                 int // L: tokens per caption
+	PadID, CLSID, SEPID, BOSID int // BOSID is [DEC]
+
+	LabelSmoothing       float64      // of ITC and ITG
+	ITCGatherGrad        bool         // let gradient flow into the gathered side of both ITC directions
+	HardNegatives        string       // NegativesMaskedSoftmax or NegativesSoftmaxEps
+	ITCWeight, ITMWeight float64      // factors of the losses in the total
+	ITGWeight            float64      // 0 leaves a loss out of the total
+	Compute              dtypes.DType // type of activations; the zero value means float32
+}
+
+// Validate reports settings that do not fit together.
+func (c Config) Validate() error {
+	if err := c.Vision.Validate(); err != nil {
+		return err
+	}
+	if err := c.QFormer.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case c.QFormer.EncoderWidth != c.Vision.Width:
+		return fmt.Errorf("qformer encoder width %d is not the vision width %d", c.QFormer.EncoderWidth, c.Vision.Width)
+	case c.MaxTextLen > c.QFormer.MaxPositions:
+		return fmt.Errorf("texts of %d tokens do not fit %d positions", c.MaxTextLen, c.QFormer.MaxPositions)
+	case c.HardNegatives != NegativesMaskedSoftmax && c.HardNegatives != NegativesSoftmaxEps:
+		return fmt.Errorf("hard negatives %q: choose %q or %q", c.HardNegatives, NegativesMaskedSoftmax, NegativesSoftmaxEps)
+	}
+	return nil
+}
+
+// VisionPrefix is in front of the image encoder's names in LAVIS checkpoints.
+const VisionPrefix = "visual_encoder."
+
+// VisionParams lists the image encoder's tensors.
+func VisionParams(cfg Config) []model.Param {
+	return model.Prefixed(VisionPrefix, vit.Params(cfg.Vision))
+}
+
+// HeadParams lists the tensors beside the image encoder and the Q-Former: ln_vision, projections, ITM head and
+// temperature. Linear layers start as PyTorch starts them.
+func HeadParams(cfg Config) []model.Param {
+	w, h, e := cfg.Vision.Width, cfg.QFormer.Hidden, cfg.EmbedDim
+	draw := model.Uniform(model.LinearBound(h))
+	return []model.Param{
+		{Name: "ln_vision.weight", Shape: []int{w}, Init: model.Constant(1)},
+		{Name: "ln_vision.bias", Shape: []int{w}},
+		{Name: "vision_proj.weight", Shape: []int{e, h}, Init: draw},
+		{Name: "vision_proj.bias", Shape: []int{e}, Init: draw},
+		{Name: "text_proj.weight", Shape: []int{e, h}, Init: draw},
+		{Name: "text_proj.bias", Shape: []int{e}, Init: draw},
+		{Name: "itm_head.weight", Shape: []int{2, h}, Init: draw},
+		{Name: "itm_head.bias", Shape: []int{2}, Init: draw},
+		{Name: "temp", Init: model.Constant(cfg.Temperature)},
+	}
+}
+
+// Params lists all tensors of the model under LAVIS names, the image encoder's first.
+func Params(cfg Config) []model.Param { return append(VisionParams(cfg), QFormerParams(cfg)...) }
+
+// QFormerParams lists what stage 1 always trains: all tensors but the image encoder's.
+func QFormerParams(cfg Config) []model.Param {
+	return append(qformer.Params(cfg.QFormer, true), HeadParams(cfg)...)
+}
+
+// TrainableParams lists the tensors that get gradients.
+func TrainableParams(cfg Config) []model.Param {
+	if cfg.FreezeVision {
+		return QFormerParams(cfg)
+	}
+	return Params(cfg)
+}

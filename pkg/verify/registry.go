@@ -1,0 +1,62 @@
+package verify
+
+import (
+	"maps"
+	"slices"
+)
+
+// handler computes what a case asks for and hands every result to the checker. The error it returns says why it could
+// not go on; differences are the checker's business.
+type handler func(c *Case, k *checker) error
+
+// handlers returns the kinds that are built.
+func handlers() map[string]handler {
+	return map[string]handler{
+		"image-normalize":     imageNormalize,
+		"image-resize":        imageResize,
+		"lr-schedule":         lrSchedule,
+		"random-resized-crop": randomResizedCrop,
+		"stage1-forward":      stage1Forward,
+		"text-process":        textProcess,
+		"vit-clip":            vision,
+		"vit-eva":             vision,
+	}
+}
+
+// Kinds returns the kinds that are built, sorted.
+func Kinds() []string { return slices.Sorted(maps.Keys(handlers())) }
+
+// PendingKinds returns the kinds that are recorded but not built yet, sorted. Their cases are shown as pending. The
+// list only shrinks.
+func PendingKinds() []string {
+	return []string{
+		"blip-caption",
+		"caption-metrics",
+		"clip-text-image",
+		"generate",
+		"gqa-accuracy",
+		"hf-convert",
+		"hf-folder",
+		"hf-itm",
+		"image-decode",
+		"lavis-pth",
+		"lr-groups",
+		"nocaps-split",
+		"opt-lm",
+		"ptb-tokenize",
+		"qformer-init",
+		"randaugment",
+		"retrieval-metrics",
+		"retrieval-rerank",
+		"sampling-filter",
+		"stage1-caption",
+		"stage1-features",
+		"stage1-replicas",
+		"stage1-train",
+		"stage2-opt",
+		"stage2-t5",
+		"t5-seq2seq",
+		"vqa-accuracy",
+		"vqa-lemmatize",
+	}
+}

@@ -1,0 +1,106 @@
+package weights
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// shards makes a model folder of two shards a (x, y) and b (z), and the given index.
+func shards(t *testing.T, index string) string {
+	t.Helper()
+	dir := t.TempDir()
+	put := func(name string, tensors ...Tensor) {
+		if err := Write(filepath.Join(dir, name), tensors, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a.safetensors", FromInt64("x", nil, []int64{1}), FromInt64("y", nil, []int64{2}))
+	put("b.safetensors", FromInt64("z", nil, []int64{3}), FromInt64("y", nil, []int64{4}))
+	if err := os.WriteFile(filepath.Join(dir, IndexFile), []byte(index), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestShards(t *testing.T) {
+	dir := shards(t, `{"metadata":{"total_size":32},"weight_map":{"x":"a.safetensors","y":"b.safetensors"}}`)
+	s, err := OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if !slices.Equal(s.Names(), []string{"x", "y", "z"}) || s.Path() != dir || !s.Has("z") || s.Has("w") {
+		t.Errorf("names %v, path %s", s.Names(), s.Path())
+	}
+	for name, want := range map[string]int64{"x": 1, "y": 4, "z": 3} { // z is not in the index, y is in both files
+		tensor, err := s.Tensor(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tensor.Int64s(); err != nil || got[0] != want {
+			t.Errorf("%s = %v, %v; want %d", name, got, err, want)
+		}
+	}
+	if _, err := s.Tensor("w"); err == nil || !strings.Contains(err.Error(), `no tensor "w" among its 3`) {
+		t.Errorf("missing tensor: %v", err)
+	}
+}
+
+func TestSingleFileComesFirst(t *testing.T) {
+	dir := shards(t, `{"weight_map":{"x":"a.safetensors"}}`)
+	if err := Write(filepath.Join(dir, SingleFile), []Tensor{FromInt64("only", nil, []int64{1})}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if !slices.Equal(s.Names(), []string{"only"}) {
+		t.Errorf("names %v", s.Names())
+	}
+}
+
+func TestOpenDirRefuses(t *testing.T) {
+	for _, c := range []struct{ name, index, want string }{
+		{"not JSON", `{"weight_map":`, "not JSON"},
+		{"no map", `{"metadata":{}}`, "has no weight_map"},
+		{"empty map", `{"weight_map":{}}`, "has no weight_map"},
+		{"map is a list", `{"weight_map":[]}`, "weight_map: found"},
+		{"tensor twice", `{"weight_map":{"x":"a.safetensors","x":"b.safetensors"}}`, `"x" occurs twice`},
+		{"parent", `{"weight_map":{"x":"../a.safetensors"}}`, `shard "../a.safetensors" is not a plain file name`},
+		{"absolute", `{"weight_map":{"x":"/etc/passwd"}}`, "is not a plain file name"},
+		{"subfolder", `{"weight_map":{"x":"sub/a.safetensors"}}`, "is not a plain file name"},
+		{"dots", `{"weight_map":{"x":".."}}`, "is not a plain file name"},
+		{"dot", `{"weight_map":{"x":"."}}`, "is not a plain file name"},
+		{"empty name", `{"weight_map":{"x":""}}`, "is not a plain file name"},
+		{"missing shard", `{"weight_map":{"x":"a.safetensors","w":"c.safetensors"}}`, "shard c.safetensors, which"},
+		{"wrong shard", `{"weight_map":{"x":"b.safetensors"}}`, `b.safetensors: has no tensor "x"`},
+		{"ambiguous", `{"weight_map":{"x":"a.safetensors","z":"b.safetensors"}}`, `tensor "y" is also in a.safetensors`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := shards(t, c.index)
+			s, err := OpenDir(dir)
+			if err == nil {
+				s.Close()
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("got %v\nwant %s", err, c.want)
+			}
+		})
+	}
+	dir := t.TempDir()
+	if _, err := OpenDir(dir); err == nil || !strings.Contains(err.Error(), "has neither model.safetensors nor") {
+		t.Errorf("empty folder: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, SingleFile), []byte("x"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenDir(dir); err == nil || !strings.Contains(err.Error(), SingleFile+": not a safetensors file") {
+		t.Errorf("damaged file: %v", err)
+	}
+}
