@@ -9,6 +9,7 @@ import (
 )
 
 func main() {
+	noPreemption()
 	ctx, stop := cli.NotifyInterrupt(context.Background(), os.Stderr)
 	code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()

@@ -35,6 +35,7 @@ type App struct {
 	Globals Globals
 	Log     *slog.Logger // to Err, at Globals.LogLevel
 
+	args    []string          // the command line, without the program's name
 	flags   map[string]string // global flags that were given on the command line and are also config keys
 	hint    string            // how to get help, after wrong usage of a command
 	started bool              // a command's own code has begun: errors from now on are failures, not wrong usage

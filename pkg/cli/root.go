@@ -41,8 +41,9 @@ usage or configuration, 130 interrupted after saving.`,
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: groupTrain, Title: "Training:"},
 		&cobra.Group{ID: groupCheck, Title: "Looking into it:"}, &cobra.Group{ID: groupSetup, Title: "Setup:"})
-	addCommands(root, groupCheck, newConfigCmd(app), newVerifyCmd(app), newReportCmd(app))
-	addCommands(root, groupSetup, newVersionCmd(app), newCompletionCmd(app))
+	addCommands(root, groupTrain, newPretrainStage1Cmd(app))
+	addCommands(root, groupCheck, newConfigCmd(app), newVerifyCmd(app), newReportCmd(app), newBenchCmd(app))
+	addCommands(root, groupSetup, newPluginCmd(app), newVersionCmd(app), newCompletionCmd(app))
 	root.SetHelpCommand(newHelpCmd())
 	app.prepare(root)
 	return root

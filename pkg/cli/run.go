@@ -18,6 +18,7 @@ import (
 // Run executes one command line (without the program's name) and returns the exit code. An error is printed once,
 // on App.Err: as a line "blip2: ...", or as {"error": ..., "exit_code": ...} with --json.
 func (app *App) Run(ctx context.Context, args []string) int {
+	app.args = args
 	app.Globals.JSON = slices.Contains(args, "--"+flagJSON) // for errors that occur before the flags are read
 	root := newRootCmd(app)
 	root.SetArgs(append([]string{}, args...)) // never nil, for which cobra would take those of the process

@@ -38,7 +38,7 @@ func watchSignals(parent context.Context, signals <-chan os.Signal, w io.Writer,
 					exit(ExitInterrupted)
 					return // only in tests
 				}
-				fmt.Fprintf(w, "blip2: %v: finishing and saving; once more to stop at once\n", sig)
+				fmt.Fprintf(w, "blip2: %v: stopping after the current step; once more to stop at once\n", sig)
 				cancel(fmt.Errorf("signal %v: %w", sig, context.Canceled))
 			}
 		}

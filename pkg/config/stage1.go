@@ -83,6 +83,7 @@ type Loss struct {
 type Data struct {
 	Train       []DataSource `yaml:"train" required:"true" doc:"data sets to train on"`
 	Heldout     []DataSource `yaml:"heldout" hash:"-" doc:"data sets for evaluation only"`
+	Unit        string       `yaml:"unit" oneof:"caption|image" doc:"an epoch has one row per caption or per image"`
 	Augment     Augment      `yaml:"augment" doc:"random resized crop and flip of training images"`
 	Workers     int          `yaml:"workers" in:"[1,1024]" hash:"-" doc:"goroutines that decode images"`
 	Prefetch    int          `yaml:"prefetch" in:"[1,1024]" hash:"-" doc:"batches prepared ahead of the training"`
@@ -139,6 +140,8 @@ type Eval struct {
 	KTest     int  `yaml:"k_test" in:"[1,)" doc:"candidates per query ranked again by ITM"`
 	BatchSize int  `yaml:"batch_size" in:"[1,1048576]" doc:"images or texts per evaluation step"`
 	Before    bool `yaml:"before" doc:"evaluate before the training too, for comparison"`
+	MaxImages int  `yaml:"max_images" in:"[0,)" doc:"images of each set that are evaluated; 0 for all"`
+	MaxLen    int  `yaml:"max_len" in:"[3,65536]" doc:"tokens per caption in the evaluation"`
 }
 
 // Report is the HTML report of a run.
@@ -167,6 +170,7 @@ func DefaultStage1() *Stage1 {
 		Loss: Loss{ITC: 1, ITM: 1, ITG: 1, LabelSmoothing: 0.1, HardNegatives: "masked_softmax", Temperature: 0.07},
 		Data: Data{
 			Augment:     Augment{CropScale: [2]float64{0.5, 1}, CropRatio: [2]float64{3. / 4., 4. / 3.}, Flip: 0.5},
+			Unit:        "caption",
 			Workers:     2,
 			Prefetch:    4,
 			MaxBadShare: 0.01,
@@ -175,7 +179,7 @@ func DefaultStage1() *Stage1 {
 			Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05, DecayRule: "default"},
 		Train:      Train{Steps: 250_000, BatchSize: 2320, LogEvery: 10},
 		Checkpoint: Checkpoint{Every: 1000, KeepLast: 2},
-		Eval:       Eval{Retrieval: true, KTest: 16, BatchSize: 32, Before: true},
+		Eval:       Eval{Retrieval: true, KTest: 16, BatchSize: 32, Before: true, MaxImages: 1000, MaxLen: 35},
 		Report:     Report{Gallery: 12},
 		Run:        Run{Dir: "runs"},
 	}

@@ -40,6 +40,11 @@ func checkQFormer(s *Stage1, c *Checker) {
 			"max_len %d is more than the %d rows of the position table (qformer.max_positions)",
 			s.Text.MaxLen, q.MaxPositions)
 	}
+	if s.Eval.MaxLen > q.MaxPositions {
+		c.Failf([]string{"eval.max_len", "qformer.max_positions"},
+			"max_len %d is more than the %d rows of the position table (qformer.max_positions)",
+			s.Eval.MaxLen, q.MaxPositions)
+	}
 }
 
 func checkLoss(l Loss, c *Checker) {

@@ -76,3 +76,18 @@ func (c *concat) Open(i int) (io.ReadCloser, error) {
 	s, at := c.find(i)
 	return s.Open(at)
 }
+
+// First is the source's first n pictures; the source itself if it has no more, or if n is 0.
+func First(src Source, n int) Source {
+	if n <= 0 || n >= src.Len() {
+		return src
+	}
+	return first{src, n}
+}
+
+type first struct {
+	Source
+	n int
+}
+
+func (f first) Len() int { return f.n }

@@ -3,11 +3,13 @@ package device
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -78,7 +80,7 @@ func (in *installer) retry(ctx context.Context, f func() (progress bool, err err
 func (in *installer) get(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, permanent(fmt.Errorf("%s: %w", u.Redacted(), errors.Unwrap(err)))
+		return nil, permanent(fmt.Errorf("%s cannot be asked for", u.Redacted()))
 	}
 	for k, v := range header {
 		req.Header[k] = v
@@ -90,9 +92,28 @@ func (in *installer) get(ctx context.Context, u *url.URL, header http.Header) (*
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return nil, fmt.Errorf("%s: %w", u.Redacted(), err)
+		err = fmt.Errorf("%s: %w", u.Redacted(), err)
+		var unknownHost *net.DNSError
+		var badCertificate *tls.CertificateVerificationError
+		switch {
+		case errors.As(err, &unknownHost) && unknownHost.IsNotFound:
+			err = permanent(err)
+		case errors.As(err, &badCertificate):
+			err = permanent(fmt.Errorf("%w; SSL_CERT_FILE names a file of further authorities", err))
+		}
+		return nil, err
 	}
 	return resp, nil
+}
+
+// networkHint says what to do without a network.
+func networkHint(err error) error {
+	var network net.Error
+	if errors.As(err, &network) && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w; without a network, fetch the wheels elsewhere and use --from, or name a mirror with "+
+			"--index", err)
+	}
+	return err
 }
 
 // checkStatus returns an error unless the status is one of those wanted: a lasting one for what the server will

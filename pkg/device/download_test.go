@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path"
 	"path/filepath"
@@ -344,6 +347,30 @@ func TestInterruptedDownloadContinues(t *testing.T) {
 	want := fmt.Sprintf("/files/%s bytes=%d-", set.wheels[0].file, have)
 	if !strings.Contains(strings.Join(m.log, "\n"), want) {
 		t.Errorf("no request %q in %q", want, m.log)
+	}
+}
+
+func TestNoNetwork(t *testing.T) {
+	set, _ := testSet(t)
+	plain := httptest.NewServer(http.NotFoundHandler())
+	plain.Close() // nobody answers any more
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	for _, c := range []struct{ index, want string }{
+		{plain.URL, "use --from"}, {secure.URL, "SSL_CERT_FILE"},
+	} {
+		in := testInstaller(t, set, c.index, t.TempDir())
+		tries := 0
+		in.wait = func(context.Context, int) error { tries++; return nil }
+		_, err := in.run(context.Background())
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %q", c.index, err, c.want)
+		}
+		if lasting := c.index == secure.URL; lasting && tries != 0 {
+			t.Errorf("%s: tried %d times", c.index, tries+1)
+		}
 	}
 }
 

@@ -261,7 +261,7 @@ func (in *installer) collect(ctx context.Context) ([]localWheel, error) {
 	for i, w := range in.set.wheels {
 		path, err := in.download(ctx, w, step{i + 1, len(in.set.wheels), in.o.Progress})
 		if err != nil {
-			return nil, err
+			return nil, networkHint(err)
 		}
 		in.at("wheel")
 		wheels = append(wheels, localWheel{path, Wheel{w.file, w.size, w.sha256}, true, w.version})

@@ -161,11 +161,7 @@ func generate(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qforme
 	length := b.TextIDs.Shape().Dimensions[1] - 1
 	ids := SliceAxis(DecoderIDs(b.TextIDs, cfg.BOSID), 1, AxisRangeFromStart(length))
 	mask := SliceAxis(b.TextMask, 1, AxisRangeFromStart(length))
-	out := qformer.Forward(scope, cfg.QFormer, qformer.Input{
-		TextIDs: ids, DType: cfg.compute(), Past: past,
-		Mask: qformer.CausalMask(mask, cfg.QFormer.Queries),
-	}, rng)
-	o.LMLogits = qformer.LMLogits(scope, cfg.QFormer, out.Hidden)
+	o.LMLogits = captionLogits(scope, cfg, ids, mask, past, rng)
 
 	labels := Reshape(SliceAxis(b.TextIDs, 1, AxisRangeToEnd(1)), -1)
 	counted := nn.Float32(NotEqual(labels, Scalar(labels.Graph(), labels.DType(), cfg.PadID)))

@@ -121,7 +121,7 @@ func (o Options) root() (dir string, cleanup func(), err error) {
 	if o.Dir != "" {
 		info, err := os.Stat(o.Dir)
 		if err != nil {
-			return "", nil, fmt.Errorf("folder of cases: %w", err)
+			return "", nil, fmt.Errorf("folder of cases: %w; name the folder that holds the cases", err)
 		}
 		if !info.IsDir() {
 			return "", nil, fmt.Errorf("folder of cases: %s is a file; name the folder that holds the cases", o.Dir)

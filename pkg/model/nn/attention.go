@@ -8,28 +8,29 @@ import (
 
 // Attention is softmax(q·kᵀ/√d + mask)·v for every head.
 //
-//   - q is [batch, rows, heads, d], k and v are [batch, columns, heads, d].
+//   - q is [batch, heads, rows, d], k and v are [batch, heads, columns, d]: with the heads in front, every product
+//     of the forward and backward pass is a plain batched one.
 //   - mask is added to the scores: [1|batch, 1, 1|rows, columns] with 0 = visible, or nil when all is visible.
 //   - dropout is the rate on the attention probabilities (rng nil: none).
 //
 // It returns [batch, rows, heads·d]. The softmax is computed in float32.
 func Attention(q, k, v, mask *Node, rng *RNG, dropout float64) *Node {
 	dims := q.Shape().Dimensions
-	batch, rows, heads, d := dims[0], dims[1], dims[2], dims[3]
-	k.AssertDims(batch, -1, heads, d)
-	v.AssertDims(batch, k.Shape().Dimensions[1], heads, d)
+	batch, heads, rows, d := dims[0], dims[1], dims[2], dims[3]
+	k.AssertDims(batch, heads, -1, d)
+	v.AssertDims(batch, heads, k.Shape().Dimensions[2], d)
 	q = MulScalar(q, 1/math.Sqrt(float64(d)))
-	scores := Float32(Einsum("bqhd,bkhd->bhqk", q, k))
+	scores := Float32(Einsum("bhqd,bhkd->bhqk", q, k))
 	if mask != nil {
-		scores = Add(scores, mask)
+		scores = Add(scores, spread(mask, scores))
 	}
-	probs := rng.Dropout(Softmax(scores, -1), dropout)
-	mixed := Einsum("bhqk,bkhd->bqhd", Cast(probs, v.DType()), v)
-	return Reshape(mixed, batch, rows, heads*d)
+	probs := rng.Dropout(softmax(scores), dropout)
+	mixed := Einsum("bhqk,bhkd->bhqd", Cast(probs, v.DType()), v)
+	return Reshape(TransposeAllAxes(mixed, 0, 2, 1, 3), batch, rows, heads*d)
 }
 
-// SplitHeads reshapes x [batch, rows, heads·d] to [batch, rows, heads, d].
+// SplitHeads turns x [batch, rows, heads·d] into [batch, heads, rows, d].
 func SplitHeads(x *Node, heads int) *Node {
 	dims := x.Shape().Dimensions
-	return Reshape(x, dims[0], dims[1], heads, dims[2]/heads)
+	return TransposeAllAxes(Reshape(x, dims[0], dims[1], heads, dims[2]/heads), 0, 2, 1, 3)
 }

@@ -7,7 +7,7 @@ import (
 // LogSumExp is log Σ exp(x) over the last axis of x [..., n] → [...], stable for any finite x.
 func LogSumExp(x *Node) *Node {
 	highest := StopGradient(ReduceAndKeep(x, ReduceMax, -1))
-	sum := ReduceSum(Exp(Sub(x, highest)), -1)
+	sum := ReduceSum(Exp(Sub(x, spread(highest, x))), -1)
 	return Add(Log(sum), Squeeze(highest, -1))
 }
 
@@ -28,6 +28,6 @@ func SmoothedCrossEntropy(logits, labels *Node, smoothing float64) *Node {
 
 // SoftCrossEntropy is −Σ target·log softmax(logits) per row: logits and target [rows, n], the result [rows].
 func SoftCrossEntropy(logits, target *Node) *Node {
-	logProbs := Sub(logits, InsertAxes(LogSumExp(logits), -1))
+	logProbs := Sub(logits, spread(InsertAxes(LogSumExp(logits), -1), logits))
 	return Neg(ReduceSum(Mul(target, logProbs), -1))
 }

@@ -57,26 +57,47 @@ func Linear(scope *model.Scope, x *Node) *Node {
 }
 
 // AddBias adds bias [n] to the last axis of x [..., n].
-func AddBias(x, bias *Node) *Node { return Add(x, ExpandLeftToRank(bias, x.Rank())) }
+func AddBias(x, bias *Node) *Node {
+	return rowwise(x, func(rows *Node) *Node { return Add(rows, spread(Reshape(bias, 1, -1), rows)) })
+}
 
 // LayerNorm normalises the last axis of x [..., n] to mean 0 and variance 1 in float32, then applies weight and bias.
 func LayerNorm(scope *model.Scope, x *Node, eps float64) *Node {
-	x32 := Float32(x)
-	y := normalize(x32, eps)
-	y = Mul(y, ExpandLeftToRank(Weight(scope, "weight", x32), x.Rank()))
-	y = AddBias(y, Weight(scope, "bias", x32))
-	return Cast(y, x.DType())
+	return rowwise(x, func(rows *Node) *Node {
+		rows32 := Float32(rows)
+		y := normalize(rows32, eps)
+		y = Mul(y, spread(Reshape(Weight(scope, "weight", rows32), 1, -1), y))
+		y = Add(y, spread(Reshape(Weight(scope, "bias", rows32), 1, -1), y))
+		return Cast(y, x.DType())
+	})
 }
 
-// normalize is LayerNorm without its affine part: the last axis of x gets mean 0 and variance 1.
+// normalize is LayerNorm without its affine part: every row of x [rows, n] gets mean 0 and variance 1.
 func normalize(x *Node, eps float64) *Node {
-	centred := Sub(x, ReduceAndKeep(x, ReduceMean, -1))
-	variance := ReduceAndKeep(Square(centred), ReduceMean, -1)
-	return Mul(centred, Reciprocal(Sqrt(AddScalar(variance, eps))))
+	parts := func() (centred, scale *Node) {
+		centred = Sub(x, spread(rowMean(x), x))
+		return centred, Reciprocal(Sqrt(AddScalar(rowMean(Square(centred)), eps)))
+	}
+	var y *Node
+	fast := func() *Node {
+		y = BackendFusedLayerNorm(x, []int{1}, eps, nil, nil)
+		return y
+	}
+	plain := func() *Node {
+		centred, scale := parts()
+		return Mul(centred, spread(scale, centred))
+	}
+	// dx = (v − mean(v) − y·mean(v·y)) / σ.
+	gradient := func(_, v *Node) *Node {
+		_, scale := parts()
+		along := Mul(y, spread(rowMean(Mul(v, y)), y))
+		return Mul(Sub(Sub(v, spread(rowMean(v), v)), along), spread(scale, v))
+	}
+	return fused(x, fast, plain, gradient)
 }
 
 // UnitNorm scales the last axis of x to unit length, dividing by max(‖x‖, 1e-12) as PyTorch's F.normalize does.
 func UnitNorm(x *Node) *Node {
 	norm := Sqrt(ReduceAndKeep(Square(x), ReduceSum, -1))
-	return Div(x, MaxScalar(norm, 1e-12))
+	return Div(x, spread(MaxScalar(norm, 1e-12), x))
 }

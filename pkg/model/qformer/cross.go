@@ -56,7 +56,7 @@ func (c *Cross) WithNegatives(negatives *Node) *Cross {
 	return &Cross{kv: c.kv, negative: c.Pick(negatives).kv}
 }
 
-// attend is the cross-attention of queries q [rows, Q, heads, d] in the given layer: [rows, Q, H].
+// attend is the cross-attention of queries q [rows, heads, Q, d] in the given layer: [rows, Q, H].
 func (c *Cross) attend(layer int, q *Node, rng *nn.RNG, dropout float64) *Node {
 	kv := c.kv[layer]
 	if c.negative == nil {
@@ -64,7 +64,7 @@ func (c *Cross) attend(layer int, q *Node, rng *nn.RNG, dropout float64) *Node {
 	}
 	groups := Split(q, 0, 3)
 	negative := nn.Attention(groups[1], c.negative[layer].K, c.negative[layer].V, nil, rng, dropout)
-	own := nn.Attention(Concatenate([]*Node{groups[0], groups[2]}, 1), kv.K, kv.V, nil, rng, dropout)
+	own := nn.Attention(Concatenate([]*Node{groups[0], groups[2]}, 2), kv.K, kv.V, nil, rng, dropout)
 	halves := Split(own, 1, 2)
 	return Concatenate([]*Node{halves[0], negative, halves[1]}, 0)
 }

@@ -17,7 +17,7 @@ import (
 	"blip2/pkg/model/nn"
 )
 
-// KV holds a layer's attention keys and values, each [batch, tokens, heads, head_dim].
+// KV holds a layer's attention keys and values, each [batch, heads, tokens, head_dim].
 type KV struct{ K, V *Node }
 
 // Input is what one pass works on.
@@ -132,8 +132,8 @@ func (l layer) forward(x, rows, mask *Node, cross *Cross, past *KV) (*Node, KV) 
 	}
 	keys, values := kv.K, kv.V
 	if past != nil {
-		keys = Concatenate([]*Node{past.K, keys}, 1)
-		values = Concatenate([]*Node{past.V, values}, 1)
+		keys = Concatenate([]*Node{past.K, keys}, 2)
+		values = Concatenate([]*Node{past.V, values}, 2)
 	}
 	q := nn.SplitHeads(nn.Linear(self.At("query"), rows), heads)
 	mask = rowsOfMask(mask, rows.Shape().Dimensions[1])

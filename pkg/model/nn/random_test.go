@@ -1,0 +1,96 @@
+package nn
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/ml/model"
+)
+
+// TestNoDropout: evaluation must not even add nodes.
+func TestNoDropout(t *testing.T) {
+	run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+		var none *RNG
+		if none.Dropout(in[0], 0.5) != in[0] || NewRNG(in[1]).Dropout(in[0], 0) != in[0] {
+			t.Error("without generator or rate, dropout is not the identity")
+		}
+		return []*Node{OnePlus(in[0])}
+	}, normal(1, 0, 1, 3).tensor(), randomState(t, 1))
+}
+
+func TestDropout(t *testing.T) {
+	const n, rate = 20000, 0.2
+	x := normal(1, 5, 1, 10, n/10) // never 0
+	draw := func(seed int64) [][]float32 {
+		return run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+			rng := NewRNG(in[1])
+			first, second := rng.Dropout(in[0], rate), rng.Dropout(in[0], rate)
+			return append([]*Node{first, second}, Gradient(ReduceAllSum(first), in[0])...)
+		}, x.tensor(), randomState(t, seed))
+	}
+	got := draw(7)
+	kept, both := 0, 0
+	for i, v := range x.values {
+		first, second, grad := got[0][i], got[1][i], got[2][i]
+		if first != 0 {
+			kept++
+			if second != 0 {
+				both++
+			}
+			if math.Abs(float64(first/v-1/(1-rate))) > 1e-6 || math.Abs(float64(grad-1/(1-rate))) > 1e-6 {
+				t.Fatalf("%g is kept as %g with gradient %g, want it scaled by %g", v, first, grad, 1/(1-rate))
+			}
+		} else if grad != 0 {
+			t.Fatalf("a dropped element has gradient %g", grad)
+		}
+	}
+	within(t, "share kept", float64(kept)/n, 1-rate, rate*(1-rate), n)
+	within(t, "share kept by both of two calls", float64(both)/n, (1-rate)*(1-rate), 0.64*0.36, n)
+	if slices.Equal(got[0], got[1]) {
+		t.Error("two calls drop the same elements")
+	}
+	if again := draw(7); !slices.Equal(got[0], again[0]) || !slices.Equal(got[1], again[1]) {
+		t.Error("the same state draws differently")
+	}
+	if other := draw(8); slices.Equal(got[0], other[0]) {
+		t.Error("another state draws the same")
+	}
+}
+
+// within checks a mean of n draws of the given variance, five standard errors wide.
+func within(t *testing.T, name string, got, want, variance float64, n int) {
+	t.Helper()
+	if sd := math.Sqrt(variance / float64(n)); !(math.Abs(got-want) <= 5*sd) {
+		t.Errorf("%s is %g, want %g ± %.2g", name, got, want, 5*sd)
+	}
+}
+
+func TestUniformAndGumbel(t *testing.T) {
+	const n = 20000
+	got := run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+		rng := NewRNG(in[0])
+		return []*Node{rng.Uniform(in[0].Graph(), 2, n/2), rng.Gumbel(in[0].Graph(), n)}
+	}, randomState(t, 3))
+	var mean, square, gumbel, spread float64
+	for i, u := range got[0] {
+		if u < 0 || u >= 1 {
+			t.Fatalf("uniform draw %g", u)
+		}
+		mean += float64(u) / n
+		square += float64(u) * float64(u) / n
+		v := float64(got[1][i])
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			t.Fatalf("Gumbel draw %g", v)
+		}
+		gumbel += v / n
+		spread += v * v / n
+	}
+	within(t, "mean of uniform draws", mean, 0.5, 1.0/12, n)
+	within(t, "mean square of uniform draws", square, 1.0/3, 4.0/45, n)
+	const euler, variance = 0.5772156649, math.Pi * math.Pi / 6
+	within(t, "mean of Gumbel draws", gumbel, euler, variance, n)
+	// The fourth moment about 0 of the standard Gumbel distribution is 23.56.
+	within(t, "mean square of Gumbel draws", spread, variance+euler*euler, 23.56-math.Pow(variance+euler*euler, 2), n)
+}

@@ -1,0 +1,158 @@
+package qformer
+
+import (
+	"testing"
+
+	. "github.com/gomlx/gomlx/core/graph"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"github.com/gomlx/compute/dtypes"
+)
+
+// lengths are the texts of most tests: a full one, one with padding and one of a single token.
+var lengths = [batch]int{length, 3, 1}
+
+// start returns the queries of a batch and what they read of the pictures.
+func start(scope *mlx.Scope, cfg Config, features *Node, rows int) (queries *Node, cross *Cross) {
+	return Queries(scope, cfg, features.Graph(), rows, dtypes.Float32), NewCross(scope, cfg, features)
+}
+
+// split cuts hidden states [batch, Q+L, H] into those of queries and text.
+func split(cfg Config, x *Node) []*Node {
+	return []*Node{
+		SliceAxis(x, 1, AxisRangeFromStart(cfg.Queries)), SliceAxis(x, 1, AxisRangeToEnd(cfg.Queries)),
+	}
+}
+
+// TestCachedQueries: the queries' keys and values of the image pass stand for the queries' rows of the whole ITG
+// matrix (spec/stage1.md 3), for the text's hidden states, the queries' and all gradients.
+func TestCachedQueries(t *testing.T) {
+	cfg := tiny()
+	plain := func(scope *mlx.Scope, in []*Node) []*Node {
+		queries, cross := start(scope, cfg, in[inFeatures], batch)
+		out := Forward(scope, cfg, Input{Queries: queries, TextIDs: in[inIDs], Cross: cross,
+			Mask: FullCausalMask(in[inMask], cfg.Queries)}, nil)
+		parts := split(cfg, out.Hidden)
+		return append(parts, LMLogits(scope, cfg, parts[1]))
+	}
+	cached := func(scope *mlx.Scope, in []*Node) []*Node {
+		queries, cross := start(scope, cfg, in[inFeatures], batch)
+		image := Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
+		text := Forward(scope, cfg, Input{TextIDs: in[inIDs], Past: image.SelfKV,
+			Mask: CausalMask(in[inMask], cfg.Queries)}, nil)
+		return []*Node{image.Hidden, text.Hidden, LMLogits(scope, cfg, text.Hidden)}
+	}
+	sameForms(t, cfg, inputs(t, cfg, lengths), plain, cached)
+}
+
+// TestSeparatePasses: the image pass and the text pass are one pass whose matrix is block-diagonal (spec/stage1.md 2).
+func TestSeparatePasses(t *testing.T) {
+	cfg := tiny()
+	plain := func(scope *mlx.Scope, in []*Node) []*Node {
+		queries, cross := start(scope, cfg, in[inFeatures], batch)
+		// Queries see queries: the ITG matrix's first rows; text sees text: the padding mask, all queries hidden.
+		top := SliceAxis(FullCausalMask(in[inMask], cfg.Queries), 2, AxisRangeFromStart(cfg.Queries))
+		unseen := MulScalar(OnesLike(SliceAxis(top, 3, AxisRangeFromStart(cfg.Queries))), hidden)
+		unseen = BroadcastToDims(SliceAxis(unseen, 2, AxisRangeFromStart(1)), batch, 1, length, cfg.Queries)
+		text := BroadcastToDims(PaddingMask(in[inMask]), batch, 1, length, length)
+		bottom := Concatenate([]*Node{unseen, text}, 3)
+		out := Forward(scope, cfg, Input{Queries: queries, TextIDs: in[inIDs], Cross: cross,
+			Mask: Concatenate([]*Node{top, bottom}, 2)}, nil)
+		return split(cfg, out.Hidden)
+	}
+	separate := func(scope *mlx.Scope, in []*Node) []*Node {
+		queries, cross := start(scope, cfg, in[inFeatures], batch)
+		image := Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
+		text := Forward(scope, cfg, Input{TextIDs: in[inIDs], Mask: PaddingMask(in[inMask])}, nil)
+		return []*Node{image.Hidden, text.Hidden}
+	}
+	sameForms(t, cfg, inputs(t, cfg, lengths), plain, separate)
+}
+
+// TestLeavingOutTheLast: nothing sees a causal text's last position, so the others do without it.
+func TestLeavingOutTheLast(t *testing.T) {
+	cfg := tiny()
+	logits := func(used int) form {
+		return func(scope *mlx.Scope, in []*Node) []*Node {
+			queries, cross := start(scope, cfg, in[inFeatures], batch)
+			image := Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
+			text := Forward(scope, cfg, Input{
+				TextIDs: SliceAxis(in[inIDs], 1, AxisRangeFromStart(used)), Past: image.SelfKV,
+				Mask: CausalMask(SliceAxis(in[inMask], 1, AxisRangeFromStart(used)), cfg.Queries),
+			}, nil)
+			return []*Node{SliceAxis(LMLogits(scope, cfg, text.Hidden), 1, AxisRangeFromStart(length-1))}
+		}
+	}
+	sameForms(t, cfg, inputs(t, cfg, lengths), logits(length), logits(length-1))
+}
+
+// TestQueriesOnly: the last layer's text rows are nobody's business, with and without cross-attention in that layer,
+// for masks with one row and with many.
+func TestQueriesOnly(t *testing.T) {
+	for _, layers := range []int{1, 3, 4} {
+		for name, mask := range map[string]func(*Node, int) *Node{"one row": MultimodalMask, "all rows": FullCausalMask} {
+			cfg := tiny()
+			cfg.Layers = layers
+			pass := func(only bool) form {
+				return func(scope *mlx.Scope, in []*Node) []*Node {
+					queries, cross := start(scope, cfg, in[inFeatures], batch)
+					out := Forward(scope, cfg, Input{Queries: queries, TextIDs: in[inIDs], Cross: cross, QueriesOnly: only,
+						Mask: mask(in[inMask], cfg.Queries)}, nil)
+					if only {
+						out.Hidden.AssertDims(batch, cfg.Queries, cfg.Hidden)
+					}
+					return []*Node{SliceAxis(out.Hidden, 1, AxisRangeFromStart(cfg.Queries))}
+				}
+			}
+			t.Run(name, func(t *testing.T) {
+				sameForms(t, cfg, inputs(t, cfg, lengths), pass(false), pass(true))
+			})
+		}
+	}
+}
+
+// TestWithNegatives: ITM's 3·B rows equal a pass over the pictures' features written out three times.
+func TestWithNegatives(t *testing.T) {
+	cfg := tiny()
+	pass := func(source func(scope *mlx.Scope, features, negatives *Node) *Cross) form {
+		return func(scope *mlx.Scope, in []*Node) []*Node {
+			again := Gather(in[inIDs], InsertAxes(in[inPicked], -1))
+			mask := Gather(in[inMask], InsertAxes(in[inPicked], -1))
+			out := Forward(scope, cfg, Input{
+				Queries:     Queries(scope, cfg, in[0].Graph(), 3*batch, dtypes.Float32),
+				TextIDs:     Concatenate([]*Node{in[inIDs], in[inIDs], again}, 0),
+				Mask:        MultimodalMask(Concatenate([]*Node{in[inMask], in[inMask], mask}, 0), cfg.Queries),
+				Cross:       source(scope, in[inFeatures], in[inPicked]),
+				QueriesOnly: true,
+			}, nil)
+			return []*Node{out.Hidden}
+		}
+	}
+	plain := pass(func(scope *mlx.Scope, features, negatives *Node) *Cross {
+		negative := Gather(features, InsertAxes(negatives, -1))
+		return NewCross(scope, cfg, Concatenate([]*Node{features, negative, features}, 0))
+	})
+	shared := pass(func(scope *mlx.Scope, features, negatives *Node) *Cross {
+		return NewCross(scope, cfg, features).WithNegatives(negatives)
+	})
+	sameForms(t, cfg, inputs(t, cfg, lengths), plain, shared)
+}
+
+// TestPick: picking projected pictures equals projecting picked ones.
+func TestPick(t *testing.T) {
+	cfg := tiny()
+	pass := func(source func(scope *mlx.Scope, features, indices *Node) *Cross) form {
+		return func(scope *mlx.Scope, in []*Node) []*Node {
+			queries := Queries(scope, cfg, in[0].Graph(), batch, dtypes.Float32)
+			out := Forward(scope, cfg, Input{Queries: queries, Cross: source(scope, in[inFeatures], in[inPicked])}, nil)
+			return []*Node{out.Hidden}
+		}
+	}
+	plain := pass(func(scope *mlx.Scope, features, indices *Node) *Cross {
+		return NewCross(scope, cfg, Gather(features, InsertAxes(indices, -1)))
+	})
+	picked := pass(func(scope *mlx.Scope, features, indices *Node) *Cross {
+		return NewCross(scope, cfg, features).Pick(indices)
+	})
+	sameForms(t, cfg, inputs(t, cfg, lengths), plain, picked)
+}

@@ -1,0 +1,84 @@
+package pretrained
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Note is a tensor's name with the reason for what became of it.
+type Note struct{ Name, Reason string }
+
+// Coverage says what became of every tensor of a checkpoint file and of the part of the model that it fills. All
+// lists are sorted by name.
+type Coverage struct {
+	Path   string   // the file or folder
+	Format string   // how its tensors are named
+	Filled []string // tensors of the model that got their numbers from the file
+	Fresh  []Note   // tensors of the model that keep their initialisation
+
+	Consumed   []string // tensors of the file that were used
+	Ignored    []Note   // tensors of the file that are known to be of no use here
+	Missing    []string // tensors that the model needs and the file has not, under the file's names where parts lack
+	Unexpected []string // tensors of the file that the model does not know
+	Changes    []string // what was adapted, such as a resized position table
+}
+
+// String is the coverage in one line, for the log.
+func (c *Coverage) String() string {
+	s := fmt.Sprintf("%s: %s: %d of %d tensors used for %d of the model's", c.Path, c.Format, len(c.Consumed),
+		len(c.Consumed)+len(c.Ignored)+len(c.Unexpected), len(c.Filled))
+	for _, part := range []struct {
+		n    int
+		what string
+	}{{len(c.Fresh), "left as initialised"}, {len(c.Missing), "MISSING"}, {len(c.Unexpected), "UNEXPECTED"}} {
+		if part.n > 0 {
+			s += fmt.Sprintf(", %d %s", part.n, part.what)
+		}
+	}
+	if len(c.Ignored) > 0 {
+		s += fmt.Sprintf(", %d ignored (%s)", len(c.Ignored), strings.Join(reasons(c.Ignored), "; "))
+	}
+	if len(c.Changes) > 0 {
+		s += "; " + strings.Join(c.Changes, "; ")
+	}
+	return s
+}
+
+// Lines is the coverage in detail: the line of String, then one per tensor that was not simply used.
+func (c *Coverage) Lines() []string {
+	lines := []string{c.String()}
+	for _, name := range c.Missing {
+		lines = append(lines, "missing "+name)
+	}
+	for _, name := range c.Unexpected {
+		lines = append(lines, "unexpected "+name)
+	}
+	for _, n := range c.Fresh {
+		lines = append(lines, fmt.Sprintf("left as initialised %s: %s", n.Name, n.Reason))
+	}
+	for _, n := range c.Ignored {
+		lines = append(lines, fmt.Sprintf("ignored %s: %s", n.Name, n.Reason))
+	}
+	return lines
+}
+
+// reasons returns the different reasons in the order in which they first occur.
+func reasons(notes []Note) []string {
+	var out []string
+	for _, n := range notes {
+		if !slices.Contains(out, n.Reason) {
+			out = append(out, n.Reason)
+		}
+	}
+	return out
+}
+
+func (c *Coverage) sort() {
+	byName := func(a, b Note) int { return strings.Compare(a.Name, b.Name) }
+	slices.SortFunc(c.Fresh, byName)
+	slices.SortFunc(c.Ignored, byName)
+	for _, list := range [][]string{c.Filled, c.Consumed, c.Missing, c.Unexpected} {
+		slices.Sort(list)
+	}
+}

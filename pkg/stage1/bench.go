@@ -1,0 +1,236 @@
+package stage1
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/model"
+	"blip2/pkg/trainer"
+)
+
+// BenchOptions say what Bench measures.
+type BenchOptions struct {
+	Config    Config
+	Optimizer trainer.AdamW
+	LR        float64
+	Batch     int   // pairs per step, at least 2
+	Warmup    int   // steps before those that count
+	Steps     int   // steps that count, at least 1
+	Seed      int64 // of weights, batches, dropout and hard negatives
+	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
+	OnStep func(step int, took time.Duration, result trainer.Result)
+}
+
+// BenchResult is what one run of Bench measured. Memory is in bytes, 0 where it could not be measured.
+type BenchResult struct {
+	Batch               int     `json:"batch"`
+	Warmup              int     `json:"warmup"`
+	Steps               int     `json:"steps"`
+	Parameters          int     `json:"parameters"`
+	TrainableParameters int     `json:"trainable_parameters"`
+	InitSeconds         float64 `json:"init_seconds"`    // drawing the weights
+	CompileSeconds      float64 `json:"compile_seconds"` // building and compiling the step
+	StepSeconds         Spread  `json:"step_seconds"`    // a step from the batch on the host to the losses on the host
+	CPUSeconds          float64 `json:"cpu_seconds"`     // mean processor time of a step, all cores; 0: not measured
+	ImgPerS             float64 `json:"img_per_s"`       // of the median step
+	StepFLOPs           float64 `json:"step_flops"`      // as StepFLOPs counts them
+	GFLOPPerS           float64 `json:"gflop_per_s"`     // of the median step
+	Parts               []FLOPs `json:"flops"`
+	PeakMemory          uint64  `json:"peak_memory"`       // most host memory the process ever held
+	PeakMemoryInit      uint64  `json:"peak_memory_init"`  // most until the weights were drawn
+	PeakMemorySteps     uint64  `json:"peak_memory_steps"` // most during the steps that count
+	Loss                float64 `json:"loss"`              // of the last step
+}
+
+// Spread describes a handful of measurements.
+type Spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+// Bench trains a model of random weights on random pairs, by the code that trains real ones, and takes time and
+// memory. Batches differ from step to step and come from the host, as a data loader's do; making them is not timed.
+//
+// It is an error if a step's loss or gradient is not finite, since the step then does less than it should.
+func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*BenchResult, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	parts := StepFLOPs(o.Config, o.Batch)
+	r := &BenchResult{
+		Batch: o.Batch, Warmup: o.Warmup, Steps: o.Steps,
+		Parameters:          model.Count(Params(o.Config)),
+		TrainableParameters: model.Count(TrainableParams(o.Config)),
+		StepFLOPs:           TotalFLOPs(parts),
+		Parts:               parts,
+	}
+	start := time.Now()
+	store, err := newBenchStore(o)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Finalize()
+	step, err := trainer.NewStep(backend, store, NewTask(o.Config), o.Optimizer, o.Seed)
+	if err != nil {
+		return nil, err
+	}
+	defer step.Close()
+	r.InitSeconds = time.Since(start).Seconds()
+	r.PeakMemoryInit = peakMemory()
+
+	seconds, err := o.run(ctx, step, r)
+	if err != nil {
+		return nil, err
+	}
+	r.CompileSeconds = step.CompileTime().Seconds()
+	r.StepSeconds = spreadOf(seconds)
+	r.ImgPerS = float64(o.Batch) / r.StepSeconds.Median
+	r.GFLOPPerS = r.StepFLOPs / r.StepSeconds.Median / 1e9
+	return r, nil
+}
+
+func (o BenchOptions) validate() error {
+	if err := o.Config.Validate(); err != nil {
+		return err
+	}
+	switch {
+	case o.Batch < 2:
+		return fmt.Errorf("batch size %d: ITM needs a negative for every pair, so at least 2", o.Batch)
+	case o.Steps < 1:
+		return fmt.Errorf("%d steps: at least 1 must be measured", o.Steps)
+	case o.Warmup < 0:
+		return fmt.Errorf("%d warm-up steps: give 0 or more", o.Warmup)
+	case o.Config.MaxTextLen < 3 || o.Config.QFormer.Vocab < 5:
+		return fmt.Errorf("texts of %d tokens out of %d: no room for a word between [CLS] and [SEP]",
+			o.Config.MaxTextLen, o.Config.QFormer.Vocab)
+	}
+	return nil
+}
+
+// newBenchStore draws the weights.
+func newBenchStore(o BenchOptions) (*mlx.Store, error) {
+	store := mlx.NewStore()
+	if err := model.Initialize(store, Params(o.Config), o.Seed); err != nil {
+		return nil, err
+	}
+	if o.Config.FreezeVision {
+		if err := model.SetTrainable(store, VisionParams(o.Config), false); err != nil {
+			return nil, err
+		}
+	}
+	return store, nil
+}
+
+// run performs all steps and returns the seconds of those that count.
+func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResult) ([]float64, error) {
+	var seconds, cpu []float64
+	rng := rand.New(rand.NewPCG(uint64(o.Seed), 0))
+	whole := r.PeakMemoryInit
+	for i := range o.Warmup + o.Steps {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("after %d of %d steps: %w", i, o.Warmup+o.Steps, err)
+		}
+		pixels, ids, mask := randomBatch(o.Config, o.Batch, rng)
+		if i == o.Warmup {
+			whole = max(whole, peakMemory())
+			resetPeakMemory()
+		}
+		start, startCPU := time.Now(), cpuSeconds()
+		result, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask))
+		took := time.Since(start)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			took -= step.CompileTime()
+		}
+		if i >= o.Warmup {
+			seconds = append(seconds, took.Seconds())
+		}
+		if i >= max(o.Warmup, 1) { // the first step's processor time cannot be told from the compiler's
+			cpu = append(cpu, cpuSeconds()-startCPU)
+		}
+		r.Loss = result.Loss
+		if o.OnStep != nil {
+			o.OnStep(i, took, result)
+		}
+	}
+	r.CPUSeconds = meanOf(cpu)
+	r.PeakMemorySteps = peakMemory()
+	r.PeakMemory = max(whole, r.PeakMemorySteps)
+	return seconds, nil
+}
+
+// runBenchStep performs one step and frees its batch.
+func runBenchStep(o BenchOptions, step *trainer.Step, i int, batch []*tensors.Tensor) (trainer.Result, error) {
+	result, err := step.Run(i, o.LR, batch)
+	if err != nil {
+		return result, err
+	}
+	for _, t := range batch {
+		t.MustFinalizeAll()
+	}
+	if !result.Applied {
+		return result, fmt.Errorf("step %d: loss %g, gradient norm %g: not finite; try a smaller learning rate or f32",
+			i, result.Loss, result.GradNorm)
+	}
+	return result, nil
+}
+
+// randomBatch draws pixels that are normalised noise, and captions of 3 to L tokens, [CLS] and [SEP] included.
+func randomBatch(cfg Config, batch int, rng *rand.Rand) (pixels []float32, ids, mask []int32) {
+	size, length := cfg.Vision.ImageSize, cfg.MaxTextLen
+	pixels = make([]float32, batch*3*size*size)
+	for i := range pixels {
+		pixels[i] = float32(rng.NormFloat64())
+	}
+	special := []int{cfg.PadID, cfg.CLSID, cfg.SEPID, cfg.BOSID}
+	ids, mask = make([]int32, batch*length), make([]int32, batch*length)
+	for b := range batch {
+		row, seen := ids[b*length:][:length], mask[b*length:][:length]
+		tokens := 3 + rng.IntN(length-2)
+		for i := range row {
+			word := rng.IntN(cfg.QFormer.Vocab)
+			for slices.Contains(special, word) {
+				word = rng.IntN(cfg.QFormer.Vocab)
+			}
+			row[i] = int32(word)
+			if i < tokens {
+				seen[i] = 1
+			} else {
+				row[i] = int32(cfg.PadID)
+			}
+		}
+		row[0], row[tokens-1] = int32(cfg.CLSID), int32(cfg.SEPID)
+	}
+	return pixels, ids, mask
+}
+
+// meanOf returns the mean of some values, 0 of none.
+func meanOf(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += v
+	}
+	return sum / max(float64(len(values)), 1)
+}
+
+// spreadOf returns median, smallest and largest of some values; the median of an even number of values is the mean
+// of the middle two.
+func spreadOf(values []float64) Spread {
+	if len(values) == 0 {
+		return Spread{Median: math.NaN(), Min: math.NaN(), Max: math.NaN()}
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return Spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1]}
+}

@@ -1,0 +1,34 @@
+package stage1
+
+import (
+	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/model/nn"
+	"blip2/pkg/trainer"
+)
+
+// NewTask returns stage 1 as the trainer sees it: what is trained, and the loss of a batch, which is fed as pixels,
+// text ids and text mask (see BatchTensors) and brings dropout and hard negatives from the step's random numbers.
+func NewTask(cfg Config) trainer.Task {
+	return trainer.Task{
+		Params: TrainableParams(cfg),
+		Terms:  []string{"loss_itc", "loss_itm", "loss_itg"},
+		Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
+			o := Forward(scope, cfg, Batch{Pixels: in[0], TextIDs: in[1], TextMask: in[2]}, rng)
+			return o.Loss, []*Node{o.LossITC, o.LossITM, o.LossLM}
+		},
+	}
+}
+
+// BatchTensors puts a batch on the host into tensors, in the order in which NewTask's loss takes them: pixels
+// [batch, 3, S, S] normalised, ids and mask [batch, L]. The slices are copied.
+func BatchTensors(cfg Config, batch int, pixels []float32, ids, mask []int32) []*tensors.Tensor {
+	size := cfg.Vision.ImageSize
+	return []*tensors.Tensor{
+		tensors.FromFlatDataAndDimensions(pixels, batch, 3, size, size),
+		tensors.FromFlatDataAndDimensions(ids, batch, cfg.MaxTextLen),
+		tensors.FromFlatDataAndDimensions(mask, batch, cfg.MaxTextLen),
+	}
+}

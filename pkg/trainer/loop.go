@@ -1,0 +1,245 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// ErrDiverged reports that too many steps in a row had a loss or gradient that was not finite.
+var ErrDiverged = errors.New("the training diverged")
+
+// Feed is one batch on its way to the device.
+type Feed struct {
+	Tensors []*tensors.Tensor // in the order in which Task.Loss takes them
+	Epoch   int64             // data position behind this batch
+	Index   int64
+}
+
+// Status says why a loop ended.
+type Status int
+
+// The ways a loop ends without an error.
+const (
+	Finished    Status = iota // all steps were done
+	Interrupted               // the context was cancelled; the state after the last step was saved
+	TimeUp                    // MaxTime was over; likewise
+)
+
+// Interval sums up the steps since the last report. Losses are means over the steps that were applied.
+type Interval struct {
+	Step     int // steps done so far
+	Epoch    int64
+	Loss     float64
+	Terms    []float64
+	LR       float64 // of the last step
+	GradNorm float64 // of the last step, before clipping
+	ImgPerS  float64 // pictures per second, compilation left out
+	Skipped  int     // steps that were not applied because something was not finite
+}
+
+// Loop runs training steps until the end, an interrupt or the time limit.
+type Loop struct {
+	Step     *Step
+	Schedule Schedule
+	Steps    int // total number of steps of the run
+	Start    int // steps that are done already
+
+	BatchSize  int
+	LogEvery   int           // steps between reports
+	SaveEvery  int           // steps between checkpoints; 0 saves at the end alone
+	MaxTime    time.Duration // 0 means no limit
+	MaxSkipped int           // steps in a row that may be skipped before the run stops
+
+	Position Position // data position at the start
+
+	Next   func(ctx context.Context) (Feed, error) // brings the next batch
+	Save   func(Position) error                    // saves the state after Position.Step steps
+	Report func(Interval) error                    // receives an interval
+	Done   func(step int)                          // is told after every step; may be nil
+}
+
+// Position is where a run stands: steps done, and where in the data it goes on.
+type Position struct {
+	Step         int
+	Epoch, Index int64
+}
+
+// Outcome is how a loop ended.
+type Outcome struct {
+	Status  Status
+	At      Position
+	Last    Interval // the last report
+	ImgPerS float64  // over the whole loop, compilation left out
+	Skipped int      // steps not applied, in total
+}
+
+// Run trains. An interrupt or the time limit lets the step in progress finish; the state is saved in every case but
+// an error.
+func (l *Loop) Run(ctx context.Context) (Outcome, error) {
+	r := &runner{Loop: l, pos: l.Position, began: time.Now()}
+	r.pos.Step = l.Start
+	r.interval.reset()
+	for r.pos.Step < l.Steps {
+		if status, stop := r.stopping(ctx); stop {
+			return r.finish(status)
+		}
+		feed, err := l.Next(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return r.finish(Interrupted)
+			}
+			return r.outcome(Finished), fmt.Errorf("step %d: %w", r.pos.Step, err)
+		}
+		if err := r.step(feed); err != nil {
+			return r.outcome(Finished), err
+		}
+	}
+	return r.finish(Finished)
+}
+
+// runner is the state of one Run.
+type runner struct {
+	*Loop
+	pos      Position
+	saved    int // step of the last checkpoint asked for; 0 for none
+	began    time.Time
+	last     Interval
+	interval meter
+	total    meter
+	inARow   int
+}
+
+// meter adds up losses and time.
+type meter struct {
+	loss    float64
+	terms   []float64
+	applied int
+	steps   int
+	skipped int
+	busy    time.Duration
+}
+
+func (m *meter) reset() { *m = meter{} }
+
+func (m *meter) add(r Result, took time.Duration) {
+	m.steps++
+	m.busy += took
+	if !r.Applied {
+		m.skipped++
+		return
+	}
+	m.applied++
+	m.loss += r.Loss
+	if m.terms == nil {
+		m.terms = make([]float64, len(r.Terms))
+	}
+	for i, v := range r.Terms {
+		m.terms[i] += v
+	}
+}
+
+func (m *meter) rate(batch int) float64 {
+	if m.busy <= 0 {
+		return 0
+	}
+	return float64(m.steps*batch) / m.busy.Seconds()
+}
+
+func (r *runner) stopping(ctx context.Context) (Status, bool) {
+	if ctx.Err() != nil {
+		return Interrupted, true
+	}
+	return TimeUp, r.MaxTime > 0 && time.Since(r.began) >= r.MaxTime
+}
+
+// step runs one step on the feed and does what is due after it.
+func (r *runner) step(feed Feed) error {
+	lr := r.Schedule.LR(r.pos.Step)
+	compiled := r.Step.CompileTime()
+	start := time.Now()
+	result, err := r.Step.Run(r.pos.Step, lr, feed.Tensors)
+	took := time.Since(start) - (r.Step.CompileTime() - compiled)
+	for _, t := range feed.Tensors {
+		t.MustFinalizeAll()
+	}
+	if err != nil {
+		return err
+	}
+	r.pos = Position{Step: r.pos.Step + 1, Epoch: feed.Epoch, Index: feed.Index}
+	r.interval.add(result, took)
+	r.total.add(result, took)
+	if r.Done != nil {
+		r.Done(r.pos.Step)
+	}
+	if err := r.checkFinite(result); err != nil {
+		return err
+	}
+	if r.pos.Step%r.LogEvery == 0 || r.pos.Step == r.Steps {
+		if err := r.report(result, lr); err != nil {
+			return err
+		}
+	}
+	if r.SaveEvery > 0 && r.pos.Step%r.SaveEvery == 0 && r.pos.Step < r.Steps {
+		return r.save()
+	}
+	return nil
+}
+
+// checkFinite counts skipped steps and gives up after too many in a row.
+func (r *runner) checkFinite(result Result) error {
+	if result.Applied {
+		r.inARow = 0
+		return nil
+	}
+	r.inARow++
+	if r.inARow <= r.MaxSkipped {
+		return nil
+	}
+	if err := r.save(); err != nil {
+		return errors.Join(ErrDiverged, err)
+	}
+	return fmt.Errorf("%w: %d steps in a row up to step %d had a loss or gradient that was not finite "+
+		"(loss %g, gradient norm %g); the state was saved; try a lower optim.lr or a longer warm-up",
+		ErrDiverged, r.inARow, r.pos.Step, result.Loss, result.GradNorm)
+}
+
+func (r *runner) report(result Result, lr float64) error {
+	m := &r.interval
+	in := Interval{Step: r.pos.Step, Epoch: r.pos.Epoch, LR: lr, GradNorm: result.GradNorm,
+		ImgPerS: m.rate(r.BatchSize), Skipped: m.skipped, Loss: result.Loss, Terms: result.Terms}
+	if m.applied > 0 {
+		in.Loss = m.loss / float64(m.applied)
+		in.Terms = make([]float64, len(m.terms))
+		for i, v := range m.terms {
+			in.Terms[i] = v / float64(m.applied)
+		}
+	}
+	r.last = in
+	m.reset()
+	return r.Report(in)
+}
+
+func (r *runner) save() error {
+	if r.saved == r.pos.Step && r.saved > 0 {
+		return nil
+	}
+	r.saved = r.pos.Step
+	return r.Save(r.pos)
+}
+
+func (r *runner) finish(status Status) (Outcome, error) {
+	if r.pos.Step > r.Start || status != Finished {
+		if err := r.save(); err != nil {
+			return r.outcome(status), err
+		}
+	}
+	return r.outcome(status), nil
+}
+
+func (r *runner) outcome(status Status) Outcome {
+	return Outcome{Status: status, At: r.pos, Last: r.last, ImgPerS: r.total.rate(r.BatchSize), Skipped: r.total.skipped}
+}

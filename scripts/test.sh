@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# All checks of the project: vet, the tests on the Go backend, then the XLA tests and the reference cases on XLA CPU
+# (its plugin is installed if it is missing). Without a C compiler the XLA part is left out, and said so.
+#
+# The reference cases are looked for in ../shared/golden, or in $BLIP2_GOLDEN.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export GOEXPERIMENT=simd
+# See cmd/blip2/preempt.go: without this the Go backend is many times slower on some machines.
+export GODEBUG="asyncpreemptoff=1${GODEBUG:+,$GODEBUG}"
+
+echo "== format and vet"
+unformatted=$(gofmt -l cmd pkg scripts)
+if [ -n "$unformatted" ]; then
+  printf 'gofmt wants these:\n%s\n' "$unformatted" >&2
+  exit 1
+fi
+go vet ./...
+
+echo "== the static build"
+CGO_ENABLED=0 go build -o /dev/null ./cmd/blip2
+
+echo "== tests on the Go backend"
+go test -timeout 20m ./...
+
+if [ "$(go env CGO_ENABLED)" != 1 ] || ! command -v "$(go env CC)" >/dev/null; then
+  echo "== no C compiler: the XLA tests are left out"
+  exit 0
+fi
+
+echo "== XLA CPU plugin"
+scripts/build.sh
+bin/blip2 plugin install cpu
+bin/blip2 plugin check xla:cpu
+
+echo "== tests on XLA CPU"
+BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 ./pkg/verify/...
+
+echo "== reference cases in the binary, on both backends"
+bin/blip2 verify --backend go
+bin/blip2 verify --backend xla:cpu
