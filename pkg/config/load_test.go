@@ -350,7 +350,7 @@ func TestPresets(t *testing.T) {
 		return c
 	}
 	eva := Vision{Preset: "eva-vit-g14", Arch: "eva", ImageSize: 224, PatchSize: 14, Width: 1408, Layers: 39, Heads: 16,
-		MLPRatio: 4.3637, LayerNormEps: 1e-6, LNVisionEps: 1e-5, Freeze: true}
+		MLPRatio: 4.3637, LayerNormEps: 1e-6, LNVisionEps: 1e-5, InitStd: 0.02, Freeze: true}
 	if c := load("vision: {preset: eva-vit-g14}\n"); c.Vision != eva {
 		t.Errorf("got %+v, want %+v", c.Vision, eva)
 	}

@@ -39,6 +39,7 @@ type Vision struct {
 	MLPRatio     float64 `yaml:"mlp_ratio" in:"(0,64]" doc:"hidden width of the MLP over width"`
 	LayerNormEps float64 `yaml:"layer_norm_eps" in:"(0,1]" doc:"epsilon of the LayerNorms in the ViT"`
 	LNVisionEps  float64 `yaml:"ln_vision_eps" in:"(0,1]" doc:"epsilon of ln_vision, after the ViT"`
+	InitStd      float64 `yaml:"initializer_range" in:"(0,1]" doc:"spread of weights drawn from scratch"`
 	Freeze       bool    `yaml:"freeze" doc:"do not train the ViT (ln_vision is always trained)"`
 	Weights      string  `yaml:"weights" path:"file" doc:"ViT checkpoint; empty for random weights"`
 }
@@ -55,6 +56,7 @@ type QFormer struct {
 	CrossAttentionFreq int     `yaml:"cross_attention_freq" in:"[1,1024]" doc:"layers 0, n, 2n, ... have it"`
 	MaxPositions       int     `yaml:"max_positions" in:"[1,65536]" doc:"rows of the text position table"`
 	LayerNormEps       float64 `yaml:"layer_norm_eps" in:"(0,1]" doc:"epsilon of all LayerNorms"`
+	InitStd            float64 `yaml:"initializer_range" in:"(0,1]" doc:"spread of weights drawn from scratch"`
 	Dropout            float64 `yaml:"dropout" in:"[0,1)" doc:"dropout in training"`
 	EmbedDim           int     `yaml:"embed_dim" in:"[1,65536]" doc:"width of the ITC features"`
 	Weights            string  `yaml:"weights" path:"file" doc:"BERT checkpoint; empty for random"`
@@ -137,7 +139,7 @@ type Checkpoint struct {
 // Eval is the retrieval evaluation around the training.
 type Eval struct {
 	Retrieval bool `yaml:"retrieval" doc:"measure image-to-text and text-to-image recall"`
-	KTest     int  `yaml:"k_test" in:"[1,)" doc:"candidates per query ranked again by ITM"`
+	KTest     int  `yaml:"k_test" in:"[0,)" doc:"candidates per query ranked again by ITM; 0 ranks by ITC alone"`
 	BatchSize int  `yaml:"batch_size" in:"[1,1048576]" doc:"images or texts per evaluation step"`
 	Before    bool `yaml:"before" doc:"evaluate before the training too, for comparison"`
 	MaxImages int  `yaml:"max_images" in:"[0,)" doc:"images of each set that are evaluated; 0 for all"`
@@ -163,9 +165,9 @@ func DefaultStage1() *Stage1 {
 		Backend: "auto",
 		Device:  Device{DType: "auto", MemoryFraction: 0.9},
 		Vision: Vision{Arch: "clip", ImageSize: 224, PatchSize: 14, Width: 1024, Layers: 23, Heads: 16, MLPRatio: 4,
-			LayerNormEps: 1e-5, LNVisionEps: 1e-5, Freeze: true},
+			LayerNormEps: 1e-5, LNVisionEps: 1e-5, InitStd: 0.02, Freeze: true},
 		QFormer: QFormer{Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, QueryTokens: 32,
-			CrossAttentionFreq: 2, MaxPositions: 512, LayerNormEps: 1e-12, Dropout: 0.1, EmbedDim: 256},
+			CrossAttentionFreq: 2, MaxPositions: 512, LayerNormEps: 1e-12, InitStd: 0.02, Dropout: 0.1, EmbedDim: 256},
 		Text: Text{MaxLen: 32, MaxWords: 50},
 		Loss: Loss{ITC: 1, ITM: 1, ITG: 1, LabelSmoothing: 0.1, HardNegatives: "masked_softmax", Temperature: 0.07},
 		Data: Data{

@@ -12,10 +12,11 @@ import (
 	"blip2/pkg/model/vit"
 )
 
-// published returns BLIP-2 on the encoder with the given architecture, at 224 pixels.
-func published(arch string) Config {
+// publishedConfig returns BLIP-2 on the encoder with the given architecture, at 224 pixels.
+func publishedConfig(arch string) Config {
 	cfg := Config{
-		Vision:       vit.Config{Arch: vit.CLIP, ImageSize: 224, PatchSize: 14, Width: 1024, Layers: 23, Heads: 16, MLPRatio: 4},
+		Vision: vit.Config{Arch: vit.CLIP, ImageSize: 224, PatchSize: 14, Width: 1024, Layers: 23, Heads: 16,
+			MLPRatio: 4},
 		FreezeVision: true, EmbedDim: 256, MaxTextLen: 32, BOSID: 30522, HardNegatives: NegativesMaskedSoftmax,
 	}
 	if arch == vit.EVA {
@@ -35,7 +36,7 @@ func TestPublishedSizes(t *testing.T) {
 		{vit.CLIP, 183_165_758, 101_625_344, 291_011_584 + 183_165_758},
 		{vit.EVA, 186_705_470, 105_165_056, 986_485_888 + 186_705_470},
 	} {
-		cfg := published(c.arch)
+		cfg := publishedConfig(c.arch)
 		if err := cfg.Validate(); err != nil {
 			t.Errorf("%s: %v", c.arch, err)
 		}
@@ -57,7 +58,7 @@ func TestPublishedSizes(t *testing.T) {
 
 // TestParams: names are unique, survive their path, and the lists are the parts of one another.
 func TestParams(t *testing.T) {
-	cfg := tiny()
+	cfg := tinyConfig()
 	seen := map[string]bool{}
 	vision := 0
 	for _, p := range Params(cfg) {
@@ -97,9 +98,9 @@ func TestParams(t *testing.T) {
 // TestEveryTensorIsRead: the graph of the losses reads exactly the declared tensors.
 func TestEveryTensorIsRead(t *testing.T) {
 	for _, arch := range []string{vit.CLIP, vit.EVA} {
-		cfg := tiny()
+		cfg := tinyConfig()
 		cfg.Vision.Arch = arch
-		forward(t, cfg, storeOf(t, cfg), testData(cfg), func(scope *mlx.Scope, b Batch, _ *Node) []*Node {
+		evalBatch(t, cfg, randomStore(t, cfg), newHostBatch(cfg), func(scope *mlx.Scope, b Batch, _ *Node) []*Node {
 			o := Forward(scope, cfg, b, nil)
 			for _, p := range Params(cfg) {
 				if !scope.Store().GetVariable(model.Path(p.Name)).InUseByGraph(b.Pixels.Graph()) {
@@ -111,7 +112,7 @@ func TestEveryTensorIsRead(t *testing.T) {
 	}
 }
 
-func TestValidate(t *testing.T) {
+func TestConfigValidate(t *testing.T) {
 	for says, change := range map[string]func(*Config){
 		"encoder width": func(c *Config) { c.QFormer.EncoderWidth = 9 },
 		"positions":     func(c *Config) { c.MaxTextLen = 9 },
@@ -119,7 +120,7 @@ func TestValidate(t *testing.T) {
 		"vision arch":   func(c *Config) { c.Vision.Arch = "x" },
 		"heads":         func(c *Config) { c.QFormer.Heads = 5 },
 	} {
-		cfg := tiny()
+		cfg := tinyConfig()
 		if err := cfg.Validate(); err != nil {
 			t.Fatal(err)
 		}

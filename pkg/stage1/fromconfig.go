@@ -32,12 +32,14 @@ func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 	v, q, l := c.Vision, c.QFormer, c.Loss
 	return Config{
 		Vision: vit.Config{Arch: v.Arch, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Width: v.Width,
-			Layers: v.Layers, Heads: v.Heads, MLPRatio: v.MLPRatio, LayerNormEps: v.LayerNormEps},
+			Layers: v.Layers, Heads: v.Heads, MLPRatio: v.MLPRatio, LayerNormEps: v.LayerNormEps,
+			InitializerRange: v.InitStd},
 		FreezeVision: v.Freeze,
 		LNVisionEps:  v.LNVisionEps,
 		QFormer: qformer.Config{Hidden: q.Hidden, Layers: q.Layers, Heads: q.Heads, Intermediate: q.Intermediate,
 			Queries: q.QueryTokens, CrossAttentionFreq: q.CrossAttentionFreq, EncoderWidth: v.Width, Vocab: vocab.Size,
-			MaxPositions: q.MaxPositions, LayerNormEps: q.LayerNormEps, Dropout: q.Dropout},
+			MaxPositions: q.MaxPositions, LayerNormEps: q.LayerNormEps, Dropout: q.Dropout,
+			InitializerRange: q.InitStd},
 		EmbedDim:    q.EmbedDim,
 		Temperature: l.Temperature,
 

@@ -18,25 +18,25 @@ import (
 
 // Sizes of the tests' batch.
 const (
-	batch  = 4
-	length = 6 // tokens per text
+	tinyBatch  = 4
+	tinyLength = 6 // tokens per text
 )
 
-// tiny returns a model that runs in milliseconds. Its last Q-Former layer has cross-attention.
-func tiny() Config {
+// tinyConfig returns a model that runs in milliseconds. Its last Q-Former layer has cross-attention.
+func tinyConfig() Config {
 	return Config{
 		Vision: vit.Config{Arch: vit.CLIP, ImageSize: 4, PatchSize: 2, Width: 8, Layers: 1, Heads: 2, MLPRatio: 2,
 			LayerNormEps: 1e-5},
 		FreezeVision: true, LNVisionEps: 1e-5,
 		QFormer: qformer.Config{Hidden: 16, Layers: 3, Heads: 2, Intermediate: 24, Queries: 3, CrossAttentionFreq: 2,
 			EncoderWidth: 8, Vocab: 30, MaxPositions: 8, LayerNormEps: 1e-12},
-		EmbedDim: 5, Temperature: 0.07, MaxTextLen: length, PadID: 0, CLSID: 1, SEPID: 2, BOSID: 29,
+		EmbedDim: 5, Temperature: 0.07, MaxTextLen: tinyLength, PadID: 0, CLSID: 1, SEPID: 2, BOSID: 29,
 		LabelSmoothing: 0.1, HardNegatives: NegativesMaskedSoftmax, ITCWeight: 1, ITMWeight: 1, ITGWeight: 1,
 	}
 }
 
-// data is a batch in host memory.
-type data struct {
+// hostBatch is a batch in host memory.
+type hostBatch struct {
 	pixels             []float32 // [batch, 3, S, S]
 	ids, mask          []int32   // [batch, length]
 	imageID            []int32   // [batch]
@@ -44,14 +44,14 @@ type data struct {
 	withIDs, withDrawn bool      // feed image ids, and leave the negatives to be drawn
 }
 
-// testData returns the same batch every time: texts of 6, 4, 5 and 3 tokens, pictures 0 and 2 of equal id.
-func testData(cfg Config) *data {
+// newHostBatch returns the same batch every time: texts of 6, 4, 5 and 3 tokens, pictures 0 and 2 of equal id.
+func newHostBatch(cfg Config) *hostBatch {
 	s := cfg.Vision.ImageSize
-	d := &data{pixels: draw(50, batch*3*s*s), imageID: []int32{7, 3, 7, 9},
+	d := &hostBatch{pixels: normals(50, tinyBatch*3*s*s), imageID: []int32{7, 3, 7, 9},
 		negImage: []int32{1, 3, 1, 0}, negText: []int32{3, 0, 1, 2}}
 	rng := rand.New(rand.NewPCG(51, 5))
 	for _, n := range []int{6, 4, 5, 3} {
-		for i := range length {
+		for i := range tinyLength {
 			id, seen := int32(3+rng.IntN(cfg.QFormer.Vocab-4)), int32(1)
 			switch {
 			case i == 0:
@@ -67,8 +67,8 @@ func testData(cfg Config) *data {
 	return d
 }
 
-// draw returns n numbers from N(0, 1), the same for the same seed.
-func draw(seed uint64, n int) []float32 {
+// normals returns n numbers from N(0, 1), the same for the same seed.
+func normals(seed uint64, n int) []float32 {
 	rng := rand.New(rand.NewPCG(seed, 6))
 	out := make([]float32, n)
 	for i := range out {
@@ -77,12 +77,12 @@ func draw(seed uint64, n int) []float32 {
 	return out
 }
 
-// storeOf returns a store with all tensors at random, far enough from zero that everything matters.
-func storeOf(t *testing.T, cfg Config) *mlx.Store {
+// randomStore returns a store with all tensors at random, far enough from zero that everything matters.
+func randomStore(t *testing.T, cfg Config) *mlx.Store {
 	t.Helper()
 	store := mlx.NewStore()
 	for i, p := range Params(cfg) {
-		values := draw(uint64(1000+i), p.Size())
+		values := normals(uint64(1000+i), p.Size())
 		for k := range values {
 			values[k] *= 0.4
 			if strings.Contains(p.Name, "LayerNorm.weight") || strings.Contains(p.Name, "ln_") {
@@ -99,18 +99,8 @@ func storeOf(t *testing.T, cfg Config) *mlx.Store {
 	return store
 }
 
-// initialised returns a store as training from scratch starts.
-func initialised(t *testing.T, cfg Config) *mlx.Store {
-	t.Helper()
-	store := mlx.NewStore()
-	if err := model.Initialize(store, Params(cfg), 3); err != nil {
-		t.Fatal(err)
-	}
-	return store
-}
-
-// run evaluates a graph of any inputs; outputs must be float32.
-func run(t *testing.T, store *mlx.Store, in []any, build func(*mlx.Scope, []*Node) []*Node) [][]float32 {
+// evalGraph evaluates a graph of any inputs; outputs must be float32.
+func evalGraph(t *testing.T, store *mlx.Store, in []any, build func(*mlx.Scope, []*Node) []*Node) [][]float32 {
 	t.Helper()
 	backend, err := gobackend.New("ops_sequential")
 	if err != nil {
@@ -128,16 +118,17 @@ func run(t *testing.T, store *mlx.Store, in []any, build func(*mlx.Scope, []*Nod
 	return values
 }
 
-// forward evaluates a graph of the batch; state is the last input.
-func forward(
-	t *testing.T, cfg Config, store *mlx.Store, d *data, build func(scope *mlx.Scope, b Batch, state *Node) []*Node,
+// evalBatch evaluates a graph of the batch; state is the last input.
+func evalBatch(
+	t *testing.T, cfg Config, store *mlx.Store, d *hostBatch, build func(scope *mlx.Scope, b Batch, state *Node) []*Node,
 ) [][]float32 {
 	t.Helper()
 	s := cfg.Vision.ImageSize
-	in := []any{tensors.FromFlatDataAndDimensions(d.pixels, batch, 3, s, s),
-		tensors.FromFlatDataAndDimensions(d.ids, batch, length), tensors.FromFlatDataAndDimensions(d.mask, batch, length),
-		vector(d.imageID), vector(d.negImage), vector(d.negText), randomState(t, 12)}
-	return run(t, store, in, func(scope *mlx.Scope, in []*Node) []*Node {
+	in := []any{tensors.FromFlatDataAndDimensions(d.pixels, tinyBatch, 3, s, s),
+		tensors.FromFlatDataAndDimensions(d.ids, tinyBatch, tinyLength),
+		tensors.FromFlatDataAndDimensions(d.mask, tinyBatch, tinyLength),
+		idsTensor(d.imageID), idsTensor(d.negImage), idsTensor(d.negText), rngState(t, 12)}
+	return evalGraph(t, store, in, func(scope *mlx.Scope, in []*Node) []*Node {
 		b := Batch{Pixels: in[0], TextIDs: in[1], TextMask: in[2]}
 		if d.withIDs {
 			b.ImageID = in[3]
@@ -149,14 +140,16 @@ func forward(
 	})
 }
 
-// matrix is a float32 input [rows, len/rows].
-func matrix(rows int, values ...float32) *tensors.Tensor {
+// rowsTensor is a float32 input [rows, len/rows].
+func rowsTensor(rows int, values ...float32) *tensors.Tensor {
 	return tensors.FromFlatDataAndDimensions(values, rows, len(values)/rows)
 }
 
-func vector(values []int32) *tensors.Tensor { return tensors.FromFlatDataAndDimensions(values, len(values)) }
+func idsTensor(values []int32) *tensors.Tensor {
+	return tensors.FromFlatDataAndDimensions(values, len(values))
+}
 
-func randomState(t *testing.T, seed int64) *tensors.Tensor {
+func rngState(t *testing.T, seed int64) *tensors.Tensor {
 	t.Helper()
 	state, err := RNGStateFromSeed(seed)
 	if err != nil {
@@ -165,8 +158,8 @@ func randomState(t *testing.T, seed int64) *tensors.Tensor {
 	return state
 }
 
-// variables returns the nodes of the parameters in the graph.
-func variables(scope *mlx.Scope, params []model.Param, g *Graph) []*Node {
+// paramNodes returns the nodes of the parameters in the graph.
+func paramNodes(scope *mlx.Scope, params []model.Param, g *Graph) []*Node {
 	nodes := make([]*Node, len(params))
 	for i, p := range params {
 		nodes[i] = scope.Store().GetVariable(model.Path(p.Name)).NodeValue(g)
@@ -174,8 +167,8 @@ func variables(scope *mlx.Scope, params []model.Param, g *Graph) []*Node {
 	return nodes
 }
 
-// same compares to the tolerance in units of the largest value (at least of 1).
-func same[F float32 | float64](t *testing.T, name string, got []float32, want []F, tolerance float64) {
+// sameValues compares to the tolerance in units of the largest value (at least of 1).
+func sameValues[F float32 | float64](t *testing.T, name string, got []float32, want []F, tolerance float64) {
 	t.Helper()
 	if len(got) != len(want) {
 		t.Fatalf("%s: %d values, want %d", name, len(got), len(want))
@@ -192,8 +185,8 @@ func same[F float32 | float64](t *testing.T, name string, got []float32, want []
 	}
 }
 
-// largest is the largest magnitude.
-func largest(x []float32) float64 {
+// largestOf is the largest magnitude.
+func largestOf(x []float32) float64 {
 	var size float64
 	for _, v := range x {
 		size = max(size, math.Abs(float64(v)))

@@ -12,8 +12,8 @@ import (
 	"blip2/pkg/model/nn"
 )
 
-// softmax of a row on the host.
-func softmax(row []float64) []float64 {
+// hostSoftmax of a row on the host.
+func hostSoftmax(row []float64) []float64 {
 	highest, sum := slices.Max(row), 0.0
 	out := make([]float64, len(row))
 	for i, v := range row {
@@ -32,15 +32,15 @@ func TestNegativeWeights(t *testing.T) {
 	for name, id := range map[string][]int32{"own column": {0, 1, 2, 3}, "image ids": {7, 3, 7, 9}} {
 		for _, kind := range []string{NegativesMaskedSoftmax, NegativesSoftmaxEps} {
 			var want []float64
-			for b := range batch {
-				row := make([]float64, batch)
+			for b := range tinyBatch {
+				row := make([]float64, tinyBatch)
 				for g := range row {
-					row[g] = float64(sim[b*batch+g])
+					row[g] = float64(sim[b*tinyBatch+g])
 					if id[b] == id[g] && kind == NegativesMaskedSoftmax {
 						row[g] = -10000
 					}
 				}
-				row = softmax(row)
+				row = hostSoftmax(row)
 				for g := range row {
 					if kind == NegativesSoftmaxEps {
 						row[g] += 1e-4
@@ -51,10 +51,10 @@ func TestNegativeWeights(t *testing.T) {
 				}
 				want = append(want, row...)
 			}
-			cfg := tiny()
+			cfg := tinyConfig()
 			cfg.HardNegatives = kind
-			in := []any{matrix(batch, sim...), vector(id)}
-			got := run(t, mlx.NewStore(), in, func(_ *mlx.Scope, in []*Node) []*Node {
+			in := []any{rowsTensor(tinyBatch, sim...), idsTensor(id)}
+			got := evalGraph(t, mlx.NewStore(), in, func(_ *mlx.Scope, in []*Node) []*Node {
 				positives := positivePairs(Batch{ImageID: in[1]}, in[0])
 				if name == "own column" {
 					positives = positivePairs(Batch{}, in[0])
@@ -62,10 +62,10 @@ func TestNegativeWeights(t *testing.T) {
 				weights := negativeWeights(cfg, in[0], positives)
 				return append([]*Node{weights}, Gradient(ReduceAllSum(Mul(weights, in[0])), in[0])...)
 			})
-			same(t, kind+", "+name, got[0], want, 1e-6)
-			same(t, kind+", "+name+": gradient through the weights", got[1], got[0], 0)
+			sameValues(t, kind+", "+name, got[0], want, 1e-6)
+			sameValues(t, kind+", "+name+": gradient through the weights", got[1], got[0], 0)
 			for i := range want {
-				if id[i/batch] == id[i%batch] && got[0][i] != 0 {
+				if id[i/tinyBatch] == id[i%tinyBatch] && got[0][i] != 0 {
 					t.Errorf("%s, %s: a positive has weight %g", kind, name, got[0][i])
 				}
 			}
@@ -82,15 +82,15 @@ func TestSample(t *testing.T) {
 		"softmax + 1e-4": {0, 1e-4, 0.9, 0.1, 3e-4, 1e-4},
 		"one choice":     {0, 0, 0, 1e-4, 0, 0},
 	} {
-		draw := func(seed int64) []float32 {
+		pick := func(seed int64) []float32 {
 			all := tensors.FromFlatDataAndDimensions(slices.Repeat(weights, rows), rows, len(weights))
-			return run(t, mlx.NewStore(), []any{all, randomState(t, seed)}, func(_ *mlx.Scope, in []*Node) []*Node {
+			return evalGraph(t, mlx.NewStore(), []any{all, rngState(t, seed)}, func(_ *mlx.Scope, in []*Node) []*Node {
 				picked := sample(in[0], nn.NewRNG(in[1]))
 				picked.AssertDims(rows)
 				return []*Node{nn.Float32(picked)}
 			})[0]
 		}
-		first := draw(4)
+		first := pick(4)
 		counts, sum := make([]float64, len(weights)), 0.0
 		for _, column := range first {
 			counts[int(column)]++
@@ -107,7 +107,7 @@ func TestSample(t *testing.T) {
 		if name == "one choice" {
 			continue
 		}
-		if !slices.Equal(first, draw(4)) || slices.Equal(first, draw(5)) {
+		if !slices.Equal(first, pick(4)) || slices.Equal(first, pick(5)) {
 			t.Errorf("%s: draws are not keyed by the random state", name)
 		}
 	}
@@ -116,17 +116,18 @@ func TestSample(t *testing.T) {
 // TestMine: a text's negative picture is drawn by text→image similarity, a picture's negative text by image→text;
 // negatives that the batch brings are kept; the two draws differ.
 func TestMine(t *testing.T) {
-	i2t, t2i := make([]float32, batch*batch), make([]float32, batch*batch)
-	for b := range batch {
-		i2t[b*batch+(b+1)%batch] = 100
-		t2i[b*batch+(b+2)%batch] = 100
+	i2t, t2i := make([]float32, tinyBatch*tinyBatch), make([]float32, tinyBatch*tinyBatch)
+	for b := range tinyBatch {
+		i2t[b*tinyBatch+(b+1)%tinyBatch] = 100
+		t2i[b*tinyBatch+(b+2)%tinyBatch] = 100
 	}
-	in := []any{matrix(batch, i2t...), matrix(batch, t2i...), randomState(t, 2), vector([]int32{3, 3, 0, 0})}
-	got := run(t, mlx.NewStore(), in, func(_ *mlx.Scope, in []*Node) []*Node {
+	given := idsTensor([]int32{3, 3, 0, 0})
+	in := []any{rowsTensor(tinyBatch, i2t...), rowsTensor(tinyBatch, t2i...), rngState(t, 2), given}
+	got := evalGraph(t, mlx.NewStore(), in, func(_ *mlx.Scope, in []*Node) []*Node {
 		positives := positivePairs(Batch{}, in[0])
 		drawn, given := &Outputs{SimI2T: in[0], SimT2I: in[1]}, &Outputs{SimI2T: in[0], SimT2I: in[1]}
-		mine(tiny(), drawn, Batch{}, positives, nn.NewRNG(in[2]))
-		mine(tiny(), given, Batch{NegImage: in[3], NegText: in[3]}, positives, nil)
+		mine(tinyConfig(), drawn, Batch{}, positives, nn.NewRNG(in[2]))
+		mine(tinyConfig(), given, Batch{NegImage: in[3], NegText: in[3]}, positives, nil)
 		var out []*Node
 		for _, n := range []*Node{drawn.NegImage, drawn.NegText, given.NegImage, given.NegText} {
 			out = append(out, nn.Float32(n))
@@ -141,9 +142,9 @@ func TestMine(t *testing.T) {
 	}
 	const rows = 200
 	flat := tensors.FromFlatDataAndDimensions(make([]float32, rows*rows), rows, rows)
-	drawn := run(t, mlx.NewStore(), []any{flat, randomState(t, 2)}, func(_ *mlx.Scope, in []*Node) []*Node {
+	drawn := evalGraph(t, mlx.NewStore(), []any{flat, rngState(t, 2)}, func(_ *mlx.Scope, in []*Node) []*Node {
 		o := &Outputs{SimI2T: in[0], SimT2I: in[0]}
-		mine(tiny(), o, Batch{}, positivePairs(Batch{}, in[0]), nn.NewRNG(in[1]))
+		mine(tinyConfig(), o, Batch{}, positivePairs(Batch{}, in[0]), nn.NewRNG(in[1]))
 		return []*Node{nn.Float32(o.NegImage), nn.Float32(o.NegText)}
 	})
 	equal := 0

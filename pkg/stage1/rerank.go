@@ -14,12 +14,16 @@ import (
 type pair struct{ image, text int }
 
 // rerank scores the candidates of every picture and text by ITM and fills in I2T, T2I and Match. A pair that is a
-// candidate in both directions is computed once.
+// candidate in both directions is computed once. Without candidates the cosines are the scores.
 func (e *Evaluator) rerank(ctx context.Context, set *dataset.EvalSet, r *Ranking, meter Meter) error {
 	images, texts := set.NumImages(), set.NumTexts()
 	r.I2T = retrieval.Matrix(images, texts, retrieval.NotRanked)
 	r.T2I = retrieval.Matrix(texts, images, retrieval.NotRanked)
 	r.Match = retrieval.Matrix(images, texts, -1)
+	if e.kTest == 0 {
+		r.I2T, r.T2I = r.Cosine, retrieval.Transpose(r.Cosine)
+		return nil
+	}
 	logits := make(map[pair][2]float32)
 	var pairs []pair
 	want := func(p pair) {

@@ -17,6 +17,7 @@ import (
 	"blip2/pkg/dataset"
 	"blip2/pkg/device"
 	"blip2/pkg/model"
+	"blip2/pkg/pretrained"
 	"blip2/pkg/report"
 	"blip2/pkg/runlog"
 	"blip2/pkg/tokenizer"
@@ -221,8 +222,22 @@ func (r *run) buildModel(context.Context) error {
 	return nil
 }
 
-// initialise draws every tensor from the seed and marks the frozen ones.
+// initialise loads what the configuration names, draws every other tensor from the seed and marks the frozen ones.
 func (r *run) initialise() error {
+	if path := r.Config.Vision.Weights; path != "" {
+		coverage, err := pretrained.LoadVision(r.store, r.cfg.Vision, path)
+		if err != nil {
+			return err
+		}
+		r.Log.Info("image encoder loaded", "coverage", coverage.String())
+	}
+	if path := r.Config.QFormer.Weights; path != "" {
+		coverage, err := pretrained.LoadQFormer(r.store, QFormerParams(r.cfg), path, r.Config.Seed)
+		if err != nil {
+			return err
+		}
+		r.Log.Info("Q-Former loaded", "coverage", coverage.String())
+	}
 	if err := model.Initialize(r.store, Params(r.cfg), r.Config.Seed); err != nil {
 		return err
 	}

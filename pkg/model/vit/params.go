@@ -15,12 +15,9 @@ func Params(cfg Config) []model.Param {
 	return evaParams(cfg)
 }
 
-// initStd is the spread of a ViT from scratch.
-const initStd = 0.02
-
 func clipParams(cfg Config) []model.Param {
 	w, p, m := cfg.Width, cfg.PatchSize, cfg.MLPWidth()
-	trunc := model.TruncNormal(initStd)
+	trunc := model.TruncNormal(cfg.initStd())
 	params := []model.Param{
 		{Name: "class_embedding", Shape: []int{w}, Init: trunc},
 		{Name: "positional_embedding", Shape: []int{cfg.Tokens(), w}, Init: trunc},
@@ -33,17 +30,17 @@ func clipParams(cfg Config) []model.Param {
 		params = append(params,
 			model.Param{Name: block + "attn.in_proj_weight", Shape: []int{3 * w, w}, Init: trunc},
 			model.Param{Name: block + "attn.in_proj_bias", Shape: []int{3 * w}})
-		params = append(params, linear(block+"attn.out_proj", w, w, 1)...)
+		params = append(params, linear(block+"attn.out_proj", w, w, cfg.initStd())...)
 		params = append(params, norm(block+"ln_2", w)...)
-		params = append(params, linear(block+"mlp.c_fc", m, w, 1)...)
-		params = append(params, linear(block+"mlp.c_proj", w, m, 1)...)
+		params = append(params, linear(block+"mlp.c_fc", m, w, cfg.initStd())...)
+		params = append(params, linear(block+"mlp.c_proj", w, m, cfg.initStd())...)
 	}
 	return params
 }
 
 func evaParams(cfg Config) []model.Param {
 	w, p, m := cfg.Width, cfg.PatchSize, cfg.MLPWidth()
-	trunc := model.TruncNormal(initStd)
+	trunc := model.TruncNormal(cfg.initStd())
 	patch := model.Uniform(model.LinearBound(3 * p * p))
 	params := []model.Param{
 		{Name: "cls_token", Shape: []int{1, 1, w}, Init: trunc},
@@ -58,10 +55,10 @@ func evaParams(cfg Config) []model.Param {
 			model.Param{Name: block + "attn.qkv.weight", Shape: []int{3 * w, w}, Init: trunc},
 			model.Param{Name: block + "attn.q_bias", Shape: []int{w}},
 			model.Param{Name: block + "attn.v_bias", Shape: []int{w}})
-		params = append(params, linear(block+"attn.proj", w, w, residualScale(i))...)
+		params = append(params, linear(block+"attn.proj", w, w, cfg.initStd()*residualScale(i))...)
 		params = append(params, norm(block+"norm2", w)...)
-		params = append(params, linear(block+"mlp.fc1", m, w, 1)...)
-		params = append(params, linear(block+"mlp.fc2", w, m, residualScale(i))...)
+		params = append(params, linear(block+"mlp.fc1", m, w, cfg.initStd())...)
+		params = append(params, linear(block+"mlp.fc2", w, m, cfg.initStd()*residualScale(i))...)
 	}
 	return params
 }
@@ -73,10 +70,10 @@ func norm(name string, width int) []model.Param {
 	}
 }
 
-// linear declares weight [out, in] and bias [out]; scale multiplies the weight's spread.
-func linear(name string, out, in int, scale float64) []model.Param {
+// linear declares weight [out, in], drawn with the given spread, and bias [out].
+func linear(name string, out, in int, std float64) []model.Param {
 	return []model.Param{
-		{Name: name + ".weight", Shape: []int{out, in}, Init: model.TruncNormal(initStd * scale)},
+		{Name: name + ".weight", Shape: []int{out, in}, Init: model.TruncNormal(std)},
 		{Name: name + ".bias", Shape: []int{out}},
 	}
 }

@@ -33,6 +33,8 @@ type Config struct {
 	Heads        int     // attention heads
 	MLPRatio     float64 // hidden width of the MLP as a multiple of Width, rounded down
 	LayerNormEps float64 // 1e-5 for CLIP, 1e-6 for EVA
+
+	InitializerRange float64 // spread of weights drawn from scratch; 0 means 0.02
 }
 
 // Grid returns the number of patches per side.
@@ -164,6 +166,14 @@ func (c Config) FLOPs() float64 {
 	patch := 2 * (n - 1) * w * float64(3*c.PatchSize*c.PatchSize)
 	block := 2*n*w*(4*w+2*float64(c.MLPWidth())) + 4*n*n*w
 	return patch + float64(c.Layers)*block
+}
+
+// initStd is the spread of weights drawn from scratch.
+func (c Config) initStd() float64 {
+	if c.InitializerRange == 0 {
+		return 0.02
+	}
+	return c.InitializerRange
 }
 
 // residualScale is EVA's initialisation rule for the two projections that feed the residual stream of block i.
