@@ -16,6 +16,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 
 	"github.com/gomlx/compute"
@@ -148,16 +149,28 @@ func openGo(name string, o Options) (*Device, error) {
 		return nil, err
 	}
 	_, config, _ := strings.Cut(name, ":")
-	if !strings.Contains(config, "ops_") {
-		// Running independent operations at once can deadlock (compute v0.1.4): each matrix product holds a worker while
-		// it waits for a free one. One operation at a time still spreads its own work over all cores.
-		config = strings.TrimPrefix(config+",ops_sequential", ",")
-	}
 	backend, err := gobackend.New(config)
 	if err != nil {
 		return nil, &OptionError{Option: "backend", Value: name, Reason: err.Error()}
 	}
+	if config == "" {
+		unlimitWorkers(backend)
+	}
 	return &Device{Backend: backend, Name: name, Description: "pure Go, 1 device", DTypes: policy}, nil
+}
+
+// unlimitWorkers lifts the limit on the Go backend's worker goroutines. With its default limit (compute v0.1.4) independent
+// operations that run at once can deadlock: each matrix product holds a worker while it waits for a free one. The
+// backend's own option for this prints to stdout, and its type is internal: hence the reflection. A backend without
+// the method is left as it is.
+func unlimitWorkers(backend compute.Backend) {
+	workers := reflect.ValueOf(backend).Elem().FieldByName("Workers")
+	if !workers.IsValid() {
+		return
+	}
+	if set := workers.MethodByName("SetMaxParallelism"); set.IsValid() {
+		set.Call([]reflect.Value{reflect.ValueOf(-1)})
+	}
 }
 
 // Close frees the backend's memory. Tensors on it must not be used afterwards. Closing twice is harmless.

@@ -115,3 +115,16 @@ func TestCompareProduct(t *testing.T) {
 		t.Error("NaN passes")
 	}
 }
+
+// TestGoWorkersUnlimited guards against the deadlock of the Go backend's limited worker pool: if its internals change,
+// so must unlimitWorkers.
+func TestGoWorkersUnlimited(t *testing.T) {
+	d, err := Open(t.Context(), Options{Backend: "go"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if got := d.Backend.Description(); !strings.Contains(got, "parallelism=-1") {
+		t.Errorf("the Go backend's workers are limited: %s", got)
+	}
+}

@@ -11,7 +11,7 @@ type Scores struct{ R1, R5, R10 float64 }
 
 // Recall ranks the candidates of every query by score, best first, and returns how often one of the query's own
 // candidates is among the first 1, 5 and 10. scores is [queries][candidates], own lists the right candidates of every
-// query. Equal scores rank in the order of the candidates.
+// query. Equal scores rank in the order of the candidates, and a score that is not a number ranks last.
 func Recall(scores [][]float32, own [][]int) Scores {
 	if len(scores) == 0 {
 		return Scores{}
@@ -38,7 +38,8 @@ func bestRank(row []float32, own []int) int {
 	for _, c := range own {
 		rank := 0
 		for other, score := range row {
-			if score > row[c] || (score == row[c] && other < c) {
+			// cmp.Compare, because a NaN compares as neither better nor worse: a model that diverged would be perfect.
+			if order := cmp.Compare(score, row[c]); order > 0 || order == 0 && other < c {
 				rank++
 			}
 		}
@@ -74,7 +75,8 @@ func missProbability(n, m, k int) float64 {
 	return p
 }
 
-// TopK returns the indices of the k highest scores, best first; equal scores in the order of the candidates.
+// TopK returns the indices of the k highest scores, best first; equal scores in the order of the candidates, scores
+// that are not numbers last.
 func TopK(row []float32, k int) []int {
 	order := make([]int, len(row))
 	for i := range order {

@@ -60,6 +60,7 @@ type Loop struct {
 	Save   func(Position) error                    // saves the state after Position.Step steps
 	Report func(Interval) error                    // receives an interval
 	Done   func(step int)                          // is told after every step; may be nil
+	Now    func() time.Time                        // tells the time; nil means time.Now
 }
 
 // Position is where a run stands: steps done, and where in the data it goes on.
@@ -77,10 +78,14 @@ type Outcome struct {
 	Skipped int      // steps not applied, in total
 }
 
-// Run trains. An interrupt or the time limit lets the step in progress finish; the state is saved in every case but
-// an error.
+// Run trains. An interrupt or the time limit lets the step in progress finish. The state is saved at the end, also when
+// the data give out or the training diverges, but not after a step that failed or a checkpoint that could not be written.
 func (l *Loop) Run(ctx context.Context) (Outcome, error) {
-	r := &runner{Loop: l, pos: l.Position, began: time.Now()}
+	r := &runner{Loop: l, pos: l.Position, now: l.Now}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	r.began = r.now()
 	r.pos.Step = l.Start
 	r.interval.reset()
 	for r.pos.Step < l.Steps {
@@ -92,7 +97,7 @@ func (l *Loop) Run(ctx context.Context) (Outcome, error) {
 			if ctx.Err() != nil {
 				return r.finish(Interrupted)
 			}
-			return r.outcome(Finished), fmt.Errorf("step %d: %w", r.pos.Step, err)
+			return r.outcome(Finished), r.withoutData(err)
 		}
 		if err := r.step(feed); err != nil {
 			return r.outcome(Finished), err
@@ -106,6 +111,7 @@ type runner struct {
 	*Loop
 	pos      Position
 	saved    int // step of the last checkpoint asked for; 0 for none
+	now      func() time.Time
 	began    time.Time
 	last     Interval
 	interval meter
@@ -153,16 +159,16 @@ func (r *runner) stopping(ctx context.Context) (Status, bool) {
 	if ctx.Err() != nil {
 		return Interrupted, true
 	}
-	return TimeUp, r.MaxTime > 0 && time.Since(r.began) >= r.MaxTime
+	return TimeUp, r.MaxTime > 0 && r.now().Sub(r.began) >= r.MaxTime
 }
 
 // step runs one step on the feed and does what is due after it.
 func (r *runner) step(feed Feed) error {
 	lr := r.Schedule.LR(r.pos.Step)
 	compiled := r.Step.CompileTime()
-	start := time.Now()
+	start := r.now()
 	result, err := r.Step.Run(r.pos.Step, lr, feed.Tensors)
-	took := time.Since(start) - (r.Step.CompileTime() - compiled)
+	took := r.now().Sub(start) - (r.Step.CompileTime() - compiled)
 	for _, t := range feed.Tensors {
 		t.MustFinalizeAll()
 	}
@@ -229,6 +235,18 @@ func (r *runner) save() error {
 	}
 	r.saved = r.pos.Step
 	return r.Save(r.pos)
+}
+
+// withoutData ends a run whose data gave out: nothing is wrong with what was trained until then.
+func (r *runner) withoutData(cause error) error {
+	cause = fmt.Errorf("step %d: %w", r.pos.Step, cause)
+	if r.pos.Step == r.Start {
+		return cause
+	}
+	if err := r.save(); err != nil {
+		return errors.Join(cause, err)
+	}
+	return fmt.Errorf("%w; the state after step %d was saved", cause, r.pos.Step)
 }
 
 func (r *runner) finish(status Status) (Outcome, error) {

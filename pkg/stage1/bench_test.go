@@ -1,0 +1,173 @@
+package stage1
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"blip2/pkg/device"
+	"blip2/pkg/trainer"
+)
+
+// benchTiny are options for a network that trains in milliseconds.
+func benchTiny() BenchOptions {
+	return BenchOptions{
+		Config: oddConfig(),
+		Optimizer: trainer.AdamW{Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05,
+			DecayRule: trainer.DecayDefault},
+		LR: 1e-3, Batch: 4, Warmup: 1, Steps: 3, Seed: 1,
+	}
+}
+
+func openGo(tb testing.TB) *device.Device {
+	tb.Helper()
+	dev, err := device.Open(tb.Context(), device.Options{Backend: "go"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { dev.Close() })
+	return dev
+}
+
+func TestBench(t *testing.T) {
+	o := benchTiny()
+	var steps []int
+	var losses []float64
+	o.OnStep = func(step int, took time.Duration, r trainer.Result) {
+		steps, losses = append(steps, step), append(losses, r.Loss)
+		if took <= 0 {
+			t.Errorf("step %d took %v", step, took)
+		}
+	}
+	r, err := Bench(t.Context(), openGo(t).Backend, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []int{0, 1, 2, 3}; !slices.Equal(steps, want) {
+		t.Errorf("steps %v, want %v", steps, want)
+	}
+	if r.Loss != losses[3] || losses[1] == losses[3] {
+		t.Errorf("losses %v, result %g; want the last one, and no two steps alike", losses, r.Loss)
+	}
+	if s := r.StepSeconds; s.Min <= 0 || s.Min > s.Median || s.Median > s.Max {
+		t.Errorf("step seconds %+v", s)
+	}
+	if want := 4 / r.StepSeconds.Median; r.ImgPerS != want {
+		t.Errorf("%g img/s, want %g", r.ImgPerS, want)
+	}
+	if want := TotalFLOPs(StepFLOPs(o.Config, 4)); r.StepFLOPs != want || r.GFLOPPerS <= 0 {
+		t.Errorf("%g FLOPs per step at %g GFLOP/s, want %g", r.StepFLOPs, r.GFLOPPerS, want)
+	}
+	if r.TrainableParameters == 0 || r.TrainableParameters >= r.Parameters {
+		t.Errorf("%d of %d parameters trained, want some but not the frozen encoder's", r.TrainableParameters,
+			r.Parameters)
+	}
+	if r.PeakMemory < r.PeakMemorySteps || r.PeakMemory < r.PeakMemoryInit {
+		t.Errorf("peak %d is below that of a phase: %d, %d", r.PeakMemory, r.PeakMemoryInit, r.PeakMemorySteps)
+	}
+}
+
+func TestBenchRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		change func(*BenchOptions)
+		want   string
+	}{
+		{func(o *BenchOptions) { o.Batch = 1 }, "at least 2"},
+		{func(o *BenchOptions) { o.Steps = 0 }, "at least 1"},
+		{func(o *BenchOptions) { o.Warmup = -1 }, "0 or more"},
+		{func(o *BenchOptions) { o.Config.MaxTextLen = 2 }, "no room for a word"},
+		{func(o *BenchOptions) { o.Config.QFormer.EncoderWidth = 3 }, "vision width"},
+		{func(o *BenchOptions) { o.LR = 1e30 }, "not finite"},
+	} {
+		o := benchTiny()
+		tt.change(&o)
+		if _, err := Bench(t.Context(), openGo(t).Backend, o); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("got error %v, want one with %q", err, tt.want)
+		}
+	}
+}
+
+func TestBenchStopsWhenCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	o := benchTiny()
+	done := 0
+	o.OnStep = func(int, time.Duration, trainer.Result) { done++; cancel() }
+	if _, err := Bench(ctx, openGo(t).Backend, o); !errors.Is(err, context.Canceled) || done != 1 {
+		t.Errorf("error %v after %d steps, want a cancellation after 1", err, done)
+	}
+}
+
+func TestRandomBatch(t *testing.T) {
+	cfg := oddConfig()
+	const batch = 50
+	pixels, ids, mask := randomBatch(cfg, batch, rand.New(rand.NewPCG(1, 2)))
+	if want := batch * 3 * cfg.Vision.ImageSize * cfg.Vision.ImageSize; len(pixels) != want {
+		t.Fatalf("%d pixels, want %d", len(pixels), want)
+	}
+	lengths := map[int]bool{}
+	for b := range batch {
+		row, seen := ids[b*cfg.MaxTextLen:][:cfg.MaxTextLen], mask[b*cfg.MaxTextLen:][:cfg.MaxTextLen]
+		end := slices.Index(row, int32(cfg.SEPID))
+		if row[0] != int32(cfg.CLSID) || end < 2 {
+			t.Fatalf("text %v does not go from [CLS] over a word to [SEP]", row)
+		}
+		lengths[end] = true
+		for i, id := range row {
+			if (seen[i] == 1) != (i <= end) || (id == int32(cfg.PadID)) != (i > end) || id >= int32(cfg.QFormer.Vocab) {
+				t.Fatalf("text %v with mask %v", row, seen)
+			}
+		}
+	}
+	if len(lengths) < 3 {
+		t.Errorf("texts have only %d different lengths", len(lengths))
+	}
+}
+
+func TestSpreadOf(t *testing.T) {
+	for _, tt := range []struct {
+		values []float64
+		want   Spread
+	}{
+		{[]float64{3}, Spread{3, 3, 3}},
+		{[]float64{9, 1, 2}, Spread{2, 1, 9}},
+		{[]float64{4, 1, 9, 2}, Spread{3, 1, 9}},
+	} {
+		if got := spreadOf(tt.values); got != tt.want {
+			t.Errorf("spreadOf(%v) = %v, want %v", tt.values, got, tt.want)
+		}
+	}
+}
+
+// BenchmarkStep is a training step of a tiny network on the Go backend: what is lost around the arithmetic.
+func BenchmarkStep(b *testing.B) {
+	o := benchTiny()
+	store, err := newBenchStore(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Finalize()
+	step, err := trainer.NewStep(openGo(b).Backend, store, NewTask(o.Config), o.Optimizer, o.Seed)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer step.Close()
+	pixels, ids, mask := randomBatch(o.Config, o.Batch, rand.New(rand.NewPCG(1, 2)))
+	for i := 0; b.Loop(); i++ {
+		if _, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRandomBatch is the cost of a synthetic batch of 8 at 224 pixels, which Bench does not time.
+func BenchmarkRandomBatch(b *testing.B) {
+	cfg := vitL()
+	rng := rand.New(rand.NewPCG(1, 2))
+	for b.Loop() {
+		randomBatch(cfg, 8, rng)
+	}
+}
