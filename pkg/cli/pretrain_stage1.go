@@ -131,7 +131,9 @@ func (app *App) logAbove(p *runlog.Progress) *slog.Logger {
 }
 
 // commandLine is the command as the user gave it, for the records of a run.
-func (app *App) commandLine() string { return strings.Join(append([]string{"blip2"}, app.args...), " ") }
+func (app *App) commandLine() string {
+	return strings.Join(append([]string{"blip2"}, app.args...), " ")
+}
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)

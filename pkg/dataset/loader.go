@@ -89,9 +89,8 @@ func NewLoader(src Source, tok Tokenizer, o LoaderOptions) (*Loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if int64(o.BatchSize) > r.n {
-		return nil, fmt.Errorf("dataset: a batch of %d is larger than the data set %s with its %d rows (%d images); "+
-			"make the batch size at most %d", o.BatchSize, src.Name(), r.n, src.Len(), r.n)
+	if err := r.checkBatch(src, o.BatchSize); err != nil {
+		return nil, err
 	}
 	if o.Start.Epoch < 0 || o.Start.Index < 0 || o.Start.Index > r.n {
 		return nil, fmt.Errorf("dataset: cannot continue at row %d of epoch %d: %s has %d rows; is this the data set "+

@@ -46,6 +46,23 @@ func newRows(src Source, unit Unit) (rows, error) {
 	return r, nil
 }
 
+// CheckBatch fails if the source has fewer rows than a batch: a loader could never fill one.
+func CheckBatch(src Source, unit Unit, size int) error {
+	r, err := newRows(src, unit)
+	if err != nil {
+		return err
+	}
+	return r.checkBatch(src, size)
+}
+
+func (r *rows) checkBatch(src Source, size int) error {
+	if int64(size) <= r.n {
+		return nil
+	}
+	return fmt.Errorf("dataset: a batch of %d is larger than the data set %s with its %d rows (%d images); make the "+
+		"batch size at most %d", size, src.Name(), r.n, src.Len(), r.n)
+}
+
 // at is the picture of a row and which of its captions is due in an epoch.
 func (r *rows) at(src Source, seed, epoch, row int64) (image int, e Example, caption int) {
 	if r.image != nil {

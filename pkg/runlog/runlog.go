@@ -7,10 +7,11 @@ package runlog
 
 import (
 	"errors"
-	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"time"
+
+	"blip2/pkg/internal/atomicfile"
 )
 
 // Names of the files of a run folder.
@@ -20,6 +21,7 @@ const (
 	SummaryFile = "summary.json"  // the Summary, written when the run ends
 	GalleryFile = "gallery.json"  // the Gallery
 	GalleryDir  = "gallery"       // the pictures that gallery.json names
+	LogFile     = "log.txt"       // the log lines of the terminal
 	ReportFile  = "report.html"   // the page built from all of them
 )
 
@@ -88,44 +90,10 @@ func (l *Log) Close() error {
 	return errors.Join(l.metrics.Close(), l.events.Close())
 }
 
-// WriteFile writes a file so that path holds either the old content or all of the new one, even after a crash:
-// a temporary file in the same folder is written, synced and renamed.
-func WriteFile(path string, data []byte) (err error) {
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w (is the folder there, and may it be written to?)", path, err)
-	}
-	defer func() {
-		if err != nil {
-			tmp.Close() // closed twice on some paths; only the first error counts
-			os.Remove(tmp.Name())
-			err = fmt.Errorf("writing %s: %w", path, err)
-		}
-	}()
-	if _, err = tmp.Write(data); err != nil {
+// WriteFile writes a file so that path holds either the old content or all of the new one, even after a crash.
+func WriteFile(path string, data []byte) error {
+	return atomicfile.Write(path, func(w io.Writer) error {
+		_, err := w.Write(data)
 		return err
-	}
-	if err = tmp.Chmod(0o644); err != nil {
-		return err
-	}
-	if err = tmp.Sync(); err != nil {
-		return err
-	}
-	if err = tmp.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes a rename in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	})
 }

@@ -2,6 +2,7 @@ package stage1
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -66,10 +67,14 @@ func (e *Evaluator) round(ctx context.Context, embeds []float32, ids, mask []int
 		return nil, err
 	}
 	length := e.cfg.MaxTextLen
-	out, err := e.next.Call(e.embedsTensor(embeds), tensors.FromFlatDataAndDimensions(ids, e.batch, length),
-		tensors.FromFlatDataAndDimensions(mask, e.batch, length))
+	args := []*tensors.Tensor{e.embedsTensor(embeds), tensors.FromFlatDataAndDimensions(ids, e.batch, length),
+		tensors.FromFlatDataAndDimensions(mask, e.batch, length)}
+	out, err := e.next.Call(args[0], args[1], args[2])
+	for _, a := range args {
+		a.MustFinalizeAll()
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", e.next.Name(), err)
 	}
 	defer out[0].MustFinalizeAll()
 	return tensors.CopyFlatData[int32](out[0])

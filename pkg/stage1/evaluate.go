@@ -73,7 +73,6 @@ type Ranking struct {
 	Cosine [][]float32 // [M][T] greatest cosine over the queries
 	I2T    [][]float32 // [M][T] ITM class-1 logit + cosine for the best candidates, retrieval.NotRanked elsewhere
 	T2I    [][]float32 // [T][M] likewise
-	Match  [][]float32 // [M][T] ITM probability of the pairs that were scored, −1 elsewhere
 
 	embeds []float32 // [M, N, W] image features
 }

@@ -13,13 +13,12 @@ import (
 // pair is a picture with a text.
 type pair struct{ image, text int }
 
-// rerank scores the candidates of every picture and text by ITM and fills in I2T, T2I and Match. A pair that is a
+// rerank scores the candidates of every picture and text by ITM and fills in I2T and T2I. A pair that is a
 // candidate in both directions is computed once. Without candidates the cosines are the scores.
 func (e *Evaluator) rerank(ctx context.Context, set *dataset.EvalSet, r *Ranking, meter Meter) error {
 	images, texts := set.NumImages(), set.NumTexts()
 	r.I2T = retrieval.Matrix(images, texts, retrieval.NotRanked)
 	r.T2I = retrieval.Matrix(texts, images, retrieval.NotRanked)
-	r.Match = retrieval.Matrix(images, texts, -1)
 	if e.kTest == 0 {
 		r.I2T, r.T2I = r.Cosine, retrieval.Transpose(r.Cosine)
 		return nil
@@ -60,10 +59,43 @@ func (e *Evaluator) rerank(ctx context.Context, set *dataset.EvalSet, r *Ranking
 			r.T2I[t][i] = logits[pair{i, t}][1] + r.Cosine[i][t]
 		}
 	}
-	for p, l := range logits {
-		r.Match[p.image][p.text] = float32(1 / (1 + math.Exp(float64(l[0]-l[1]))))
-	}
 	return nil
+}
+
+// matchCandidates is how many texts compete for a picture's best match.
+const matchCandidates = 16
+
+// Match is the text that fits a picture best by ITM.
+type Match struct {
+	Text int     // index in the set
+	Prob float64 // ITM probability, 0 to 1
+}
+
+// BestMatches returns the best match of each of the given pictures among the texts nearest to it by cosine.
+func (e *Evaluator) BestMatches(ctx context.Context, set *dataset.EvalSet, r *Ranking, pictures []int) ([]Match, error) {
+	logits := make(map[pair][2]float32)
+	var pairs []pair
+	for _, i := range pictures {
+		for _, t := range retrieval.TopK(r.Cosine[i], max(e.kTest, matchCandidates)) {
+			pairs = append(pairs, pair{i, t})
+		}
+	}
+	if err := e.matchPairs(ctx, set, r, pairs, logits, &work{advance: func(int) {}}); err != nil {
+		return nil, err
+	}
+	best := make(map[int]Match, len(pictures))
+	for _, p := range pairs { // in order, so that equal scores do not depend on the map
+		l := logits[p]
+		prob := 1 / (1 + math.Exp(float64(l[0]-l[1])))
+		if m, ok := best[p.image]; !ok || prob > m.Prob {
+			best[p.image] = Match{p.text, prob}
+		}
+	}
+	out := make([]Match, len(pictures))
+	for i, p := range pictures {
+		out[i] = best[p]
+	}
+	return out, nil
 }
 
 // matchPairs computes the ITM logits of the pairs.

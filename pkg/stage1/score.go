@@ -38,7 +38,7 @@ func (r *run) scoreBefore(ctx context.Context) error {
 			err = json.Unmarshal(data, &r.summary.RetrievalBefore)
 		}
 		if err != nil {
-			return fmt.Errorf("resume: %w", err)
+			return fmt.Errorf("resume: scores of the untrained model in %s: %w; without the file the run goes on", file, err)
 		}
 		return nil
 	}
@@ -116,13 +116,17 @@ func (r *run) gallery(ctx context.Context) error {
 	var items []runlog.GalleryItem
 	for _, s := range r.sets {
 		share := r.Config.Report.Gallery / len(r.sets)
-		pictures := spread(s.set.NumImages(), share)
+		pictures := readable(s.set, share)
 		captions, err := r.eval.Captions(ctx, s.after, pictures)
 		if err != nil {
 			return fmt.Errorf("writing captions for the gallery: %w", err)
 		}
+		matches, err := r.eval.BestMatches(ctx, s.set, s.after, pictures)
+		if err != nil {
+			return fmt.Errorf("matching texts for the gallery: %w", err)
+		}
 		for i, p := range pictures {
-			item, err := r.galleryItem(s, p, r.tok.Decode(captions[i]))
+			item, err := r.galleryItem(s, p, r.tok.Decode(captions[i]), matches[i])
 			if err != nil {
 				return err
 			}
@@ -130,6 +134,25 @@ func (r *run) gallery(ctx context.Context) error {
 		}
 	}
 	return runlog.WriteGallery(r.RunDir, runlog.Gallery{Items: items})
+}
+
+// readable picks n of the pictures that could be read, at even distances.
+func readable(set *dataset.EvalSet, n int) []int {
+	bad := map[string]bool{}
+	for _, sample := range set.BadSamples() {
+		bad[sample.Key] = true
+	}
+	var good []int
+	for i := range set.NumImages() {
+		if !bad[set.Example(i).Key] {
+			good = append(good, i)
+		}
+	}
+	out := spread(len(good), n)
+	for i, at := range out {
+		out[i] = good[at]
+	}
+	return out
 }
 
 // spread picks n of total indices at even distances.
@@ -142,36 +165,28 @@ func spread(total, n int) []int {
 	return out
 }
 
-func (r *run) galleryItem(s evalSet, picture int, generated string) (runlog.GalleryItem, error) {
+func (r *run) galleryItem(s evalSet, picture int, generated string, best Match) (runlog.GalleryItem, error) {
 	example := s.set.Example(picture)
 	data, err := os.ReadFile(example.ImagePath)
 	if err != nil {
 		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
 	}
-	name := s.split + "-" + strings.ReplaceAll(filepath.ToSlash(example.Key), "/", "_")
+	// With its number in front, as pictures of several sources or folders may have the same name.
+	name := fmt.Sprintf("%s-%d-%s", s.split, picture, path.Base(filepath.ToSlash(example.Key)))
 	if err := os.MkdirAll(filepath.Join(r.RunDir, runlog.GalleryDir), 0o777); err != nil {
 		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
 	}
 	if err := runlog.WriteFile(filepath.Join(r.RunDir, runlog.GalleryDir, name), data); err != nil {
 		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
 	}
-	best, prob := bestMatch(s.after.Match[picture])
+	if err := r.metrics.Image(r.outcome.At.Step, "gallery/"+name, data); err != nil {
+		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
+	}
 	return runlog.GalleryItem{
 		Image: path.Join(runlog.GalleryDir, name), Split: s.split, Key: example.Key, Captions: example.Captions,
-		Generated: generated, BestMatch: s.set.Caption(best), BestMatchProb: runlog.Float(prob),
-		BestMatchCorrect: s.set.Txt2Img()[best] == picture, Credit: credit(example),
+		Generated: generated, BestMatch: s.set.Caption(best.Text), BestMatchProb: runlog.Float(best.Prob),
+		BestMatchCorrect: s.set.Txt2Img()[best.Text] == picture, Credit: credit(example),
 	}, nil
-}
-
-// bestMatch is the text with the highest ITM probability.
-func bestMatch(probs []float32) (text int, prob float32) {
-	prob = -1
-	for t, p := range probs {
-		if p > prob {
-			text, prob = t, p
-		}
-	}
-	return text, prob
 }
 
 func credit(e dataset.Example) string {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -54,10 +53,22 @@ type TrainResult struct {
 // cancelled the step in progress is finished and saved; Status then says so.
 func Train(ctx context.Context, o TrainOptions) (*TrainResult, error) {
 	r := &run{TrainOptions: o, started: time.Now()}
-	defer r.close()
-	for _, phase := range []func(context.Context) error{
-		r.openData, r.openFolder, r.buildModel, r.restore, r.scoreBefore, r.train, r.scoreAfter,
+	defer func() {
+		r.close()
+		r.undo()
+	}()
+	for _, prepare := range []func(context.Context) error{
+		r.openData, r.openFolder, r.buildModel, r.restore, r.scoreBefore,
 	} {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("before the first step: %w", err)
+		}
+		if err := prepare(ctx); err != nil {
+			return nil, err
+		}
+	}
+	r.fresh = false
+	for _, phase := range []func(context.Context) error{r.train, r.scoreAfter} {
 		if err := phase(ctx); err != nil {
 			return nil, err
 		}
@@ -69,6 +80,7 @@ func Train(ctx context.Context, o TrainOptions) (*TrainResult, error) {
 type run struct {
 	TrainOptions
 	started time.Time
+	fresh   bool // the run folder was made by this start, and nothing in it is worth keeping yet
 
 	tok     *tokenizer.WordPiece
 	source  dataset.Source
@@ -77,6 +89,7 @@ type run struct {
 	store   *mlx.Store
 	step    *trainer.Step
 	eval    *Evaluator
+	metrics *runlog.Log
 	at      trainer.Position
 	outcome trainer.Outcome
 	summary runlog.Summary
@@ -119,6 +132,9 @@ func (r *run) openData(context.Context) error {
 	}
 	r.Log.Info("training data", "source", r.source.Name(), "images", r.summary.TrainImages,
 		"captions", r.summary.TrainTexts)
+	if err := dataset.CheckBatch(r.source, dataset.Unit(c.Data.Unit), c.Train.BatchSize); err != nil {
+		return fmt.Errorf("%w (train.batch_size)", err)
+	}
 	if !c.Eval.Retrieval {
 		return nil
 	}
@@ -162,29 +178,6 @@ func (r *run) addEvalSet(split string, src dataset.Source) error {
 
 func (r *run) processor() dataset.CaptionProcessor {
 	return dataset.CaptionProcessor{MaxWords: r.Config.Text.MaxWords, Prompt: r.Config.Text.Prompt}
-}
-
-// openFolder makes the run folder with the resolved configuration, or checks the one to go on in.
-func (r *run) openFolder(context.Context) error {
-	saved := filepath.Join(r.RunDir, runlog.ConfigFile)
-	_, err := os.Stat(saved)
-	switch {
-	case r.Resume:
-		if err != nil {
-			return fmt.Errorf("resume: %s is no run folder: %w", r.RunDir, err)
-		}
-		return nil
-	case err == nil:
-		return fmt.Errorf("%s holds a run already: add --resume to go on with it, or choose another run.name", r.RunDir)
-	}
-	if err := os.MkdirAll(r.RunDir, 0o777); err != nil {
-		return fmt.Errorf("run folder: %w; choose a folder that can be written with run.dir", err)
-	}
-	if err := runlog.WriteFile(saved, r.Config.YAML()); err != nil {
-		return fmt.Errorf("run folder: %w", err)
-	}
-	r.Log.Info("run folder", "path", r.RunDir)
-	return nil
 }
 
 // buildModel creates the model's tensors and the training step. Nothing is compiled yet.
@@ -244,42 +237,6 @@ func (r *run) initialise() error {
 	return model.SetTrainable(r.store, VisionParams(r.cfg), !r.cfg.FreezeVision)
 }
 
-// restore brings back the newest good checkpoint of a run that goes on.
-func (r *run) restore(context.Context) error {
-	if !r.Resume {
-		return nil
-	}
-	loaded, skipped, err := checkpoint.LoadLatest(r.RunDir)
-	for _, damage := range skipped {
-		r.Log.Warn("checkpoint skipped", "reason", damage)
-	}
-	if errors.Is(err, checkpoint.ErrNone) && len(skipped) == 0 {
-		r.Log.Warn("the run has no checkpoint yet: it starts from the beginning", "path", r.RunDir)
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("resume: %w", err)
-	}
-	defer loaded.Close()
-	var state trainer.State
-	if err := loaded.DecodeState(&state); err != nil {
-		return fmt.Errorf("resume: checkpoint %s: %w", loaded.Dir, err)
-	}
-	if state.Command != command {
-		return fmt.Errorf("resume: checkpoint %s is of %q, not of %s", loaded.Dir, state.Command, command)
-	}
-	if hash := r.Config.Hash(); state.ConfigHash != hash {
-		return fmt.Errorf("resume: %s was made with other settings (hash %.12s, now %.12s): go on with the run's own "+
-			"%s, or start a new run", loaded.Dir, state.ConfigHash, hash, runlog.ConfigFile)
-	}
-	if err := trainer.Restore(r.store, TrainableParams(r.cfg), loaded); err != nil {
-		return fmt.Errorf("resume: %w", err)
-	}
-	r.at = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index}
-	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.at.Step)
-	return nil
-}
-
 // train runs the step loop.
 func (r *run) train(ctx context.Context) error {
 	c := r.Config
@@ -292,11 +249,10 @@ func (r *run) train(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log, err := runlog.Open(r.RunDir, runlog.Options{ResumeStep: r.at.Step})
-	if err != nil {
+	if r.metrics, err = runlog.Open(r.RunDir, runlog.Options{ResumeStep: r.at.Step}); err != nil {
 		return err
 	}
-	defer log.Close()
+	r.onClose(r.metrics.Close)
 	// The save in flight outlives the first interrupt.
 	writer := checkpoint.StartWriter(context.WithoutCancel(ctx), r.RunDir,
 		checkpoint.WriterOptions{Policy: checkpoint.Policy{KeepLast: c.Checkpoint.KeepLast}, OnSaved: r.saved})
@@ -307,7 +263,7 @@ func (r *run) train(ctx context.Context) error {
 		MaxTime: c.Train.MaxTime.Std(), MaxSkipped: maxSkipped,
 		Next:   func(ctx context.Context) (trainer.Feed, error) { return r.next(ctx, loader) },
 		Save:   func(at trainer.Position) error { return r.save(writer, at) },
-		Report: func(in trainer.Interval) error { return r.record(log, phase, in) },
+		Report: func(in trainer.Interval) error { return r.record(phase, in) },
 		Done:   phase.Advance,
 	}
 	r.outcome, err = loop.Run(ctx)
@@ -362,7 +318,7 @@ func (r *run) saved(s checkpoint.Saved) {
 }
 
 // record writes an interval to metrics.jsonl, TensorBoard and the progress display.
-func (r *run) record(log *runlog.Log, phase *runlog.Phase, in trainer.Interval) error {
+func (r *run) record(phase *runlog.Phase, in trainer.Interval) error {
 	fields := []runlog.Field{runlog.F("loss", in.Loss)}
 	for i, name := range NewTask(r.cfg).Terms {
 		fields = append(fields, runlog.F(name, in.Terms[i]))
@@ -378,7 +334,7 @@ func (r *run) record(log *runlog.Log, phase *runlog.Phase, in trainer.Interval) 
 		fields = append(fields, runlog.F("skipped", float64(in.Skipped)))
 		r.Log.Warn("steps skipped: loss or gradient not finite", "step", in.Step, "skipped", in.Skipped)
 	}
-	return log.Record(in.Step, fields...)
+	return r.metrics.Record(in.Step, fields...)
 }
 
 func (r *run) reportBad(loader *dataset.Loader) {
@@ -391,8 +347,11 @@ func (r *run) reportBad(loader *dataset.Loader) {
 
 // finish writes the summary and the report.
 func (r *run) finish() (*TrainResult, error) {
-	c, last := r.Config, r.outcome.Last
-	s := &r.summary
+	c, s := r.Config, &r.summary
+	last, err := r.lastInterval()
+	if err != nil {
+		return nil, err
+	}
 	s.Status = map[trainer.Status]string{trainer.Finished: runlog.StatusFinished, trainer.TimeUp: runlog.StatusTimeLimit,
 		trainer.Interrupted: runlog.StatusInterrupted}[r.outcome.Status]
 	s.Command, s.Version, s.Commit = r.CommandLine, r.Version, r.Commit
@@ -400,6 +359,9 @@ func (r *run) finish() (*TrainResult, error) {
 	s.Started, s.Seconds = r.started.UTC(), runlog.Float(time.Since(r.started).Seconds())
 	s.CompileSeconds = runlog.Float(r.step.CompileTime().Seconds())
 	s.Steps, s.BatchSize, s.ImgPerS = r.outcome.At.Step, c.Train.BatchSize, runlog.Float(r.outcome.ImgPerS)
+	if r.outcome.ImgPerS == 0 {
+		s.ImgPerS = runlog.Float(last.ImgPerS)
+	}
 	s.Epochs = runlog.Float(float64(s.Steps) * float64(s.BatchSize) / float64(r.rows()))
 	s.Loss = runlog.Float(last.Loss)
 	if len(last.Terms) == 3 {

@@ -101,6 +101,7 @@ func (a AdamW) apply(store *mlx.Store, params []model.Param, loss, scalars *Node
 	if a.GradClip > 0 {
 		// PyTorch's clip_grad_norm_: the norm plus 1e-6, never scaling up.
 		scale = MinScalar(Div(Scalar(g, dtypes.Float32, a.GradClip), AddScalar(norm, 1e-6)), 1)
+		scale = Where(applied, scale, one) // of a norm that is not finite it would be NaN
 	}
 	for i, p := range params {
 		grad := Where(applied, grads[i], ZerosLike(grads[i]))

@@ -114,6 +114,8 @@ type runner struct {
 	now      func() time.Time
 	began    time.Time
 	last     Interval
+	result   Result  // of the last step
+	lr       float64 // likewise
 	interval meter
 	total    meter
 	inARow   int
@@ -176,6 +178,7 @@ func (r *runner) step(feed Feed) error {
 		return err
 	}
 	r.pos = Position{Step: r.pos.Step + 1, Epoch: feed.Epoch, Index: feed.Index}
+	r.result, r.lr = result, lr
 	r.interval.add(result, took)
 	r.total.add(result, took)
 	if r.Done != nil {
@@ -185,7 +188,7 @@ func (r *runner) step(feed Feed) error {
 		return err
 	}
 	if r.pos.Step%r.LogEvery == 0 || r.pos.Step == r.Steps {
-		if err := r.report(result, lr); err != nil {
+		if err := r.report(); err != nil {
 			return err
 		}
 	}
@@ -213,10 +216,11 @@ func (r *runner) checkFinite(result Result) error {
 		ErrDiverged, r.inARow, r.pos.Step, result.Loss, result.GradNorm)
 }
 
-func (r *runner) report(result Result, lr float64) error {
+// report closes the interval.
+func (r *runner) report() error {
 	m := &r.interval
-	in := Interval{Step: r.pos.Step, Epoch: r.pos.Epoch, LR: lr, GradNorm: result.GradNorm,
-		ImgPerS: m.rate(r.BatchSize), Skipped: m.skipped, Loss: result.Loss, Terms: result.Terms}
+	in := Interval{Step: r.pos.Step, Epoch: r.pos.Epoch, LR: r.lr, GradNorm: r.result.GradNorm,
+		ImgPerS: m.rate(r.BatchSize), Skipped: m.skipped, Loss: r.result.Loss, Terms: r.result.Terms}
 	if m.applied > 0 {
 		in.Loss = m.loss / float64(m.applied)
 		in.Terms = make([]float64, len(m.terms))
@@ -252,6 +256,11 @@ func (r *runner) withoutData(cause error) error {
 func (r *runner) finish(status Status) (Outcome, error) {
 	if r.pos.Step > r.Start || status != Finished {
 		if err := r.save(); err != nil {
+			return r.outcome(status), err
+		}
+	}
+	if r.interval.steps > 0 { // an interval that was cut short
+		if err := r.report(); err != nil {
 			return r.outcome(status), err
 		}
 	}

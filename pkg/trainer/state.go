@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -98,13 +99,16 @@ func RestoreModel(store *mlx.Store, params []model.Param, c *checkpoint.Loaded) 
 	return nil
 }
 
-// checkNames refuses tensors that the model does not have: the checkpoint would be of another model.
+// checkNames refuses tensors and slots that the model does not have: the checkpoint would be of another model.
 func checkNames(c *checkpoint.Loaded, params []model.Param) error {
-	known := make(map[string]bool, len(params))
+	known := make(map[string]bool, 3*len(params))
 	for _, p := range params {
 		known[p.Name] = true
+		for prefix := range slotFolders() {
+			known[prefix+p.Name] = true
+		}
 	}
-	for _, name := range c.Model.Names() {
+	for _, name := range slices.Concat(c.Model.Names(), c.Optimizer.Names()) {
 		if !known[name] {
 			return fmt.Errorf("checkpoint %s holds tensor %s, which this configuration's model does not train: "+
 				"resume with the configuration of the run", c.Dir, name)

@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"fmt"
 	"math"
 
 	. "github.com/gomlx/gomlx/core/graph"
@@ -24,6 +25,6 @@ func (a Activation) Apply(x *Node) *Node {
 	case QuickGELU:
 		return Mul(x, Sigmoid(MulScalar(x, 1.702)))
 	default:
-		panic("unknown activation " + string(a))
+		panic(fmt.Errorf("unknown activation %q", a))
 	}
 }

@@ -96,8 +96,9 @@ func normalize(x *Node, eps float64) *Node {
 	return fused(x, fast, plain, gradient)
 }
 
-// UnitNorm scales the last axis of x to unit length, dividing by max(‖x‖, 1e-12) as PyTorch's F.normalize does.
+// UnitNorm scales the last axis of x to unit length, dividing by max(‖x‖, 1e-12) as PyTorch's F.normalize does. The
+// bound is put on the square, so that the gradient at a zero vector is finite too.
 func UnitNorm(x *Node) *Node {
-	norm := Sqrt(ReduceAndKeep(Square(x), ReduceSum, -1))
-	return Div(x, spread(MaxScalar(norm, 1e-12), x))
+	square := MaxScalar(ReduceAndKeep(Square(x), ReduceSum, -1), 1e-24)
+	return Div(x, spread(Sqrt(square), x))
 }

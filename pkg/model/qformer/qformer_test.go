@@ -1,6 +1,7 @@
 package qformer
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -86,18 +87,22 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestInit: BERT's start — normal matrices, biases 0, LayerNorms (1, 0) (spec/model.md 5.5).
+// TestInit: BERT's start — normal matrices, biases 0, LayerNorms (1, 0) (spec/model.md 5.5) — at its spread or another.
 func TestInit(t *testing.T) {
-	for _, p := range Params(tiny(), true) {
-		want := model.Normal(0.02)
-		switch {
-		case strings.HasSuffix(p.Name, "LayerNorm.weight"):
-			want = model.Constant(1)
-		case strings.HasSuffix(p.Name, "bias"):
-			want = model.Constant(0)
-		}
-		if p.Init != want {
-			t.Errorf("%s starts as %v, want %v", p.Name, p.Init, want)
+	for spread, std := range map[float64]float64{0: 0.02, 0.1: 0.1} {
+		cfg := tiny()
+		cfg.InitializerRange = spread
+		for _, p := range Params(cfg, true) {
+			want := model.Normal(std)
+			switch {
+			case strings.HasSuffix(p.Name, "LayerNorm.weight"):
+				want = model.Constant(1)
+			case strings.HasSuffix(p.Name, "bias"):
+				want = model.Constant(0)
+			}
+			if p.Init != want {
+				t.Errorf("spread %g: %s starts as %v, want %v", spread, p.Name, p.Init, want)
+			}
 		}
 	}
 }
@@ -238,5 +243,47 @@ func TestQueryTokens(t *testing.T) {
 	})[0]
 	if !slices.Equal(got, slices.Repeat(want, batch)) {
 		t.Errorf("queries %v, want %v for each picture", got, want)
+	}
+}
+
+// TestEmbeddings: without layers the output is LN(queries ‖ word + position), positions counted from the first token
+// and one LayerNorm for both (spec/model.md 5.2).
+func TestEmbeddings(t *testing.T) {
+	cfg := tiny()
+	cfg.Layers = 0
+	store := storeOf(t, Params(cfg, true))
+	get := func(name string) []float32 {
+		return tensors.MustCopyFlatData[float32](store.GetVariable(model.Path(name)).MustValue())
+	}
+	queries, words := get("query_tokens"), get("Qformer.bert.embeddings.word_embeddings.weight")
+	positions := get("Qformer.bert.embeddings.position_embeddings.weight")
+	weight, bias := get("Qformer.bert.embeddings.LayerNorm.weight"), get("Qformer.bert.embeddings.LayerNorm.bias")
+	ids := []int32{5, 6, 7, 8, 9, 5, 6, 7, 0, 0, 5, 7, 6, 0, 0}
+	in := []any{tensors.FromFlatDataAndDimensions(ids, batch, length)}
+	got := run(t, store, in, func(scope *mlx.Scope, in []*Node) []*Node {
+		q := Queries(scope, cfg, in[0].Graph(), batch, dtypes.Float32)
+		return []*Node{Forward(scope, cfg, Input{Queries: q, TextIDs: in[0]}, nil).Hidden}
+	})[0]
+	h, rows := cfg.Hidden, cfg.Queries+length
+	for r := range batch * rows {
+		row, text := make([]float64, h), r%rows-cfg.Queries
+		var mean, variance float64
+		for c := range row {
+			if text < 0 {
+				row[c] = float64(queries[r%rows*h+c])
+			} else {
+				row[c] = float64(words[int(ids[r/rows*length+text])*h+c]) + float64(positions[text*h+c])
+			}
+			mean += row[c] / float64(h)
+		}
+		for _, v := range row {
+			variance += (v - mean) * (v - mean) / float64(h)
+		}
+		for c, v := range row {
+			want := (v-mean)/math.Sqrt(variance+cfg.LayerNormEps)*float64(weight[c]) + float64(bias[c])
+			if d := math.Abs(float64(got[r*h+c]) - want); !(d <= 1e-5) {
+				t.Fatalf("row %d, feature %d is %g, want %g", r, c, got[r*h+c], want)
+			}
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package vit
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -247,4 +248,37 @@ func largest(x []float32) float64 {
 		size = max(size, math.Abs(float64(v)))
 	}
 	return size
+}
+
+// initOf is how spec/model.md 5.5 starts a tensor of an encoder from scratch, at the given spread; EVA shrinks what
+// feeds the residual stream of block l by √(2(l+1)).
+func initOf(arch string, p model.Param, std float64) model.Init {
+	switch {
+	case strings.HasPrefix(p.Name, "conv1"), strings.HasPrefix(p.Name, "patch_embed"):
+		return model.Uniform(1 / math.Sqrt(12))
+	case len(p.Shape) == 1 && strings.Contains(p.Name, "weight"):
+		return model.Constant(1)
+	case strings.HasSuffix(p.Name, "bias"):
+		return model.Constant(0)
+	case arch == EVA && (strings.Contains(p.Name, "attn.proj") || strings.Contains(p.Name, "fc2")):
+		block := float64(p.Name[len("blocks.")] - '0')
+		return model.TruncNormal(std / math.Sqrt(2*(block+1)))
+	}
+	return model.TruncNormal(std)
+}
+
+func TestInit(t *testing.T) {
+	for spread, std := range map[float64]float64{0: 0.02, 0.1: 0.1} {
+		for _, arch := range []string{CLIP, EVA} {
+			cfg := tiny(arch)
+			cfg.InitializerRange = spread
+			for _, p := range Params(cfg) {
+				// Multiplied or divided, the spread may differ in the last digit.
+				got, want := fmt.Sprintf("%.12v", p.Init), fmt.Sprintf("%.12v", initOf(arch, p, std))
+				if got != want {
+					t.Errorf("%s, spread %g: %s starts as %s, want %s", arch, spread, p.Name, got, want)
+				}
+			}
+		}
+	}
 }

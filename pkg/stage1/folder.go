@@ -1,0 +1,146 @@
+package stage1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+
+	"blip2/pkg/checkpoint"
+	"blip2/pkg/runlog"
+	"blip2/pkg/trainer"
+)
+
+// openFolder makes the run folder with the resolved configuration, or checks the one to go on in.
+func (r *run) openFolder(context.Context) error {
+	saved := filepath.Join(r.RunDir, runlog.ConfigFile)
+	_, err := os.Stat(saved)
+	switch {
+	case r.Resume:
+		if err != nil {
+			return fmt.Errorf("resume: %s is no run folder: %w", r.RunDir, err)
+		}
+		return r.keepLog()
+	case err == nil:
+		return fmt.Errorf("%s holds a run already: add --resume to go on with it, or choose another run.name", r.RunDir)
+	}
+	if err := os.MkdirAll(r.RunDir, 0o777); err != nil {
+		return fmt.Errorf("run folder: %w; choose a folder that can be written with run.dir", err)
+	}
+	others, err := os.ReadDir(r.RunDir)
+	if err != nil {
+		return fmt.Errorf("run folder: %w", err)
+	}
+	r.fresh = len(others) == 0
+	if err := r.keepConfig(); err != nil {
+		return err
+	}
+	r.Log.Info("run folder", "path", r.RunDir)
+	return r.keepLog()
+}
+
+// keepLog lets log lines go to log.txt of the run folder too.
+func (r *run) keepLog() error {
+	file, err := os.OpenFile(filepath.Join(r.RunDir, runlog.LogFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
+	if err != nil {
+		return fmt.Errorf("run folder: %w", err)
+	}
+	r.onClose(file.Close)
+	r.Log = slog.New(slog.NewMultiHandler(r.Log.Handler(), slog.NewTextHandler(file, nil)))
+	return nil
+}
+
+// undo removes what a start that failed before its first step has left, so that it can be repeated.
+func (r *run) undo() {
+	if !r.fresh {
+		return
+	}
+	for _, name := range []string{beforeFile, runlog.LogFile, runlog.ConfigFile} {
+		if err := os.Remove(filepath.Join(r.RunDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.Log.Warn("cleaning up after a failed start", "error", err)
+		}
+	}
+	if err := os.Remove(r.RunDir); err != nil {
+		r.Log.Warn("cleaning up after a failed start", "error", err)
+	}
+}
+
+// restore brings back the newest good checkpoint of a run that goes on.
+func (r *run) restore(context.Context) error {
+	if !r.Resume {
+		return nil
+	}
+	loaded, skipped, err := checkpoint.LoadLatest(r.RunDir)
+	for _, damage := range skipped {
+		r.Log.Warn("checkpoint skipped", "reason", damage)
+	}
+	if errors.Is(err, checkpoint.ErrNone) && len(skipped) == 0 {
+		r.Log.Warn("the run has no checkpoint yet: it starts from the beginning", "path", r.RunDir)
+		return r.keepConfig()
+	}
+	if errors.Is(err, checkpoint.ErrNone) {
+		return fmt.Errorf("resume: %w; bring the folder back from a copy, or start a new run", err)
+	}
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	defer loaded.Close()
+	var state trainer.State
+	if err := loaded.DecodeState(&state); err != nil {
+		return fmt.Errorf("resume: checkpoint %s: %w", loaded.Dir, err)
+	}
+	if state.Command != command {
+		return fmt.Errorf("resume: checkpoint %s is of %q, not of %s", loaded.Dir, state.Command, command)
+	}
+	if hash := r.Config.Hash(); state.ConfigHash != hash {
+		return fmt.Errorf("resume: %s was made with other settings (hash %.12s, now %.12s): go on with the run's own "+
+			"%s, or start a new run", loaded.Dir, state.ConfigHash, hash, runlog.ConfigFile)
+	}
+	if err := trainer.Restore(r.store, TrainableParams(r.cfg), loaded); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	r.at = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index}
+	r.saved(checkpoint.Saved{Step: loaded.Step, Dir: loaded.Dir})
+	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.at.Step)
+	return r.keepConfig()
+}
+
+// keepConfig writes the resolved configuration. A run that goes on may have other settings for what does not decide
+// the arithmetic, such as the logging.
+func (r *run) keepConfig() error {
+	if err := runlog.WriteFile(filepath.Join(r.RunDir, runlog.ConfigFile), r.Config.YAML()); err != nil {
+		return fmt.Errorf("run folder: %w", err)
+	}
+	return nil
+}
+
+// lastInterval is what was logged last: by this start or, if it made no step, by one before. Without either, losses
+// are not numbers.
+func (r *run) lastInterval() (trainer.Interval, error) {
+	last := r.outcome.Last
+	if last.Step > 0 {
+		return last, nil
+	}
+	rows, err := runlog.ReadMetrics(filepath.Join(r.RunDir, runlog.MetricsFile))
+	if err != nil {
+		return last, err
+	}
+	if len(rows) == 0 {
+		rows = []runlog.Row{{}}
+	}
+	value := func(key string) float64 {
+		if v, ok := rows[len(rows)-1].Value(key); ok {
+			return v
+		}
+		return math.NaN()
+	}
+	last.Loss, last.ImgPerS = value("loss"), value("img_per_s")
+	for _, name := range NewTask(r.cfg).Terms {
+		last.Terms = append(last.Terms, value(name))
+	}
+	return last, nil
+}
