@@ -44,7 +44,7 @@ and report.html. Ctrl-C finishes the step, saves and exits with 130; --resume go
 		Example: `  blip2 pretrain-stage1 --config configs/quickstart.yaml
   blip2 pretrain-stage1 --config configs/quickstart.yaml --backend xla:cpu --set train.steps=2k
   blip2 pretrain-stage1 --resume=runs/quickstart`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error { return o.checkArgs(args) },
 		RunE: func(cmd *cobra.Command, _ []string) error { return app.runPretrainStage1(cmd.Context(), o) },
 	}
 	o.config.add(cmd)
@@ -52,6 +52,18 @@ and report.html. Ctrl-C finishes the step, saves and exits with 130; --resume go
 		"go on with the run in `FOLDER`; without one, with the run that the configuration names")
 	cmd.Flags().Lookup("resume").NoOptDefVal = resumeSame
 	return cmd
+}
+
+// checkArgs refuses arguments. A folder behind --resume looks like one: as the flag's value may be left out, it must be
+// joined by "=".
+func (o *pretrainStage1Options) checkArgs(args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case o.resume == resumeSame:
+		return fmt.Errorf("unexpected argument %q; to go on with that run write --resume=%s", args[0], args[0])
+	}
+	return fmt.Errorf("unexpected argument %q", args[0])
 }
 
 func (app *App) runPretrainStage1(ctx context.Context, o *pretrainStage1Options) error {
@@ -65,7 +77,7 @@ func (app *App) runPretrainStage1(ctx context.Context, o *pretrainStage1Options)
 	dev, err := device.Open(ctx, device.Options{Backend: cfg.Backend, DType: cfg.Device.DType,
 		Preallocate: cfg.Device.Preallocate, MemoryFraction: cfg.Device.MemoryFraction.Float(), Logger: log})
 	if err != nil {
-		return err
+		return usageOf(err)
 	}
 	defer dev.Close()
 	info := newVersionInfo(app.buildInfo())

@@ -22,7 +22,7 @@ func (r *run) openFolder(context.Context) error {
 	switch {
 	case r.Resume:
 		if err != nil {
-			return fmt.Errorf("resume: %s is no run folder: %w", r.RunDir, err)
+			return fmt.Errorf("resume: %s is no run folder: %w; leave out --resume to start a run there", r.RunDir, err)
 		}
 		return r.keepLog()
 	case err == nil:

@@ -61,7 +61,7 @@ func Train(ctx context.Context, o TrainOptions) (*TrainResult, error) {
 		r.openData, r.openFolder, r.buildModel, r.restore, r.scoreBefore,
 	} {
 		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("before the first step: %w", err)
+			return nil, fmt.Errorf("before the first step, nothing was saved: %w", err)
 		}
 		if err := prepare(ctx); err != nil {
 			return nil, err
@@ -120,10 +120,10 @@ func (r *run) openData(context.Context) error {
 	c := r.Config
 	tok, err := tokenizer.LoadWordPiece(c.Text.Vocab)
 	if err != nil {
-		return err
+		return fmt.Errorf("text.vocab: %w", err)
 	}
 	r.tok = tok
-	if r.source, err = openSources(c.Data.Train); err != nil {
+	if r.source, err = openSources("data.train", c.Data.Train); err != nil {
 		return err
 	}
 	r.summary.TrainImages = r.source.Len()
@@ -144,20 +144,21 @@ func (r *run) openData(context.Context) error {
 	if len(c.Data.Heldout) == 0 {
 		return nil
 	}
-	heldout, err := openSources(c.Data.Heldout)
+	heldout, err := openSources("data.heldout", c.Data.Heldout)
 	if err != nil {
 		return err
 	}
 	return r.addEvalSet(runlog.SplitHeldout, heldout)
 }
 
-func openSources(sources []config.DataSource) (dataset.Source, error) {
+// openSources opens the data sets listed under a key of the configuration, one after the other as one.
+func openSources(key string, sources []config.DataSource) (dataset.Source, error) {
 	var opened []dataset.Source
-	for _, s := range sources {
+	for i, s := range sources {
 		src, err := dataset.OpenCaptions(dataset.CaptionFile{
 			Annotations: s.Annotations, Images: s.Images, Split: s.Split, Name: s.Name})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s[%d]: %w", key, i, err)
 		}
 		opened = append(opened, src)
 	}
@@ -220,14 +221,14 @@ func (r *run) initialise() error {
 	if path := r.Config.Vision.Weights; path != "" {
 		coverage, err := pretrained.LoadVision(r.store, r.cfg.Vision, path)
 		if err != nil {
-			return err
+			return fmt.Errorf("vision.weights: %w", err)
 		}
 		r.Log.Info("image encoder loaded", "coverage", coverage.String())
 	}
 	if path := r.Config.QFormer.Weights; path != "" {
 		coverage, err := pretrained.LoadQFormer(r.store, QFormerParams(r.cfg), path, r.Config.Seed)
 		if err != nil {
-			return err
+			return fmt.Errorf("qformer.weights: %w", err)
 		}
 		r.Log.Info("Q-Former loaded", "coverage", coverage.String())
 	}

@@ -254,10 +254,9 @@ func (r *runner) withoutData(cause error) error {
 }
 
 func (r *runner) finish(status Status) (Outcome, error) {
-	if r.pos.Step > r.Start || status != Finished {
-		if err := r.save(); err != nil {
-			return r.outcome(status), err
-		}
+	// Also where nothing was left to do: a process that was killed in its last save may not have tidied up after it.
+	if err := r.save(); err != nil {
+		return r.outcome(status), err
 	}
 	if r.interval.steps > 0 { // an interval that was cut short
 		if err := r.report(); err != nil {

@@ -54,9 +54,10 @@ func Write(dir string) error {
 // loss of every single step.
 const configText = `seed: 3
 backend: go
-vision: {image_size: 16, patch_size: 8, width: 16, layers: 1, heads: 2, mlp_ratio: 2, freeze: false}
-qformer:
-  {hidden: 24, layers: 2, heads: 2, intermediate: 32, query_tokens: 3, max_positions: 16, dropout: 0.1, embed_dim: 12}
+vision:
+  {image_size: 16, patch_size: 8, width: 16, layers: 1, heads: 2, mlp_ratio: 2, initializer_range: 0.2, freeze: false}
+qformer: {hidden: 24, layers: 2, heads: 2, intermediate: 32, query_tokens: 3, max_positions: 16, dropout: 0.1,
+  initializer_range: 0.2, embed_dim: 12}
 text: {vocab: vocab.txt, max_len: 8}
 data:
   train: [{annotations: captions.json, images: images, split: train, name: toys}]
