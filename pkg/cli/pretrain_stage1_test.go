@@ -122,7 +122,8 @@ func TestPretrainStage1(t *testing.T) {
 	}
 	run := d.path("runs", "toy")
 	for _, want := range []string{"before training", "after training", "chance", "Training pictures", "Held-out pictures",
-		"image → text", "text → image", "run folder  " + run + "\n", "report      " + filepath.Join(run, runlog.ReportFile) + "\n"} {
+		"image → text", "text → image", "run folder  " + run + "\n",
+		"report      " + filepath.Join(run, runlog.ReportFile) + "\n"} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("no %q on stdout:\n%s", want, got.out)
 		}
@@ -185,7 +186,8 @@ func TestPretrainStage1BadInput(t *testing.T) {
 		{"out of range", none, "--set train.batch_size=1", ExitUsage, []string{"train.batch_size", "2"}},
 		{"texts longer than the positions", none, "--set text.max_len=17", ExitUsage,
 			[]string{"text.max_len", "17", "16", "qformer.max_positions"}},
-		{"patches", none, "--set vision.patch_size=5", ExitUsage, []string{"vision.patch_size", "image_size 16", "15 and 20"}},
+		{"patches", none, "--set vision.patch_size=5", ExitUsage,
+			[]string{"vision.patch_size", "image_size 16", "15 and 20"}},
 		{"heads", none, "--set qformer.heads=5", ExitUsage, []string{"qformer.heads", "24", "5"}},
 		{"argument", none, "more", ExitUsage, []string{`unexpected argument "more"`}},
 		{"run name", none, "--set run.name=a/b", ExitUsage, []string{"run.name", "a/b", "run.dir"}},
@@ -202,16 +204,18 @@ func TestPretrainStage1BadInput(t *testing.T) {
 		{"empty captions", file(captions, ""), "", ExitFailure, []string{captions, "the file is empty", "expected COCO"}},
 		{"no pictures listed", file(captions, `{"images": [], "annotations": []}`), "", ExitFailure,
 			[]string{captions, "the data set is empty"}},
-		{"HTML", file(captions, "<!DOCTYPE html><title>404</title>"), "", ExitFailure, []string{captions, "HTML", "download"}},
+		{"HTML", file(captions, "<!DOCTYPE html><title>404</title>"), "", ExitFailure,
+			[]string{captions, "HTML", "download"}},
 		{"not JSON", file(captions, "image,caption\n1,a\n"), "", ExitFailure, []string{captions, "not JSON"}},
 		{"truncated", func(t *testing.T, d toyFolder) {
 			whole := d.read(t, captions)
 			d.write(t, captions, whole[:len(whole)/2])
 		}, "", ExitFailure, []string{captions, "cut off", "line 1"}},
-		{"other annotations", file(captions, `{"images": [{"id": 1, "file_name": "00.jpg"}], "annotations": [{"image_id": 1}]}`),
-			"", ExitFailure, []string{captions, `"caption"`}},
-		{"picture outside", file(captions, `[{"image": "../toy.yaml", "caption": "a box", "split": "train"}]`), "", ExitFailure,
-			[]string{captions, "../toy.yaml", "leaves the image folder"}},
+		{"other annotations", file(captions,
+			`{"images": [{"id": 1, "file_name": "00.jpg"}], "annotations": [{"image_id": 1}]}`), "", ExitFailure,
+			[]string{captions, `"caption"`}},
+		{"picture outside", file(captions, `[{"image": "../toy.yaml", "caption": "a box", "split": "train"}]`), "",
+			ExitFailure, []string{captions, "../toy.yaml", "leaves the image folder"}},
 		{"unknown split", none, "--set data.train[0].split=tset", ExitFailure,
 			[]string{captions, `"tset"`, `"heldout", "train"`}},
 		{"no image folder", gone(images), "", ExitFailure, []string{images, "does not exist"}},
@@ -232,7 +236,8 @@ func TestPretrainStage1BadInput(t *testing.T) {
 		{"batch", none, "--set train.batch_size=25", ExitFailure, []string{"25", "24 rows", "train.batch_size"}},
 		{"batch of pictures", none, "--set train.batch_size=13 --set data.unit=image", ExitFailure,
 			[]string{"13", "12 rows", "train.batch_size"}},
-		{"no vocabulary", gone(toydata.VocabFile), "", ExitFailure, []string{"text.vocab", toydata.VocabFile, "no such file"}},
+		{"no vocabulary", gone(toydata.VocabFile), "", ExitFailure,
+			[]string{"text.vocab", toydata.VocabFile, "no such file"}},
 		{"a vocabulary that is none", file(toydata.VocabFile, "<html>"), "", ExitFailure,
 			[]string{toydata.VocabFile, "not a WordPiece vocabulary", "is missing"}},
 		{"no ViT weights", none, "--set vision.weights=@vit.pth", ExitFailure, []string{"vision.weights", "vit.pth"}},
@@ -292,8 +297,8 @@ func TestPretrainStage1Again(t *testing.T) {
 	}
 	final := d.read(t, "runs", "toy", checkpoint.Folder, checkpoint.DirName(10), checkpoint.ModelFile)
 	checkFailure(t, "again", d.train(t), ExitFailure, d.path("runs", "toy"), "holds a run already", "--resume")
-	checkFailure(t, "other settings", d.train(t, "--resume", "--seed", "9"), ExitFailure, "other settings", "step-00000010",
-		runlog.ConfigFile)
+	checkFailure(t, "other settings", d.train(t, "--resume", "--seed", "9"), ExitFailure, "other settings",
+		"step-00000010", runlog.ConfigFile)
 	if err := os.Truncate(model(10), 100); err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +355,8 @@ func TestPretrainStage1Interrupt(t *testing.T) {
 	}
 	for _, name := range []string{checkpoint.ModelFile, checkpoint.OptimizerFile} {
 		step := checkpoint.DirName(10)
-		if d.read(t, "runs", "toy", checkpoint.Folder, step, name) != d.read(t, "runs", "whole", checkpoint.Folder, step, name) {
+		want := d.read(t, "runs", "whole", checkpoint.Folder, step, name)
+		if d.read(t, "runs", "toy", checkpoint.Folder, step, name) != want {
 			t.Errorf("%s is not that of the training without interrupts", name)
 		}
 	}

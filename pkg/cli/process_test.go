@@ -189,7 +189,8 @@ func TestKilledProcess(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	// From the first line on, in the middle of the steps and of the saving after them, and in the evaluation.
-	for round, at := range []string{"training data", "msg=model", "step 1/10", "step 3/10", "step 5/10", "step 8/10", "step 10/10"} {
+	for round, at := range []string{"training data", "msg=model", "step 1/10", "step 3/10", "step 5/10", "step 8/10",
+		"step 10/10"} {
 		args := tr.args("killed")
 		if _, err := os.Stat(filepath.Join(tr.run("killed"), runlog.ConfigFile)); err == nil {
 			args = append(args, "--resume")

@@ -127,6 +127,17 @@ func (e *evalToy) plain(t *testing.T) (cosine [][]float64, logits [][][2]float64
 	return cosine, logits
 }
 
+// TestSimilarities: of the queries the one nearest to the text counts, wherever it stands.
+func TestSimilarities(t *testing.T) {
+	images := []float32{1, 0, 0, 1, -1, 0, 0, -1} // two pictures with two queries
+	texts := []float32{1, 0, 0, 1, 0.6, -0.8}
+	got := similarities(images, texts, 2, 3, 2, 2)
+	want := [][]float32{{1, 1, 0.6}, {0, 0, 0.8}}
+	if !slices.EqualFunc(got, want, slices.Equal[[]float32]) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func nearTo(got float32, want float64) bool {
 	return math.Abs(float64(got)-want) <= 1e-4*max(1, math.Abs(want))
 }

@@ -104,7 +104,6 @@ func (r *run) restore(context.Context) error {
 		return fmt.Errorf("resume: %w", err)
 	}
 	r.at = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index}
-	r.saved(checkpoint.Saved{Step: loaded.Step, Dir: loaded.Dir})
 	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.at.Step)
 	return r.keepConfig()
 }

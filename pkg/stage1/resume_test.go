@@ -99,7 +99,8 @@ func TestOneTraining(t *testing.T) {
 			y.damage(t, "ruined", checkpoint.Folder, checkpoint.DirName(step), checkpoint.OptimizerFile)
 		}
 		f := y.train(t, start{run: "ruined", set: []string{quick}, resume: true})
-		wantError(t, "all damaged", f.err, "resume", "no good checkpoint", "step-00000006", checkpoint.OptimizerFile, "new run")
+		wantError(t, "all damaged", f.err, "resume", "no good checkpoint", "step-00000006",
+			checkpoint.OptimizerFile, "new run")
 		if string(readFile(t, f.dir, checkpoint.Folder, checkpoint.LatestFile)) == "" || len(f.series(t)) != 6 {
 			t.Error("a refused resume changed the run")
 		}
@@ -205,7 +206,8 @@ func TestResumeSettings(t *testing.T) {
 	if !bytes.Equal(readFile(t, y.path("runs", "a", runlog.ConfigFile)), before) {
 		t.Error("a refused resume changed the configuration")
 	}
-	y.mustTrain(t, start{run: "a", set: []string{quick, "train.steps=2", "data.workers=1", "train.log_every=5"}, resume: true})
+	y.mustTrain(t, start{run: "a", resume: true,
+		set: []string{quick, "train.steps=2", "data.workers=1", "train.log_every=5"}})
 	cfg, _, err := config.LoadStage1(config.LoadOptions{Path: y.path("runs", "a", runlog.ConfigFile)})
 	if err != nil || cfg.Train.LogEvery != 5 || cfg.Data.Workers != 1 {
 		t.Errorf("the configuration that the run went on with is not recorded: %v", err)

@@ -35,7 +35,8 @@ func newToy(t *testing.T) *toy {
 		t.Fatal(err)
 	}
 	var err error
-	if y.dev, err = device.Open(t.Context(), device.Options{Backend: "go", Logger: slog.New(slog.DiscardHandler)}); err != nil {
+	o := device.Options{Backend: "go", Logger: slog.New(slog.DiscardHandler)}
+	if y.dev, err = device.Open(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -85,8 +86,9 @@ func (y *toy) train(t *testing.T, s start) finished {
 	screen := &watcher{stopAt: s.stopAt, found: cancel}
 	f := finished{dir: y.path("runs", s.run)}
 	f.TrainResult, f.err = Train(ctx, TrainOptions{Config: cfg, RunDir: f.dir, Resume: s.resume, Device: y.dev,
-		Log:      slog.New(slog.NewTextHandler(screen, nil)),
-		Progress: runlog.NewProgress(runlog.ProgressOptions{Out: screen, Terminal: s.bar, Width: 120}), CommandLine: "blip2 toy"})
+		Log:         slog.New(slog.NewTextHandler(screen, nil)),
+		Progress:    runlog.NewProgress(runlog.ProgressOptions{Out: screen, Terminal: s.bar, Width: 120}),
+		CommandLine: "blip2 toy"})
 	if s.stopAt != "" && ctx.Err() == nil {
 		t.Errorf("the display never said %q:\n%s", s.stopAt, screen.text.String())
 	}
@@ -161,7 +163,9 @@ func (f finished) series(t *testing.T) []runlog.Row {
 func sameSeries(t *testing.T, name string, got, want finished) {
 	t.Helper()
 	g, w := got.series(t), want.series(t)
-	equal := slices.EqualFunc(g, w, func(a, b runlog.Row) bool { return a.Step == b.Step && slices.Equal(a.Fields, b.Fields) })
+	equal := slices.EqualFunc(g, w, func(a, b runlog.Row) bool {
+		return a.Step == b.Step && slices.Equal(a.Fields, b.Fields)
+	})
 	if !equal {
 		t.Errorf("%s: metrics are\n%+v, want\n%+v", name, g, w)
 	}
@@ -176,7 +180,8 @@ func TestTrainEndToEnd(t *testing.T) {
 	s := f.Summary
 	train, heldout := s.Retrieval[runlog.SplitTrain], s.Retrieval[runlog.SplitHeldout]
 	if f.Status != trainer.Finished || s.Status != runlog.StatusFinished || s.Steps != 120 || s.Epochs != 120 ||
-		s.TrainImages != toydata.TrainImages || s.TrainTexts != 2*toydata.TrainImages || s.ImgPerS <= 0 || s.BadSamples != 0 ||
+		s.TrainImages != toydata.TrainImages || s.TrainTexts != 2*toydata.TrainImages ||
+		s.ImgPerS <= 0 || s.BadSamples != 0 ||
 		s.Checkpoint != "checkpoints/step-00000120" || s.TrainableParameters != s.Parameters {
 		t.Errorf("summary %+v", s)
 	}

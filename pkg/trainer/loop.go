@@ -79,7 +79,7 @@ type Outcome struct {
 }
 
 // Run trains. An interrupt or the time limit lets the step in progress finish. The state is saved at the end, also when
-// the data give out or the training diverges, but not after a step that failed or a checkpoint that could not be written.
+// the data give out or the training diverges, but not after a step or a checkpoint that failed.
 func (l *Loop) Run(ctx context.Context) (Outcome, error) {
 	r := &runner{Loop: l, pos: l.Position, now: l.Now}
 	if r.now == nil {

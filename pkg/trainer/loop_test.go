@@ -99,8 +99,9 @@ func TestLoopRhythm(t *testing.T) {
 	}{
 		"all together": {5, 2, 2, "done 1, done 2, report 2, save 2 at 0/8, done 3, done 4, report 4, save 4 at 1/0, " +
 			"done 5, report 5, save 5 at 1/4"},
-		"saves at the end alone":             {2, 5, 0, "done 1, done 2, report 2, save 2 at 0/8"},
-		"the last checkpoint is not doubled": {4, 4, 2, "done 1, done 2, save 2 at 0/8, done 3, done 4, report 4, save 4 at 1/0"},
+		"saves at the end alone": {2, 5, 0, "done 1, done 2, report 2, save 2 at 0/8"},
+		"the last checkpoint is not doubled": {4, 4, 2, "done 1, done 2, save 2 at 0/8, done 3, done 4, report 4, " +
+			"save 4 at 1/0"},
 	} {
 		r := newRecorder(t, tt.steps, tt.logEvery, tt.saveEvery)
 		outcome := r.run(t, t.Context())
@@ -119,7 +120,8 @@ func TestLoopGoesOn(t *testing.T) {
 	r.next = 3
 	r.loop.Start, r.loop.Position = 3, Position{Step: 3, Index: 12}
 	r.run(t, t.Context())
-	if got, want := strings.Join(r.events, ", "), "done 4, report 4, save 4 at 1/0, done 5, report 5, save 5 at 1/4"; got != want {
+	const want = "done 4, report 4, save 4 at 1/0, done 5, report 5, save 5 at 1/4"
+	if got := strings.Join(r.events, ", "); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	r = newRecorder(t, 5, 2, 2)
@@ -174,6 +176,7 @@ func ticking() func() time.Time {
 func TestSpeed(t *testing.T) {
 	r := newRecorder(t, 6, 2, 0)
 	r.loop.Now = ticking()
+	r.poison = func(step int) bool { return step == 3 } // was not applied, but took its time
 	r.run(t, t.Context())
 	for _, in := range r.reports[1:] { // the first one has the compilation, which took real time
 		if in.ImgPerS != 4 {
@@ -239,6 +242,10 @@ func TestInterrupt(t *testing.T) {
 		r := newRecorder(t, 6, 2, 0)
 		tt.arrange(r, cancel)
 		outcome := r.run(t, ctx)
+		// The steps since the last report are reported, whole interval or not.
+		if outcome.Last.Step != tt.steps || len(r.reports) != (tt.steps+1)/2 {
+			t.Errorf("%s: reported are %+v", name, r.reports)
+		}
 		if outcome.Status != Interrupted || outcome.At.Step != tt.steps || r.only("save") != tt.save {
 			t.Errorf("%s: %+v, %q; want %q", name, outcome, r.only("save"), tt.save)
 		}

@@ -58,7 +58,7 @@ func Linear(scope *model.Scope, x *Node) *Node {
 
 // AddBias adds bias [n] to the last axis of x [..., n].
 func AddBias(x, bias *Node) *Node {
-	return rowwise(x, func(rows *Node) *Node { return Add(rows, spread(Reshape(bias, 1, -1), rows)) })
+	return rowwise(x, func(rows *Node) *Node { return Add(rows, spread(ExpandLeftToRank(bias, rows.Rank()), rows)) })
 }
 
 // LayerNorm normalises the last axis of x [..., n] to mean 0 and variance 1 in float32, then applies weight and bias.
@@ -66,13 +66,13 @@ func LayerNorm(scope *model.Scope, x *Node, eps float64) *Node {
 	return rowwise(x, func(rows *Node) *Node {
 		rows32 := Float32(rows)
 		y := normalize(rows32, eps)
-		y = Mul(y, spread(Reshape(Weight(scope, "weight", rows32), 1, -1), y))
-		y = Add(y, spread(Reshape(Weight(scope, "bias", rows32), 1, -1), y))
+		y = Mul(y, spread(ExpandLeftToRank(Weight(scope, "weight", rows32), y.Rank()), y))
+		y = Add(y, spread(ExpandLeftToRank(Weight(scope, "bias", rows32), y.Rank()), y))
 		return Cast(y, x.DType())
 	})
 }
 
-// normalize is LayerNorm without its affine part: every row of x [rows, n] gets mean 0 and variance 1.
+// normalize is LayerNorm without its affine part: every row of x [..., n] gets mean 0 and variance 1.
 func normalize(x *Node, eps float64) *Node {
 	parts := func() (centred, scale *Node) {
 		centred = Sub(x, spread(rowMean(x), x))
@@ -80,7 +80,7 @@ func normalize(x *Node, eps float64) *Node {
 	}
 	var y *Node
 	fast := func() *Node {
-		y = BackendFusedLayerNorm(x, []int{1}, eps, nil, nil)
+		y = BackendFusedLayerNorm(x, []int{x.Rank() - 1}, eps, nil, nil)
 		return y
 	}
 	plain := func() *Node {
