@@ -159,10 +159,10 @@ func openGo(name string, o Options) (*Device, error) {
 	return &Device{Backend: backend, Name: name, Description: "pure Go, 1 device", DTypes: policy}, nil
 }
 
-// unlimitWorkers lifts the limit on the Go backend's worker goroutines. With its default limit (compute v0.1.4) independent
-// operations that run at once can deadlock: each matrix product holds a worker while it waits for a free one. The
-// backend's own option for this prints to stdout, and its type is internal: hence the reflection. A backend without
-// the method is left as it is.
+// unlimitWorkers lifts the limit on the Go backend's worker goroutines. With its default limit (compute v0.1.4)
+// independent operations that run at once can deadlock: each matrix product holds a worker while it waits for a free
+// one. The backend's own option for this prints to stdout, and its type is internal: hence the reflection. A backend
+// without the method is left as it is.
 func unlimitWorkers(backend compute.Backend) {
 	workers := reflect.ValueOf(backend).Elem().FieldByName("Workers")
 	if !workers.IsValid() {

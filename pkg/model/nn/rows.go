@@ -11,7 +11,7 @@ import (
 // away; but flattening to a matrix would keep its CPU compiler from spreading the fused loops over cores, which made a
 // ViT-L layer a tenth slower: that is left to backends that do not fuse.
 
-// rowwise applies f to x [..., n] and keeps the shape; f sees x, or the same as a matrix [rows, n] where that is faster.
+// rowwise applies f to x [..., n] and keeps the shape; f sees x, or x as a matrix [rows, n] where that is faster.
 func rowwise(x *Node, f func(rows *Node) *Node) *Node {
 	if x.Rank() == 2 || !runsOpByOp(x) {
 		return f(x)

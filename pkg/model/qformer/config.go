@@ -58,7 +58,8 @@ func Params(cfg Config, text bool) []model.Param {
 	}
 	params = append(params, norm("Qformer.bert.embeddings.LayerNorm", h)...)
 	for i := range cfg.Layers {
-		params = append(params, draw.layerParams(cfg, fmt.Sprintf("Qformer.bert.encoder.layer.%d.", i), cfg.HasCross(i), text)...)
+		layer := fmt.Sprintf("Qformer.bert.encoder.layer.%d.", i)
+		params = append(params, draw.layerParams(cfg, layer, cfg.HasCross(i), text)...)
 	}
 	if text {
 		head := "Qformer.cls.predictions."
