@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"blip2/pkg/internal/atomicfile"
 )
 
 // Events writes a TensorBoard event file: TFRecord frames that hold Event protocol buffers.
@@ -104,7 +106,7 @@ func (e *Events) Close() error {
 // write frames an event and writes it in one go, so that a reader never waits in the middle of one.
 func (e *Events) write(event []byte) error {
 	if _, err := e.file.Write(frame(event)); err != nil {
-		return fmt.Errorf("writing the TensorBoard log %s: %w", e.path, err)
+		return fmt.Errorf("writing the TensorBoard log %s: %w", e.path, atomicfile.Explain(err))
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"blip2/pkg/internal/atomicfile"
 )
 
 // Metrics appends rows to a metrics.jsonl. Every row is one write, so a process that is killed loses at most the
@@ -45,7 +47,8 @@ func (m *Metrics) Append(r Row) error {
 	}
 	line = append(line, '\n')
 	if _, err := m.file.Write(line); err != nil {
-		return errors.Join(fmt.Errorf("writing step %d to the metrics log: %w", r.Step, err), m.file.Truncate(m.size))
+		err = fmt.Errorf("writing step %d to the metrics log: %w", r.Step, atomicfile.Explain(err))
+		return errors.Join(err, m.file.Truncate(m.size))
 	}
 	m.size += int64(len(line))
 	return nil

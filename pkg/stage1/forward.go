@@ -144,7 +144,8 @@ func match(scope *model.Scope, cfg Config, o *Outputs, b Batch, cross *qformer.C
 
 // matchPass runs queries and texts together and scores each pair: the queries' hidden states [rows, Q, H] and the
 // logits [rows, 2] in float32, averaged over the queries; class 1 is a match.
-func matchPass(scope *model.Scope, cfg Config, ids, mask *Node, cross *qformer.Cross, rng *nn.RNG) (hidden, logits *Node) {
+func matchPass(scope *model.Scope, cfg Config, ids, mask *Node, cross *qformer.Cross, rng *nn.RNG) (
+	hidden, logits *Node) {
 	queries := qformer.Queries(scope, cfg.QFormer, ids.Graph(), ids.Shape().Dimensions[0], cfg.compute())
 	out := qformer.Forward(scope, cfg.QFormer, qformer.Input{
 		Queries: queries, TextIDs: ids, Cross: cross, QueriesOnly: true,

@@ -72,7 +72,8 @@ type Match struct {
 }
 
 // BestMatches returns the best match of each of the given pictures among the texts nearest to it by cosine.
-func (e *Evaluator) BestMatches(ctx context.Context, set *dataset.EvalSet, r *Ranking, pictures []int) ([]Match, error) {
+func (e *Evaluator) BestMatches(ctx context.Context, set *dataset.EvalSet, r *Ranking, pictures []int) (
+	[]Match, error) {
 	logits := make(map[pair][2]float32)
 	var pairs []pair
 	for _, i := range pictures {

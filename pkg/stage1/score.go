@@ -73,7 +73,8 @@ func (r *run) scoreAfter(ctx context.Context) error {
 }
 
 // score ranks every set and hands its ranking on.
-func (r *run) score(ctx context.Context, unit string, keep func(int, *Ranking)) (map[string]runlog.RetrievalScores, error) {
+func (r *run) score(ctx context.Context, unit string, keep func(int, *Ranking)) (
+	map[string]runlog.RetrievalScores, error) {
 	scores := make(map[string]runlog.RetrievalScores, len(r.sets))
 	for i, s := range r.sets {
 		var phase *runlog.Phase

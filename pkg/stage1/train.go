@@ -330,7 +330,8 @@ func (r *run) record(phase *runlog.Phase, in trainer.Interval) error {
 	if err != nil {
 		return err
 	}
-	fields = append(fields, runlog.F("grad_norm", in.GradNorm), runlog.F("temp", temp), runlog.F("epoch", float64(in.Epoch)))
+	fields = append(fields, runlog.F("grad_norm", in.GradNorm), runlog.F("temp", temp),
+		runlog.F("epoch", float64(in.Epoch)))
 	if in.Skipped > 0 {
 		fields = append(fields, runlog.F("skipped", float64(in.Skipped)))
 		r.Log.Warn("steps skipped: loss or gradient not finite", "step", in.Step, "skipped", in.Skipped)
@@ -366,7 +367,8 @@ func (r *run) finish() (*TrainResult, error) {
 	s.Epochs = runlog.Float(float64(s.Steps) * float64(s.BatchSize) / float64(r.rows()))
 	s.Loss = runlog.Float(last.Loss)
 	if len(last.Terms) == 3 {
-		s.LossITC, s.LossITM, s.LossITG = runlog.Float(last.Terms[0]), runlog.Float(last.Terms[1]), runlog.Float(last.Terms[2])
+		s.LossITC, s.LossITM = runlog.Float(last.Terms[0]), runlog.Float(last.Terms[1])
+		s.LossITG = runlog.Float(last.Terms[2])
 	}
 	if err := runlog.WriteSummary(r.RunDir, *s); err != nil {
 		return nil, err
