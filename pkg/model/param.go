@@ -35,6 +35,14 @@ func (p Param) Size() int {
 	return n
 }
 
+// LayerNorm declares the affine part of a LayerNorm over width features: weight 1 and bias 0.
+func LayerNorm(name string, width int) []Param {
+	return []Param{
+		{Name: name + ".weight", Shape: []int{width}, Init: Constant(1)},
+		{Name: name + ".bias", Shape: []int{width}},
+	}
+}
+
 // Prefixed returns the parameters with prefix put in front of every name.
 func Prefixed(prefix string, params []Param) []Param {
 	out := make([]Param, len(params))

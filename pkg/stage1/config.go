@@ -73,9 +73,7 @@ func VisionParams(cfg Config) []model.Param {
 func HeadParams(cfg Config) []model.Param {
 	w, h, e := cfg.Vision.Width, cfg.QFormer.Hidden, cfg.EmbedDim
 	draw := model.Uniform(model.LinearBound(h))
-	return []model.Param{
-		{Name: "ln_vision.weight", Shape: []int{w}, Init: model.Constant(1)},
-		{Name: "ln_vision.bias", Shape: []int{w}},
+	return append(model.LayerNorm("ln_vision", w), []model.Param{
 		{Name: "vision_proj.weight", Shape: []int{e, h}, Init: draw},
 		{Name: "vision_proj.bias", Shape: []int{e}, Init: draw},
 		{Name: "text_proj.weight", Shape: []int{e, h}, Init: draw},
@@ -83,7 +81,7 @@ func HeadParams(cfg Config) []model.Param {
 		{Name: "itm_head.weight", Shape: []int{2, h}, Init: draw},
 		{Name: "itm_head.bias", Shape: []int{2}, Init: draw},
 		{Name: "temp", Init: model.Constant(cfg.Temperature)},
-	}
+	}...)
 }
 
 // Params lists all tensors of the model under LAVIS names, the image encoder's first.

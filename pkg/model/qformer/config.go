@@ -56,7 +56,7 @@ func Params(cfg Config, text bool) []model.Param {
 			draw.matrix("Qformer.bert.embeddings.word_embeddings", cfg.Vocab, h),
 			draw.matrix("Qformer.bert.embeddings.position_embeddings", cfg.MaxPositions, h))
 	}
-	params = append(params, norm("Qformer.bert.embeddings.LayerNorm", h)...)
+	params = append(params, model.LayerNorm("Qformer.bert.embeddings.LayerNorm", h)...)
 	for i := range cfg.Layers {
 		layer := fmt.Sprintf("Qformer.bert.encoder.layer.%d.", i)
 		params = append(params, draw.layerParams(cfg, layer, cfg.HasCross(i), text)...)
@@ -64,7 +64,7 @@ func Params(cfg Config, text bool) []model.Param {
 	if text {
 		head := "Qformer.cls.predictions."
 		params = append(params, draw.linear(head+"transform.dense", h, h)...)
-		params = append(params, norm(head+"transform.LayerNorm", h)...)
+		params = append(params, model.LayerNorm(head+"transform.LayerNorm", h)...)
 		params = append(params, model.Param{Name: head + "bias", Shape: []int{cfg.Vocab}})
 	}
 	return params
@@ -86,7 +86,7 @@ func (d drawn) layerParams(cfg Config, layer string, cross, text bool) []model.P
 	for _, side := range sides {
 		params = append(params, d.linear(layer+"intermediate"+side+".dense", cfg.Intermediate, h)...)
 		params = append(params, d.linear(layer+"output"+side+".dense", h, cfg.Intermediate)...)
-		params = append(params, norm(layer+"output"+side+".LayerNorm", h)...)
+		params = append(params, model.LayerNorm(layer+"output"+side+".LayerNorm", h)...)
 	}
 	return params
 }
@@ -96,7 +96,7 @@ func (d drawn) attentionParams(name string, h, keyWidth int) []model.Param {
 	params = append(params, d.linear(name+"self.key", h, keyWidth)...)
 	params = append(params, d.linear(name+"self.value", h, keyWidth)...)
 	params = append(params, d.linear(name+"output.dense", h, h)...)
-	return append(params, norm(name+"output.LayerNorm", h)...)
+	return append(params, model.LayerNorm(name+"output.LayerNorm", h)...)
 }
 
 func (d drawn) matrix(name string, rows, columns int) model.Param {
@@ -105,11 +105,4 @@ func (d drawn) matrix(name string, rows, columns int) model.Param {
 
 func (d drawn) linear(name string, out, in int) []model.Param {
 	return []model.Param{d.matrix(name, out, in), {Name: name + ".bias", Shape: []int{out}}}
-}
-
-func norm(name string, width int) []model.Param {
-	return []model.Param{
-		{Name: name + ".weight", Shape: []int{width}, Init: model.Constant(1)},
-		{Name: name + ".bias", Shape: []int{width}},
-	}
 }

@@ -23,15 +23,15 @@ func clipParams(cfg Config) []model.Param {
 		{Name: "positional_embedding", Shape: []int{cfg.Tokens(), w}, Init: trunc},
 		{Name: "conv1.weight", Shape: []int{w, 3, p, p}, Init: model.Uniform(model.LinearBound(3 * p * p))},
 	}
-	params = append(params, norm("ln_pre", w)...)
+	params = append(params, model.LayerNorm("ln_pre", w)...)
 	for i := range cfg.Layers {
 		block := fmt.Sprintf("transformer.resblocks.%d.", i)
-		params = append(params, norm(block+"ln_1", w)...)
+		params = append(params, model.LayerNorm(block+"ln_1", w)...)
 		params = append(params,
 			model.Param{Name: block + "attn.in_proj_weight", Shape: []int{3 * w, w}, Init: trunc},
 			model.Param{Name: block + "attn.in_proj_bias", Shape: []int{3 * w}})
 		params = append(params, linear(block+"attn.out_proj", w, w, cfg.initStd())...)
-		params = append(params, norm(block+"ln_2", w)...)
+		params = append(params, model.LayerNorm(block+"ln_2", w)...)
 		params = append(params, linear(block+"mlp.c_fc", m, w, cfg.initStd())...)
 		params = append(params, linear(block+"mlp.c_proj", w, m, cfg.initStd())...)
 	}
@@ -50,24 +50,17 @@ func evaParams(cfg Config) []model.Param {
 	}
 	for i := range cfg.Layers {
 		block := fmt.Sprintf("blocks.%d.", i)
-		params = append(params, norm(block+"norm1", w)...)
+		params = append(params, model.LayerNorm(block+"norm1", w)...)
 		params = append(params,
 			model.Param{Name: block + "attn.qkv.weight", Shape: []int{3 * w, w}, Init: trunc},
 			model.Param{Name: block + "attn.q_bias", Shape: []int{w}},
 			model.Param{Name: block + "attn.v_bias", Shape: []int{w}})
 		params = append(params, linear(block+"attn.proj", w, w, cfg.initStd()*residualScale(i))...)
-		params = append(params, norm(block+"norm2", w)...)
+		params = append(params, model.LayerNorm(block+"norm2", w)...)
 		params = append(params, linear(block+"mlp.fc1", m, w, cfg.initStd())...)
 		params = append(params, linear(block+"mlp.fc2", w, m, cfg.initStd()*residualScale(i))...)
 	}
 	return params
-}
-
-func norm(name string, width int) []model.Param {
-	return []model.Param{
-		{Name: name + ".weight", Shape: []int{width}, Init: model.Constant(1)},
-		{Name: name + ".bias", Shape: []int{width}},
-	}
 }
 
 // linear declares weight [out, in], drawn with the given spread, and bias [out].
