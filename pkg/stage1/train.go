@@ -235,7 +235,11 @@ func (r *run) initialise() error {
 	if err := model.Initialize(r.store, Params(r.cfg), r.Config.Seed); err != nil {
 		return err
 	}
-	return model.SetTrainable(r.store, VisionParams(r.cfg), !r.cfg.FreezeVision)
+	vision := VisionParams(r.cfg)
+	if err := model.SetTrainable(r.store, vision, !r.cfg.FreezeVision); err != nil || !r.cfg.FreezeVision {
+		return err
+	}
+	return model.StoreFrozen(r.store, vision, r.Device.DTypes.Frozen)
 }
 
 // train runs the step loop.
