@@ -138,7 +138,7 @@ func (r *run) lastInterval() (trainer.Interval, error) {
 		return math.NaN()
 	}
 	last.Loss, last.ImgPerS = value("loss"), value("img_per_s")
-	for _, name := range NewTask(r.cfg).Terms {
+	for _, name := range lossTerms() {
 		last.Terms = append(last.Terms, value(name))
 	}
 	return last, nil

@@ -9,12 +9,15 @@ import (
 	"blip2/pkg/trainer"
 )
 
+// lossTerms names the three losses in logs, in the order in which a step reports them.
+func lossTerms() []string { return []string{"loss_itc", "loss_itm", "loss_itg"} }
+
 // NewTask returns stage 1 as the trainer sees it: what is trained, and the loss of a batch, which is fed as pixels,
 // text ids and text mask (see BatchTensors) and brings dropout and hard negatives from the step's random numbers.
 func NewTask(cfg Config) trainer.Task {
 	return trainer.Task{
 		Params: TrainableParams(cfg),
-		Terms:  []string{"loss_itc", "loss_itm", "loss_itg"},
+		Terms:  lossTerms(),
 		Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
 			o := Forward(scope, cfg, Batch{Pixels: in[0], TextIDs: in[1], TextMask: in[2]}, rng)
 			return o.Loss, []*Node{o.LossITC, o.LossITM, o.LossLM}

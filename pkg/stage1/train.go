@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/gomlx/compute/dtypes"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/checkpoint"
@@ -196,7 +195,7 @@ func (r *run) buildModel(context.Context) error {
 	all, trained := Params(r.cfg), TrainableParams(r.cfg)
 	r.summary.Parameters, r.summary.TrainableParameters = int64(model.Count(all)), int64(model.Count(trained))
 	r.Log.Info("model", "parameters", r.summary.Parameters, "trained", r.summary.TrainableParameters,
-		"compute", dtypes.DType(r.cfg.Compute).String())
+		"compute", r.cfg.Compute.String())
 	step, err := trainer.NewStep(r.Device.Backend, r.store, NewTask(r.cfg), NewOptimizer(r.Config.Optim), r.Config.Seed)
 	if err != nil {
 		return err
@@ -325,7 +324,7 @@ func (r *run) saved(s checkpoint.Saved) {
 // record writes an interval to metrics.jsonl, TensorBoard and the progress display.
 func (r *run) record(phase *runlog.Phase, in trainer.Interval) error {
 	fields := []runlog.Field{runlog.F("loss", in.Loss)}
-	for i, name := range NewTask(r.cfg).Terms {
+	for i, name := range lossTerms() {
 		fields = append(fields, runlog.F(name, in.Terms[i]))
 	}
 	fields = append(fields, runlog.F("lr", in.LR), runlog.F("img_per_s", in.ImgPerS))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
@@ -79,21 +78,11 @@ func Restore(store *mlx.Store, params []model.Param, c *checkpoint.Loaded) error
 			return fmt.Errorf("checkpoint %s: %w", c.Dir, err)
 		}
 		for prefix, folder := range slotFolders() {
-			target := strings.TrimPrefix(model.Name(folder), ".") + "." + p.Name
+			target := model.Name(folder) + "." + p.Name
 			if err := restoreOne(store, c.Optimizer, prefix+p.Name, target, p.Shape); err != nil {
 				return fmt.Errorf("checkpoint %s: %w", c.Dir, err)
 			}
 			store.GetVariable(model.Path(target)).SetTrainable(false)
-		}
-	}
-	return nil
-}
-
-// RestoreModel puts a checkpoint's trained tensors into the store, without optimizer state: for evaluation.
-func RestoreModel(store *mlx.Store, params []model.Param, c *checkpoint.Loaded) error {
-	for _, p := range params {
-		if err := restoreOne(store, c.Model, p.Name, p.Name, p.Shape); err != nil {
-			return fmt.Errorf("checkpoint %s: %w", c.Dir, err)
 		}
 	}
 	return nil

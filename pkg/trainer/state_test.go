@@ -191,28 +191,6 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
-// TestRestoreModel: for evaluation the tensors alone suffice.
-func TestRestoreModel(t *testing.T) {
-	from := trainedStore(t)
-	s := takeToy(t, from)
-	s.Optimizer = nil
-	to := toyStore(t)
-	if err := RestoreModel(to, toyParams(), saved(t, s)); err != nil {
-		t.Fatal(err)
-	}
-	want := bits(t, from)
-	for path := range want {
-		if strings.HasPrefix(path, "/opt/") {
-			delete(want, path)
-		}
-	}
-	sameBits(t, "model", bits(t, to), want)
-	s.Model = s.Model[1:]
-	if err := RestoreModel(to, toyParams(), saved(t, s)); err == nil || !strings.Contains(err.Error(), "dense.weight") {
-		t.Errorf("a tensor is missing: error %v", err)
-	}
-}
-
 func TestSnapshotOfAnotherModel(t *testing.T) {
 	store := trainedStore(t)
 	params := append(toyParams(), model.Param{Name: "more.weight", Shape: []int{1}})
