@@ -52,7 +52,7 @@ func NextTokens(scope *model.Scope, cfg Config, embeds, ids, mask *Node) *Node {
 func captionLogits(scope *model.Scope, cfg Config, ids, mask *Node, past []qformer.KV, rng *nn.RNG) *Node {
 	out := qformer.Forward(scope, cfg.QFormer, qformer.Input{
 		TextIDs: ids, DType: cfg.compute(), Past: past,
-		Mask: qformer.CausalMask(mask, cfg.QFormer.Queries),
+		Mask: nn.CausalMask(mask, cfg.QFormer.Queries),
 	}, rng)
 	return qformer.LMLogits(scope, cfg.QFormer, out.Hidden)
 }

@@ -84,7 +84,7 @@ func (c Config) compute() dtypes.DType {
 // textCLS is the text pass: the last hidden state of [CLS], [B, H].
 func textCLS(scope *model.Scope, cfg Config, ids, mask *Node, rng *nn.RNG) *Node {
 	out := qformer.Forward(scope, cfg.QFormer, qformer.Input{
-		TextIDs: ids, DType: cfg.compute(), Mask: qformer.PaddingMask(mask),
+		TextIDs: ids, DType: cfg.compute(), Mask: nn.PaddingMask(mask),
 	}, rng)
 	return Squeeze(SliceAxis(out.Hidden, 1, AxisElem(0)), 1)
 }

@@ -33,7 +33,7 @@ func plainForward(scope *mlx.Scope, cfg Config, b Batch) *Outputs {
 	// The image pass is the queries' part of the ITG pass, whose queries see no text.
 	itg := pass(o.ImageEmbeds, DecoderIDs(b.TextIDs, cfg.BOSID), qformer.FullCausalMask(b.TextMask, qf.Queries))
 	o.QueryHidden = SliceAxis(itg, 1, AxisRangeFromStart(qf.Queries))
-	text := qformer.Forward(scope, qf, qformer.Input{TextIDs: b.TextIDs, Mask: qformer.PaddingMask(b.TextMask)}, nil)
+	text := qformer.Forward(scope, qf, qformer.Input{TextIDs: b.TextIDs, Mask: nn.PaddingMask(b.TextMask)}, nil)
 	o.TextCLSHidden = Reshape(SliceAxis(text.Hidden, 1, AxisRangeFromStart(1)), tinyBatch, -1)
 
 	o.ImageFeats = nn.UnitNorm(nn.Linear(scope.At("vision_proj"), o.QueryHidden))

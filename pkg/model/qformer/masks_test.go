@@ -8,6 +8,8 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/model/nn"
 )
 
 // TestMasks compares every mask with the matrices of spec/stage1.md 2, written out here as who may see whom. Where a
@@ -31,13 +33,13 @@ func TestMasks(t *testing.T) {
 	}
 	token := func(b, j int) bool { return pad[b*l+j] == 1 }
 	for _, m := range []matrix{
-		{"ITC text", PaddingMask, 1, l, func(b, _, j int) bool { return token(b, j) }},
+		{"ITC text", nn.PaddingMask, 1, l, func(b, _, j int) bool { return token(b, j) }},
 		{"ITM", func(mask *Node) *Node { return MultimodalMask(mask, q) }, 1, q + l, func(b, _, j int) bool {
 			return j < q || token(b, j-q)
 		}},
-		{"ITG with cached queries", func(mask *Node) *Node { return CausalMask(mask, q) }, l, q + l,
+		{"ITG with cached queries", func(mask *Node) *Node { return nn.CausalMask(mask, q) }, l, q + l,
 			func(b, i, j int) bool { return j < q || token(b, j-q) && j-q <= i }},
-		{"causal text", func(mask *Node) *Node { return CausalMask(mask, 0) }, l, l,
+		{"causal text", func(mask *Node) *Node { return nn.CausalMask(mask, 0) }, l, l,
 			func(b, i, j int) bool { return token(b, j) && j <= i }},
 		{"ITG", func(mask *Node) *Node { return FullCausalMask(mask, q) }, q + l, q + l,
 			func(b, i, j int) bool {

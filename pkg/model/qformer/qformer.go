@@ -4,9 +4,9 @@
 // One function, Forward, serves all uses; they differ in what goes in and in the mask:
 //
 //	image pass (ITC, stage 2)      queries                    no mask
-//	text pass (ITC)                text                       PaddingMask
+//	text pass (ITC)                text                       nn.PaddingMask
 //	image-grounded pass (ITM)      queries + text             MultimodalMask
-//	generation (ITG)               text + Past of queries     CausalMask
+//	generation (ITG)               text + Past of queries     nn.CausalMask
 package qformer
 
 import (

@@ -134,7 +134,7 @@ func TestEveryTensorWorks(t *testing.T) {
 			image := Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
 			loss := probe(image.Hidden)
 			if text {
-				mask := CausalMask(in[inMask], cfg.Queries)
+				mask := nn.CausalMask(in[inMask], cfg.Queries)
 				out := Forward(scope, cfg, Input{TextIDs: in[inIDs], Past: image.SelfKV, Mask: mask}, nil)
 				loss = Add(loss, probe(LMLogits(scope, cfg, out.Hidden)))
 			}
@@ -167,7 +167,7 @@ func textPass(t *testing.T, cfg Config, ids, mask []int32) []float32 {
 	in := []any{tensors.FromFlatDataAndDimensions(ids, batch, len(ids)/batch),
 		tensors.FromFlatDataAndDimensions(mask, batch, len(ids)/batch)}
 	return run(t, storeOf(t, Params(cfg, true)), in, func(scope *mlx.Scope, in []*Node) []*Node {
-		return []*Node{Forward(scope, cfg, Input{TextIDs: in[0], Mask: PaddingMask(in[1])}, nil).Hidden}
+		return []*Node{Forward(scope, cfg, Input{TextIDs: in[0], Mask: nn.PaddingMask(in[1])}, nil).Hidden}
 	})[0]
 }
 

@@ -3,10 +3,11 @@ package qformer
 import (
 	"testing"
 
+	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
-	"github.com/gomlx/compute/dtypes"
+	"blip2/pkg/model/nn"
 )
 
 // lengths are the texts of most tests: a full one, one with padding and one of a single token.
@@ -39,7 +40,7 @@ func TestCachedQueries(t *testing.T) {
 		queries, cross := start(scope, cfg, in[inFeatures], batch)
 		image := Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
 		text := Forward(scope, cfg, Input{TextIDs: in[inIDs], Past: image.SelfKV,
-			Mask: CausalMask(in[inMask], cfg.Queries)}, nil)
+			Mask: nn.CausalMask(in[inMask], cfg.Queries)}, nil)
 		return []*Node{image.Hidden, text.Hidden, LMLogits(scope, cfg, text.Hidden)}
 	}
 	sameForms(t, cfg, inputs(t, cfg, lengths), plain, cached)
@@ -52,9 +53,9 @@ func TestSeparatePasses(t *testing.T) {
 		queries, cross := start(scope, cfg, in[inFeatures], batch)
 		// Queries see queries: the ITG matrix's first rows; text sees text: the padding mask, all queries hidden.
 		top := SliceAxis(FullCausalMask(in[inMask], cfg.Queries), 2, AxisRangeFromStart(cfg.Queries))
-		unseen := MulScalar(OnesLike(SliceAxis(top, 3, AxisRangeFromStart(cfg.Queries))), hidden)
+		unseen := MulScalar(OnesLike(SliceAxis(top, 3, AxisRangeFromStart(cfg.Queries))), nn.Hidden)
 		unseen = BroadcastToDims(SliceAxis(unseen, 2, AxisRangeFromStart(1)), batch, 1, length, cfg.Queries)
-		text := BroadcastToDims(PaddingMask(in[inMask]), batch, 1, length, length)
+		text := BroadcastToDims(nn.PaddingMask(in[inMask]), batch, 1, length, length)
 		bottom := Concatenate([]*Node{unseen, text}, 3)
 		out := Forward(scope, cfg, Input{Queries: queries, TextIDs: in[inIDs], Cross: cross,
 			Mask: Concatenate([]*Node{top, bottom}, 2)}, nil)
@@ -63,7 +64,7 @@ func TestSeparatePasses(t *testing.T) {
 	separate := func(scope *mlx.Scope, in []*Node) []*Node {
 		queries, cross := start(scope, cfg, in[inFeatures], batch)
 		image := Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
-		text := Forward(scope, cfg, Input{TextIDs: in[inIDs], Mask: PaddingMask(in[inMask])}, nil)
+		text := Forward(scope, cfg, Input{TextIDs: in[inIDs], Mask: nn.PaddingMask(in[inMask])}, nil)
 		return []*Node{image.Hidden, text.Hidden}
 	}
 	sameForms(t, cfg, inputs(t, cfg, lengths), plain, separate)
@@ -78,7 +79,7 @@ func TestLeavingOutTheLast(t *testing.T) {
 			image := Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
 			text := Forward(scope, cfg, Input{
 				TextIDs: SliceAxis(in[inIDs], 1, AxisRangeFromStart(used)), Past: image.SelfKV,
-				Mask: CausalMask(SliceAxis(in[inMask], 1, AxisRangeFromStart(used)), cfg.Queries),
+				Mask: nn.CausalMask(SliceAxis(in[inMask], 1, AxisRangeFromStart(used)), cfg.Queries),
 			}, nil)
 			return []*Node{SliceAxis(LMLogits(scope, cfg, text.Hidden), 1, AxisRangeFromStart(length-1))}
 		}
