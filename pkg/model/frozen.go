@@ -16,7 +16,7 @@ import (
 // parameters must be in the store and must not be trained.
 func StoreFrozen(store *mlx.Store, params []Param, dtype dtypes.DType) error {
 	for _, p := range params {
-		if dtype == dtypes.Float32 || len(p.Shape) < 2 || !strings.HasSuffix(p.Name, "weight") {
+		if v := store.GetVariable(Path(p.Name)); !IsMatrix(p) || v != nil && v.DType() == dtype {
 			continue
 		}
 		if err := storeAs(store, p, dtype); err != nil {
@@ -25,6 +25,9 @@ func StoreFrozen(store *mlx.Store, params []Param, dtype dtypes.DType) error {
 	}
 	return nil
 }
+
+// IsMatrix says whether the parameter is the weight of a linear layer or a convolution.
+func IsMatrix(p Param) bool { return len(p.Shape) >= 2 && strings.HasSuffix(p.Name, "weight") }
 
 func storeAs(store *mlx.Store, p Param, dtype dtypes.DType) error {
 	v := store.GetVariable(Path(p.Name))

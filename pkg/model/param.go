@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/tensors"
@@ -105,6 +106,25 @@ func Set(store *mlx.Store, name string, shape []int, values []float32) error {
 	}
 	if _, err := store.CreateVariable(Path(name), t); err != nil {
 		return fmt.Errorf("tensor %s: %w", name, err)
+	}
+	return nil
+}
+
+// Put creates the variable of a parameter from its numbers, row-major and little-endian, or replaces the variable, in
+// the given type and straight on the backend's first device; a nil backend keeps the numbers in host memory. data are
+// copied.
+func Put(store *mlx.Store, backend compute.Backend, p Param, dtype dtypes.DType, data []byte) error {
+	t, err := tensors.FromRaw(backend, 0, shapes.Make(dtype, p.Shape...), data)
+	if err != nil {
+		return fmt.Errorf("tensor %s: %w", p.Name, err)
+	}
+	if store.GetVariable(Path(p.Name)) != nil {
+		if err := store.DeleteVariable(Path(p.Name)); err != nil {
+			return fmt.Errorf("tensor %s: %w", p.Name, err)
+		}
+	}
+	if _, err := store.CreateVariable(Path(p.Name), t); err != nil {
+		return fmt.Errorf("tensor %s: %w", p.Name, err)
 	}
 	return nil
 }

@@ -2,163 +2,150 @@ package pretrained
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
-	"github.com/gomlx/gomlx/core/tensors"
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
-	"blip2/pkg/model/vit"
+	"blip2/pkg/naming"
+	"blip2/pkg/weights"
 )
 
-// fill puts the planned tensors into the store, one at a time.
-func (pl *plan) fill(store *mlx.Store, cov *Coverage) error {
-	for _, p := range pl.part.params {
-		r, ok := pl.recipes[p.Name]
-		if !ok {
-			continue
-		}
-		values, err := pl.values(r)
-		if err != nil {
-			return err
-		}
-		if a, ok := pl.format.adapters[p.Name]; ok {
-			shape, err := pl.shape(r)
-			if err != nil {
-				return err
+// Options say where and how loaded tensors are kept.
+type Options struct {
+	// Backend, if set, gets every tensor on its first device as soon as it is read. Without it tensors stay in host
+	// memory until a program uses them.
+	Backend compute.Backend
+	// Precision chooses the type in which a tensor is kept; nil is Float32.
+	Precision Precision
+	// AllowMissing leaves tensors that the checkpoint lacks to their initialisation, AllowUnexpected passes over those
+	// that the model does not know. Both stay visible in the Coverage.
+	AllowMissing, AllowUnexpected bool
+}
+
+// Precision says in which type a parameter is kept that the checkpoint holds in another or the same.
+type Precision func(p model.Param, file weights.DType) weights.DType
+
+// Float32 keeps everything in float32: what is trained.
+func Float32(model.Param, weights.DType) weights.DType { return weights.F32 }
+
+// AsStored keeps the checkpoint's types; float64, which nothing computes with, becomes float32.
+func AsStored(_ model.Param, file weights.DType) weights.DType {
+	if file == weights.F64 {
+		return weights.F32
+	}
+	return file
+}
+
+// Uniform keeps everything in one type.
+func Uniform(dtype weights.DType) Precision {
+	return func(model.Param, weights.DType) weights.DType { return dtype }
+}
+
+// Frozen keeps the matrices of linear layers and convolutions in the given type, everything else in float32
+// (spec/model.md 11): what is not trained.
+func Frozen(dtype dtypes.DType) Precision {
+	return func(p model.Param, _ weights.DType) weights.DType {
+		for stored, d := range numberTypes() {
+			if d == dtype && model.IsMatrix(p) {
+				return stored
 			}
-			var change string
-			if values, change, err = a.fit(p, shape, values); err != nil {
-				return err
-			}
-			if change != "" && !slices.Contains(cov.Changes, change) {
-				cov.Changes = append(cov.Changes, change)
-			}
 		}
-		if err := model.Set(store, p.Name, p.Shape, values); err != nil {
-			return err
-		}
+		return weights.F32
 	}
-	return nil
 }
 
-// values computes the recipe in float32, row-major.
-func (pl *plan) values(r recipe) ([]float32, error) {
-	var out []float32
-	for _, name := range r.sources {
-		t, err := pl.src.Tensor(name)
-		if err != nil {
-			return nil, err
-		}
-		values, err := t.Float32s()
-		if err != nil {
-			return nil, err
-		}
-		switch r.rule.op {
-		case opCopy:
-			return values, nil
-		case opQKVBias:
-			return qkvBiasPiece(name, values, r.piece)
-		case opRows:
-			out = append(out, values...)
-		}
+// numberTypes are the types of files in which a model's tensors can be kept.
+func numberTypes() map[weights.DType]dtypes.DType {
+	return map[weights.DType]dtypes.DType{weights.F32: dtypes.Float32, weights.BF16: dtypes.BFloat16,
+		weights.F16: dtypes.Float16}
+}
+
+// dropper is a source that can give back the memory of a tensor's data, which its next use reads again.
+type dropper interface{ Drop(name string) }
+
+// load moves the part's tensors from the open checkpoint into the store.
+func (p part) load(store *mlx.Store, src naming.Source, o Options) (*Coverage, error) {
+	if o.Precision == nil {
+		o.Precision = Float32
 	}
-	return out, nil
-}
-
-// qkvBiasPiece returns the bias of the queries (piece 0) or of the values (piece 1).
-func qkvBiasPiece(name string, values []float32, piece int) ([]float32, error) {
-	w := len(values) / 3
-	for i, v := range values[w : 2*w] {
-		if v != 0 {
-			return nil, fmt.Errorf("%s: the bias of key %d is %g, but the model's keys have no bias", name, i, v)
-		}
-	}
-	return values[2*w*piece:][:w], nil
-}
-
-func sameBits(a, b []float32) bool {
-	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
-}
-
-// adapter fits a tensor whose shape in the file may differ from the model's.
-type adapter interface {
-	// accepts says whether a tensor of that shape can be fitted.
-	accepts(p model.Param, shape []int) error
-	// fit returns the values of the model's shape and what was changed, for the log.
-	fit(p model.Param, shape []int, values []float32) (out []float32, change string, err error)
-}
-
-// positionTable resizes the image encoder's positions to another grid of patches.
-type positionTable struct{ cfg vit.Config }
-
-func (a positionTable) accepts(p model.Param, shape []int) error {
-	tokens := len(p.Shape) - 2 // axis: [N, W] or [1, N, W]
-	if len(shape) == len(p.Shape) && a.grid(shape[tokens]) > 0 {
-		like := slices.Clone(p.Shape)
-		like[tokens] = shape[tokens]
-		if slices.Equal(shape, like) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s has shape %v: no square grid of patches and a class position, as the model's %v is",
-		p.Name, shape, p.Shape)
-}
-
-// grid returns g of a table of 1+g² positions, 0 if there is none.
-func (positionTable) grid(tokens int) int {
-	g := int(math.Round(math.Sqrt(float64(max(tokens-1, 0)))))
-	if g*g+1 != tokens {
-		return 0
-	}
-	return g
-}
-
-func (a positionTable) fit(p model.Param, shape []int, values []float32) ([]float32, string, error) {
-	from, to := a.grid(shape[len(shape)-2]), a.cfg.Grid()
-	if from == to {
-		return values, "", nil
-	}
-	out, err := vit.ResizePositions(a.cfg, values, from, to)
-	return out, fmt.Sprintf("positions resized from %d×%d to %d×%d patches", from, from, to, to), err
-}
-
-// vocabulary checks tensors with one row per token id, and appends rows for ids that the file has not.
-type vocabulary struct {
-	added int // rows that the file must lack; they are drawn from the parameter's Init
-	seed  int64
-}
-
-func (a vocabulary) accepts(p model.Param, shape []int) error {
-	like := p
-	like.Shape = slices.Clone(p.Shape)
-	like.Shape[0] -= a.added
-	if len(shape) > 0 && shape[0] != like.Shape[0] {
-		with := ", [DEC] included,"
-		if a.added > 0 {
-			with = ""
-		}
-		return fmt.Errorf("the checkpoint has %d token ids, but text.vocab makes %d%s: give the vocabulary that "+
-			"belongs to the checkpoint", shape[0], like.Shape[0], with)
-	}
-	return sameShape(like, shape)
-}
-
-func (a vocabulary) fit(p model.Param, _ []int, values []float32) ([]float32, string, error) {
-	if a.added == 0 {
-		return values, "", nil
-	}
-	p.Shape = slices.Clone(p.Shape)
-	p.Shape[0] = a.added
-	scratch := mlx.NewStore()
-	defer scratch.Finalize()
-	if err := model.Initialize(scratch, []model.Param{p}, a.seed); err != nil {
-		return nil, "", err
-	}
-	value, err := scratch.GetVariable(model.Path(p.Name)).Value()
+	p.AllowMissing, p.AllowUnexpected = p.AllowMissing || o.AllowMissing, p.AllowUnexpected || o.AllowUnexpected
+	p.Accept = p.accept
+	plan, err := naming.NewPlan(p.Part, src)
 	if err != nil {
-		return nil, "", err
+		return plan.Coverage(), err
 	}
-	return append(values, tensors.MustCopyFlatData[float32](value)...), "[DEC] appended to the vocabulary", nil
+	f := filler{part: p, plan: plan, store: store, options: o}
+	if p.adapters != nil {
+		f.adapters = p.adapters(plan.Table())
+	}
+	drop, _ := src.(dropper)
+	for _, param := range p.Params {
+		if err := f.fill(param); err != nil {
+			return plan.Coverage(), err
+		}
+		if drop != nil {
+			for _, name := range plan.Sources(param.Name) {
+				drop.Drop(name)
+			}
+		}
+	}
+	return plan.Coverage(), nil
+}
+
+// accept judges the shape of a tensor in the file.
+func (p part) accept(t naming.Table, param model.Param, shape []int) error {
+	if p.adapters != nil {
+		if a, ok := p.adapters(t)[param.Name]; ok {
+			return a.accepts(param, shape)
+		}
+	}
+	return naming.SameShape(param, shape)
+}
+
+// filler moves a plan's tensors into a store.
+type filler struct {
+	part     part
+	plan     *naming.Plan
+	store    *mlx.Store
+	options  Options
+	adapters map[string]adapter
+}
+
+func (f filler) fill(p model.Param) error {
+	t, ok, err := f.plan.Tensor(p.Name)
+	if err != nil || !ok {
+		return err
+	}
+	if a, ok := f.adapters[p.Name]; ok {
+		if t, err = f.adapt(a, p, t); err != nil {
+			return err
+		}
+	}
+	if t, err = t.As(f.options.Precision(p, t.DType)); err != nil {
+		return err
+	}
+	dtype, ok := numberTypes()[t.DType]
+	if !ok {
+		return fmt.Errorf("tensor %s: dtype is %s, expected a floating-point type", p.Name, t.DType)
+	}
+	return model.Put(f.store, f.options.Backend, p, dtype, t.Data)
+}
+
+// adapt fits a tensor of the file to the model's shape.
+func (f filler) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tensor, error) {
+	values, err := t.Float32s()
+	if err != nil {
+		return t, err
+	}
+	values, change, err := a.fit(p, t.Shape, values)
+	if err != nil {
+		return t, err
+	}
+	if cov := f.plan.Coverage(); change != "" && !slices.Contains(cov.Changes, change) {
+		cov.Changes = append(cov.Changes, change)
+	}
+	return weights.FromFloat32(p.Name, p.Shape, values), nil
 }

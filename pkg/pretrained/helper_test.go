@@ -16,6 +16,7 @@ import (
 	"blip2/pkg/model"
 	"blip2/pkg/model/qformer"
 	"blip2/pkg/model/vit"
+	"blip2/pkg/naming"
 	"blip2/pkg/weights"
 )
 
@@ -205,7 +206,9 @@ func small(arch string) sizes {
 }
 
 // vision lists the encoder's tensors under the model's names.
-func (s sizes) vision() []model.Param { return model.Prefixed(visionPrefix, vit.Params(s.Vision)) }
+func (s sizes) vision() []model.Param {
+	return model.Prefixed(naming.VisionPrefix, vit.Params(s.Vision))
+}
 
 // qformer lists what stage 1 has beside the encoder. Package stage1 cannot be asked: it loads through this one.
 func (s sizes) qformer() []model.Param {
@@ -227,4 +230,9 @@ func (s sizes) qformer() []model.Param {
 func encoder(cfg vit.Config) state {
 	cfg.Layers++
 	return stateOf(vit.Params(cfg))
+}
+
+// sameBits tells numbers apart that are equal as numbers, such as the two zeros, and takes equal NaNs as equal.
+func sameBits(a, b []float32) bool {
+	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
 }

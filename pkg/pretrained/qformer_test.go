@@ -12,6 +12,7 @@ import (
 	"blip2/pkg/model"
 	"blip2/pkg/model/qformer"
 	"blip2/pkg/model/vit"
+	"blip2/pkg/naming"
 	"blip2/pkg/weights"
 )
 
@@ -51,7 +52,7 @@ func old(s state) state {
 
 func loadQFormer(cfg sizes, path string, seed int64) (*mlx.Store, *Coverage, error) {
 	store := mlx.NewStore()
-	cov, err := LoadQFormer(store, cfg.qformer(), path, seed)
+	cov, err := LoadQFormer(store, cfg.qformer(), path, seed, Options{})
 	return store, cov, err
 }
 
@@ -89,7 +90,7 @@ func TestLoadBERT(t *testing.T) {
 				t.Errorf("%d consumed and %d ignored of %d", len(cov.Consumed), len(cov.Ignored), len(c.file))
 			}
 			checkFromBERT(t, cfg, store, bert, c.head)
-			if fresh := slices.Contains(names(cov.Fresh), lmHead+"bias"); fresh == c.head {
+			if fresh := slices.Contains(names(cov.Fresh), naming.LMHead+"bias"); fresh == c.head {
 				t.Errorf("the coverage says LM head left as initialised: %v", fresh)
 			}
 		})
@@ -109,11 +110,11 @@ func checkFromBERT(t *testing.T, cfg sizes, store *mlx.Store, bert state, head b
 		from := strings.NewReplacer("Qformer.", "", "_query", "").Replace(p.Name)
 		source, ok := bert[from]
 		switch {
-		case !ok || p.Name == "query_tokens" || (!head && strings.HasPrefix(p.Name, lmHead)):
+		case !ok || p.Name == "query_tokens" || (!head && strings.HasPrefix(p.Name, naming.LMHead)):
 			if !sameBits(got, fresh) {
 				t.Errorf("%s is not as initialised", p.Name)
 			}
-		case p.Name == wordEmbeddings || p.Name == lmHead+"bias":
+		case p.Name == naming.WordEmbeddings || p.Name == naming.LMHead+"bias":
 			want := floats(t, source)
 			n := len(want)
 			if !sameBits(got[:n], want) {
@@ -138,7 +139,7 @@ func TestSeed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all := stored(t, store, wordEmbeddings)
+		all := stored(t, store, naming.WordEmbeddings)
 		rows[i] = append(all[len(all)-8:], stored(t, store, "query_tokens")...)
 	}
 	if !slices.Equal(rows[0], rows[1]) {
@@ -159,12 +160,12 @@ func TestLoadStage1(t *testing.T) {
 	for name, x := range stateOf(cfg.vision()) {
 		full[name] = x
 	}
-	full[lmHead+"decoder.weight"], full[lmHead+"decoder.bias"] = full[wordEmbeddings], full[lmHead+"bias"]
+	full[naming.LMHead+"decoder.weight"], full[naming.LMHead+"decoder.bias"] = full[naming.WordEmbeddings], full[naming.LMHead+"bias"]
 	full["Qformer.bert.embeddings.position_ids"] = weights.FromInt64("", []int{1, 2}, []int64{0, 1})
 	other := plain.clone()
-	other[lmHead+"decoder.weight"], other[lmHead+"decoder.bias"] = other[wordEmbeddings], other[lmHead+"bias"]
-	delete(other, wordEmbeddings)
-	delete(other, lmHead+"bias")
+	other[naming.LMHead+"decoder.weight"], other[naming.LMHead+"decoder.bias"] = other[naming.WordEmbeddings], other[naming.LMHead+"bias"]
+	delete(other, naming.WordEmbeddings)
+	delete(other, naming.LMHead+"bias")
 	for name, file := range map[string]state{"own": plain, "lavis": full, "other names of tied": other} {
 		t.Run(name, func(t *testing.T) {
 			store, cov, err := loadQFormer(cfg, file.file(t), 7)
@@ -218,7 +219,7 @@ func TestRecordedStage1(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			more, err := LoadVision(store, cfg.Vision, path)
+			more, err := LoadVision(store, cfg.Vision, path, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -250,15 +251,15 @@ func TestQFormerErrors(t *testing.T) {
 			s.add("cls.predictions.bias", 21)
 		}), []string{"has 21 token ids", "makes 20:"}},
 		"vocabulary of lavis": {change(lavis, func(s state) {
-			s.add(wordEmbeddings, 20, 8)
-			s.add(lmHead+"bias", 20)
+			s.add(naming.WordEmbeddings, 20, 8)
+			s.add(naming.LMHead+"bias", 20)
 		}), []string{"has 20 token ids", "makes 21, [DEC] included,"}},
 		"embedding width": {change(bert, func(s state) { s.add("bert.embeddings.word_embeddings.weight", 20, 9) }),
 			[]string{"word_embeddings.weight has shape [20 9], the model needs [20 8]"}},
 		"untied": {change(old(bert), func(s state) { s.add("cls.predictions.decoder.weight", 20, 8) }),
 			[]string{"bert.embeddings.word_embeddings.weight and cls.predictions.decoder.weight differ"}},
-		"untied in lavis": {change(lavis, func(s state) { s.add(lmHead+"decoder.bias", 21) }),
-			[]string{lmHead + "bias and " + lmHead + "decoder.bias differ"}},
+		"untied in lavis": {change(lavis, func(s state) { s.add(naming.LMHead+"decoder.bias", 21) }),
+			[]string{naming.LMHead + "bias and " + naming.LMHead + "decoder.bias differ"}},
 		"missing": {drop(bert, "bert.encoder.layer.1.intermediate.dense.bias"), []string{"2 tensors are missing",
 			"layer.1.intermediate.dense.bias", "layer.1.intermediate_query.dense.bias"}},
 		"half a head": {drop(bert, "cls.predictions.bias"),
@@ -274,8 +275,8 @@ func TestQFormerErrors(t *testing.T) {
 		"missing query": {drop(lavis, "query_tokens"), []string{"missing: query_tokens"}},
 		"no cross": {drop(lavis, "Qformer.bert.encoder.layer.2.crossattention.self.key.bias"),
 			[]string{"missing: Qformer.bert.encoder.layer.2.crossattention.self.key.bias"}},
-		"stage 2": {change(drop(lavis, wordEmbeddings), func(s state) { s.add("opt_proj.bias", 3) }),
-			[]string{"not known: opt_proj.bias", "missing: " + wordEmbeddings}},
+		"stage 2": {change(drop(lavis, naming.WordEmbeddings), func(s state) { s.add("opt_proj.bias", 3) }),
+			[]string{"not known: opt_proj.bias", "missing: " + naming.WordEmbeddings}},
 		"no Q-Former": {encoder(cfg.Vision), []string{"no Q-Former is in it", "blocks.0.attn.q_bias"}},
 		"many":        {change(bert, manyUnknown), []string{"9 tensors are not known", "and 4 more"}},
 	} {

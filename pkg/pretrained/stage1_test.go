@@ -35,11 +35,11 @@ func TestStage1(t *testing.T) {
 			t.Fatal(err)
 		}
 		store := mlx.NewStore()
-		encoder, err := pretrained.LoadVision(store, cfg.Vision, path)
+		encoder, err := pretrained.LoadVision(store, cfg.Vision, path, pretrained.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		rest, err := pretrained.LoadQFormer(store, stage1.QFormerParams(cfg), path, 1)
+		rest, err := pretrained.LoadQFormer(store, stage1.QFormerParams(cfg), path, 1, pretrained.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,12 +14,13 @@ import (
 
 	"blip2/pkg/model"
 	"blip2/pkg/model/vit"
+	"blip2/pkg/naming"
 	"blip2/pkg/weights"
 )
 
 // prefixed puts the names of an encoder of its own under those of the model.
 func prefixed(s state) state {
-	return s.rename(func(name string) string { return visionPrefix + name })
+	return s.rename(func(name string) string { return naming.VisionPrefix + name })
 }
 
 // TestLoadVision loads the same encoder under every way of naming it.
@@ -67,11 +68,11 @@ func TestLoadVision(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := mlx.NewStore()
 			file := c.file()
-			cov, err := LoadVision(store, c.cfg, file.file(t))
+			cov, err := LoadVision(store, c.cfg, file.file(t), Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			params := model.Prefixed(visionPrefix, vit.Params(c.cfg))
+			params := model.Prefixed(naming.VisionPrefix, vit.Params(c.cfg))
 			mustEqual(t, store, params, prefixed(encoder(c.cfg)))
 			if got := size(store); got != len(params) {
 				t.Errorf("%d variables in the store, want %d", got, len(params))
@@ -176,11 +177,11 @@ func TestRecordedVision(t *testing.T) {
 				Width: c.Config.Width, Layers: c.Config.Layers, Heads: c.Config.Heads, MLPRatio: c.Config.MLPRatio}
 			path := filepath.Join(dir, "weights.safetensors")
 			store := mlx.NewStore()
-			cov, err := LoadVision(store, cfg, path)
+			cov, err := LoadVision(store, cfg, path, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			mustEqual(t, store, model.Prefixed(visionPrefix, vit.Params(cfg)), prefixed(read(t, path)))
+			mustEqual(t, store, model.Prefixed(naming.VisionPrefix, vit.Params(cfg)), prefixed(read(t, path)))
 			unused := append(expected.Unused, "ln_vision.bias", "ln_vision.weight")
 			slices.Sort(unused)
 			if got := names(cov.Ignored); !slices.Equal(got, unused) {
@@ -190,7 +191,7 @@ func TestRecordedVision(t *testing.T) {
 			for i, size := range c.Config.Resized {
 				cfg.ImageSize = size
 				store := mlx.NewStore()
-				cov, err := LoadVision(store, cfg, path)
+				cov, err := LoadVision(store, cfg, path, Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -198,7 +199,7 @@ func TestRecordedVision(t *testing.T) {
 					t.Errorf("the log line does not tell of the resized table: %s", cov)
 				}
 				want := floats(t, outputs[fmt.Sprintf("pos_embed_r%d", i)])
-				got := stored(t, store, visionPrefix+cfg.PositionName())
+				got := stored(t, store, naming.VisionPrefix+cfg.PositionName())
 				if len(got) != len(want) {
 					t.Fatalf("%d positions, want %d", len(got), len(want))
 				}
@@ -245,12 +246,12 @@ func TestRecordedConversion(t *testing.T) {
 			lavis := filepath.Join(dir, "weights.safetensors")
 			for _, path := range []string{lavis, filepath.Join(dir, "hf")} {
 				store := mlx.NewStore()
-				cov, err := LoadVision(store, cfg, path)
+				cov, err := LoadVision(store, cfg, path, Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				t.Log(cov)
-				mustEqual(t, store, model.Prefixed(visionPrefix, vit.Params(cfg)), read(t, lavis))
+				mustEqual(t, store, model.Prefixed(naming.VisionPrefix, vit.Params(cfg)), read(t, lavis))
 			}
 		})
 	}
@@ -265,10 +266,10 @@ func TestContainers(t *testing.T) {
 		half[name] = bfloat16(t, x)
 	}
 	store := mlx.NewStore()
-	if _, err := LoadVision(store, cfg, half.file(t)); err != nil {
+	if _, err := LoadVision(store, cfg, half.file(t), Options{}); err != nil {
 		t.Fatal(err)
 	}
-	mustEqual(t, store, model.Prefixed(visionPrefix, vit.Params(cfg)), prefixed(half))
+	mustEqual(t, store, model.Prefixed(naming.VisionPrefix, vit.Params(cfg)), prefixed(half))
 
 	dir := t.TempDir()
 	shards, index := [2]state{{}, {}}, map[string]string{}
@@ -288,10 +289,10 @@ func TestContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Over what an earlier start left in the store.
-	if _, err := LoadVision(store, cfg, dir); err != nil {
+	if _, err := LoadVision(store, cfg, dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	mustEqual(t, store, model.Prefixed(visionPrefix, vit.Params(cfg)), prefixed(full))
+	mustEqual(t, store, model.Prefixed(naming.VisionPrefix, vit.Params(cfg)), prefixed(full))
 }
 
 // bfloat16 cuts numbers to their upper halves.
@@ -336,7 +337,7 @@ func TestVisionErrors(t *testing.T) {
 		"shape": {eva, with(encoder(eva), "blocks.0.norm1.bias", 13),
 			[]string{"visual_encoder.blocks.0.norm1.bias has shape [13], the model needs [12]"}},
 		"ragged rows": {clip, with(clipHF(t, encoder(clip)), kProj, 12, 11),
-			[]string{"k_proj.weight has shape [12 11]"}},
+			[]string{"k_proj.weight is F32 [12 11]"}},
 		"no square": {eva, with(encoder(eva), "pos_embed", 1, 11, 12),
 			[]string{"pos_embed has shape [1 11 12]", "square"}},
 		"position width": {eva, with(encoder(eva), "pos_embed", 1, 10, 13),
@@ -355,7 +356,7 @@ func TestVisionErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := mlx.NewStore()
 			path := c.file.file(t)
-			_, err := LoadVision(store, c.cfg, path)
+			_, err := LoadVision(store, c.cfg, path, Options{})
 			says(t, err, append(c.says, path)...)
 			if n := size(store); n != 0 && name != "key bias" && name != "integers" {
 				t.Errorf("%d tensors in the store after an error", n)
@@ -366,10 +367,10 @@ func TestVisionErrors(t *testing.T) {
 	if err := os.WriteFile(pickle, []byte("PK\x03\x04 and so on and on"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := LoadVision(mlx.NewStore(), vit.Config{Arch: "resnet"}, pickle)
+	_, err := LoadVision(mlx.NewStore(), vit.Config{Arch: "resnet"}, pickle, Options{})
 	says(t, err, "resnet")
-	_, err = LoadVision(mlx.NewStore(), eva, "no-such-file")
+	_, err = LoadVision(mlx.NewStore(), eva, "no-such-file", Options{})
 	says(t, err, "no-such-file")
-	_, err = LoadVision(mlx.NewStore(), eva, pickle)
+	_, err = LoadVision(mlx.NewStore(), eva, pickle, Options{})
 	says(t, err, "eva_vit_g.pth", "PyTorch")
 }

@@ -16,6 +16,26 @@ func ImageFeatures(scope *model.Scope, cfg Config, pixels *Node) (embeds, feats 
 	return nn.Float32(embeds), nn.UnitNorm(nn.Float32(nn.Linear(scope.At("vision_proj"), hidden)))
 }
 
+// Features are what a trained stage-1 model makes of pictures and texts, row by row (LAVIS's extract_features, which
+// cuts no text).
+type Features struct {
+	Image, ImageProj *Node // [B, Q, H] of the image pass; [B, Q, E] of unit length
+	Text, TextProj   *Node // [B, L, H] of the text pass; [B, L, E] of unit length, of which ITC uses position 0
+	Multimodal       *Node // [B, Q, H] of the pass over picture and text together
+}
+
+// ExtractFeatures computes the features of pairs: pixels [B, 3, S, S], ids and mask [B, L].
+func ExtractFeatures(scope *model.Scope, cfg Config, pixels, ids, mask *Node) Features {
+	var f Features
+	embeds := EncodeImages(scope, cfg, pixels)
+	f.Image = imagePass(scope, cfg, embeds).Hidden
+	f.ImageProj = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("vision_proj"), f.Image)))
+	f.Text = textPass(scope, cfg, ids, mask, nil)
+	f.TextProj = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("text_proj"), f.Text)))
+	f.Multimodal, _ = matchPass(scope, cfg, ids, mask, qformer.NewCross(scope, cfg.QFormer, embeds), nil)
+	return f
+}
+
 // imagePass runs the queries over image features [B, N, W], without dropout.
 func imagePass(scope *model.Scope, cfg Config, embeds *Node) *qformer.Output {
 	embeds = nn.Cast(embeds, cfg.compute())

@@ -81,12 +81,16 @@ func (c Config) compute() dtypes.DType {
 	return c.Compute
 }
 
-// textCLS is the text pass: the last hidden state of [CLS], [B, H].
-func textCLS(scope *model.Scope, cfg Config, ids, mask *Node, rng *nn.RNG) *Node {
-	out := qformer.Forward(scope, cfg.QFormer, qformer.Input{
+// textPass is the text alone: its last hidden states [B, L, H].
+func textPass(scope *model.Scope, cfg Config, ids, mask *Node, rng *nn.RNG) *Node {
+	return qformer.Forward(scope, cfg.QFormer, qformer.Input{
 		TextIDs: ids, DType: cfg.compute(), Mask: nn.PaddingMask(mask),
-	}, rng)
-	return Squeeze(SliceAxis(out.Hidden, 1, AxisElem(0)), 1)
+	}, rng).Hidden
+}
+
+// textCLS is the last hidden state of [CLS] in the text pass, [B, H].
+func textCLS(scope *model.Scope, cfg Config, ids, mask *Node, rng *nn.RNG) *Node {
+	return Squeeze(SliceAxis(textPass(scope, cfg, ids, mask, rng), 1, AxisElem(0)), 1)
 }
 
 // contrast fills in the similarities and L_itc (spec/stage1.md 4).
@@ -129,6 +133,9 @@ func softTarget(positives *Node, smoothing float64) *Node {
 	share := Div(positives, ReduceAndKeep(positives, ReduceSum, -1))
 	return AddScalar(MulScalar(share, 1-smoothing), smoothing/g)
 }
+
+// MatchClass is the class of a pair that belongs together among the two of ITM.
+const MatchClass = 1
 
 // match fills in the ITM pass over 3·B pairs and L_itm (spec/stage1.md 5).
 func match(scope *model.Scope, cfg Config, o *Outputs, b Batch, cross *qformer.Cross, rng *nn.RNG) {

@@ -218,14 +218,19 @@ func (r *run) buildModel(context.Context) error {
 // initialise loads what the configuration names, draws every other tensor from the seed and marks the frozen ones.
 func (r *run) initialise() error {
 	if path := r.Config.Vision.Weights; path != "" {
-		coverage, err := pretrained.LoadVision(r.store, r.cfg.Vision, path)
+		keep := pretrained.Options{Backend: r.Device.Backend}
+		if r.cfg.FreezeVision {
+			keep.Precision = pretrained.Frozen(r.Device.DTypes.Frozen)
+		}
+		coverage, err := pretrained.LoadVision(r.store, r.cfg.Vision, path, keep)
 		if err != nil {
 			return fmt.Errorf("vision.weights: %w", err)
 		}
 		r.Log.Info("image encoder loaded", "coverage", coverage.String())
 	}
 	if path := r.Config.QFormer.Weights; path != "" {
-		coverage, err := pretrained.LoadQFormer(r.store, QFormerParams(r.cfg), path, r.Config.Seed)
+		coverage, err := pretrained.LoadQFormer(r.store, QFormerParams(r.cfg), path, r.Config.Seed,
+			pretrained.Options{})
 		if err != nil {
 			return fmt.Errorf("qformer.weights: %w", err)
 		}

@@ -56,7 +56,8 @@ func qformerInit(c *Case, k *checker) error {
 	cfg.Temperature = defaults.DefaultStage1().Loss.Temperature
 	store := mlx.NewStore()
 	defer store.Finalize()
-	cov, err := pretrained.LoadQFormer(store, stage1.QFormerParams(cfg), filepath.Join(c.Dir, weightsFile), initSeed)
+	cov, err := pretrained.LoadQFormer(store, stage1.QFormerParams(cfg), filepath.Join(c.Dir, weightsFile), initSeed,
+		pretrained.Options{})
 	if err != nil {
 		return err
 	}

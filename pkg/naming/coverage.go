@@ -1,4 +1,4 @@
-package pretrained
+package naming
 
 import (
 	"fmt"
@@ -74,7 +74,8 @@ func reasons(notes []Note) []string {
 	return out
 }
 
-func (c *Coverage) sort() {
+// Sort puts all lists in the order of their names.
+func (c *Coverage) Sort() {
 	byName := func(a, b Note) int { return strings.Compare(a.Name, b.Name) }
 	slices.SortFunc(c.Fresh, byName)
 	slices.SortFunc(c.Ignored, byName)

@@ -1,0 +1,92 @@
+package naming
+
+import (
+	"fmt"
+	"slices"
+
+	"blip2/pkg/weights"
+)
+
+// Output is a tensor of a file to be written, made when it is asked for.
+type Output struct {
+	Name  string
+	DType weights.DType
+	Shape []int
+	// Data computes the numbers, row-major.
+	Data func() ([]byte, error)
+}
+
+// Export names the model's tensors as the table does, in the order of names. tensor returns a tensor of the model and
+// is called twice for each: for its type and shape, and again when the data are wanted. Names that the table has no
+// place for are dropped for the reason that it gives; any other is an error.
+func (t Table) Export(names []string, tensor func(name string) (weights.Tensor, error)) ([]Output, []Note, error) {
+	var out []Output
+	var dropped []Note
+	done := map[string]bool{}
+	for _, name := range names {
+		if reason, ok := find(t.Dropped, name); ok {
+			dropped = append(dropped, Note{name, reason})
+			continue
+		}
+		r, wild, ok := t.reverse(name)
+		if !ok {
+			return nil, nil, fmt.Errorf("%s: %s has no name for it", name, t.Name)
+		}
+		for slot, pattern := range r.Theirs {
+			theirs := expand(pattern, wild)
+			if done[theirs] {
+				continue // the second of two tensors that are one in the file
+			}
+			done[theirs] = true
+			o, err := r.output(theirs, slot, wild, tensor)
+			if err != nil {
+				return nil, nil, err
+			}
+			out = append(out, o)
+		}
+	}
+	return out, dropped, nil
+}
+
+// reverse finds the rule that gives the model's tensor its name in the file.
+func (t Table) reverse(name string) (Rule, []string, bool) {
+	for _, r := range t.Rules {
+		for _, pattern := range r.Ours {
+			if wild, ok := match(pattern, name); ok {
+				return r, wild, true
+			}
+		}
+	}
+	return Rule{}, nil, false
+}
+
+// output describes one tensor of the file.
+func (r Rule) output(name string, slot int, wild []string, tensor func(string) (weights.Tensor, error)) (Output, error) {
+	parts := func() ([]weights.Tensor, error) {
+		var ours []weights.Tensor
+		for _, pattern := range r.Ours {
+			t, err := tensor(expand(pattern, wild))
+			if err != nil {
+				return nil, err
+			}
+			ours = append(ours, t)
+		}
+		return ours, nil
+	}
+	ours, err := parts()
+	if err != nil {
+		return Output{}, err
+	}
+	shape, err := r.theirShape(ours)
+	if err != nil {
+		return Output{}, err
+	}
+	return Output{Name: name, DType: ours[0].DType, Shape: slices.Clone(shape), Data: func() ([]byte, error) {
+		ours, err := parts()
+		if err != nil {
+			return nil, err
+		}
+		t, err := r.their(ours, slot)
+		return t.Data, err
+	}}, nil
+}
