@@ -12,6 +12,7 @@ type handler func(c *Case, k *checker) error
 // handlers returns the kinds that are built.
 func handlers() map[string]handler {
 	return map[string]handler{
+		"clip-text-image":     clipTextImage,
 		"image-normalize":     imageNormalize,
 		"image-resize":        imageResize,
 		"lr-schedule":         lrSchedule,
@@ -35,7 +36,6 @@ func PendingKinds() []string {
 	return []string{
 		"blip-caption",
 		"caption-metrics",
-		"clip-text-image",
 		"generate",
 		"gqa-accuracy",
 		"hf-convert",

@@ -4,6 +4,7 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/model/bert"
 	"blip2/pkg/model/nn"
 )
 
@@ -20,15 +21,9 @@ type Cross struct {
 func NewCross(scope *model.Scope, cfg Config, features *Node) *Cross {
 	features.AssertDims(-1, -1, cfg.EncoderWidth)
 	c := &Cross{kv: make([]KV, cfg.Layers)}
-	layers := scope.At("Qformer").At("bert").At("encoder").At("layer")
 	for i := range cfg.Layers {
-		if !cfg.HasCross(i) {
-			continue
-		}
-		self := layers.At("%d", i).At("crossattention").At("self")
-		c.kv[i] = KV{
-			K: nn.SplitHeads(nn.Linear(self.At("key"), features), cfg.Heads),
-			V: nn.SplitHeads(nn.Linear(self.At("value"), features), cfg.Heads),
+		if cfg.HasCross(i) {
+			c.kv[i] = cfg.layer(scope, i, nil).KeysValues(bert.CrossAttention, features)
 		}
 	}
 	return c

@@ -14,11 +14,18 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/model/bert"
 	"blip2/pkg/model/nn"
 )
 
+// Suffixes of the two feed-forward networks of a layer.
+const (
+	textSide  = ""
+	querySide = "_query"
+)
+
 // KV holds a layer's attention keys and values, each [batch, heads, tokens, head_dim].
-type KV struct{ K, V *Node }
+type KV = bert.KV
 
 // Input is what one pass works on.
 type Input struct {
@@ -56,8 +63,7 @@ func Queries(scope *model.Scope, cfg Config, g *Graph, batch int, dtype dtypes.D
 
 // Forward runs the Q-Former. The scope is the model's root; rng nil means no dropout.
 func Forward(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
-	bert := scope.At("Qformer").At("bert")
-	x := embed(bert.At("embeddings"), cfg, in, rng)
+	x := embed(scope.At("Qformer").At("bert").At("embeddings"), cfg, in, rng)
 	queries := 0
 	if in.Queries != nil {
 		queries = cfg.Queries
@@ -68,7 +74,7 @@ func Forward(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
 		if in.QueriesOnly && i == cfg.Layers-1 {
 			rows = SliceAxis(x, 1, AxisRangeFromStart(queries))
 		}
-		l := layer{scope: bert.At("encoder").At("layer").At("%d", i), cfg: cfg, index: i, queries: queries, rng: rng}
+		l := layer{index: i, cross: cfg.HasCross(i), queries: queries, Layer: cfg.layer(scope, i, rng)}
 		var past *KV
 		if in.Past != nil {
 			past = &in.Past[i]
@@ -79,6 +85,12 @@ func Forward(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
 	return out
 }
 
+// layer returns the parts of layer i; the scope is the model's root.
+func (c Config) layer(scope *model.Scope, i int, rng *nn.RNG) bert.Layer {
+	layers := scope.At("Qformer").At("bert").At("encoder").At("layer")
+	return bert.Layer{Config: c.bert(), Scope: layers.At("%d", i), RNG: rng}
+}
+
 // embed puts queries and text into one sequence and normalises both: [batch, Q+L, H].
 func embed(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Node {
 	var parts []*Node
@@ -86,7 +98,7 @@ func embed(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Node {
 		parts = append(parts, in.Queries)
 	}
 	if in.TextIDs != nil {
-		parts = append(parts, textEmbeddings(scope, cfg, in.TextIDs))
+		parts = append(parts, bert.TextEmbeddings(scope, in.TextIDs))
 	}
 	dtype := in.DType
 	if dtype == dtypes.InvalidDType {
@@ -99,62 +111,44 @@ func embed(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Node {
 	if len(parts) == 2 {
 		x = Concatenate(parts, 1)
 	}
-	return rng.Dropout(nn.LayerNorm(scope.At("LayerNorm"), x, cfg.LayerNormEps), cfg.Dropout)
+	return cfg.bert().Embed(scope, x, rng)
 }
 
-// textEmbeddings is word + position embedding, [batch, L, H]; BERT's token types are not used.
-func textEmbeddings(scope *model.Scope, cfg Config, ids *Node) *Node {
-	length := ids.Shape().Dimensions[1]
-	words := scope.At("word_embeddings").GetVariable("weight").NodeValue(ids.Graph())
-	positions := scope.At("position_embeddings").GetVariable("weight").NodeValue(ids.Graph())
-	positions = SliceAxis(positions, 0, AxisRangeFromStart(length))
-	return Add(Gather(words, InsertAxes(ids, -1)), Reshape(positions, 1, length, cfg.Hidden))
-}
-
-// layer is one Q-Former layer at graph-building time.
+// layer is one Q-Former layer while a graph is built.
 type layer struct {
-	scope   *model.Scope
-	cfg     Config
+	bert.Layer
 	index   int
-	queries int // leading rows that are queries
-	rng     *nn.RNG
+	cross   bool // the layer has cross-attention
+	queries int  // leading rows that are queries
 }
 
 // forward computes self-attention of rows over x (both [batch, ·, H]; rows are x or its first queries), then
 // cross-attention of the query rows, then each side's feed-forward network. It returns the new rows and the
 // self-attention keys and values of x.
 func (l layer) forward(x, rows, mask *Node, cross *Cross, past *KV) (*Node, KV) {
-	heads := l.cfg.Heads
-	self := l.scope.At("attention").At("self")
-	kv := KV{
-		K: nn.SplitHeads(nn.Linear(self.At("key"), x), heads),
-		V: nn.SplitHeads(nn.Linear(self.At("value"), x), heads),
-	}
-	keys, values := kv.K, kv.V
+	kv := l.KeysValues(bert.SelfAttention, x)
+	seen := kv
 	if past != nil {
-		keys = Concatenate([]*Node{past.K, keys}, 2)
-		values = Concatenate([]*Node{past.V, values}, 2)
+		seen = KV{K: Concatenate([]*Node{past.K, kv.K}, 2), V: Concatenate([]*Node{past.V, kv.V}, 2)}
 	}
-	q := nn.SplitHeads(nn.Linear(self.At("query"), rows), heads)
-	mask = rowsOfMask(mask, rows.Shape().Dimensions[1])
-	mixed := nn.Attention(q, keys, values, mask, l.rng, l.cfg.Dropout)
-	a := l.output(l.scope.At("attention").At("output"), mixed, rows)
+	a := l.Attend(bert.SelfAttention, rows, seen, rowsOfMask(mask, rows.Shape().Dimensions[1]))
 	if l.queries == 0 {
-		return l.feedForward("", a), kv
+		return l.FeedForward(textSide, a), kv
 	}
 	aq, at := a, (*Node)(nil)
 	if a.Shape().Dimensions[1] > l.queries {
 		aq = SliceAxis(a, 1, AxisRangeFromStart(l.queries))
 		at = SliceAxis(a, 1, AxisRangeToEnd(l.queries))
 	}
-	if l.cfg.HasCross(l.index) {
-		aq = l.crossAttention(aq, cross)
+	if l.cross {
+		mixed := cross.attend(l.index, l.Queries(bert.CrossAttention, aq), l.RNG, l.Dropout)
+		aq = l.Mixed(bert.CrossAttention, mixed, aq)
 	}
-	aq = l.feedForward("_query", aq)
+	aq = l.FeedForward(querySide, aq)
 	if at == nil {
 		return aq, kv
 	}
-	return Concatenate([]*Node{aq, l.feedForward("", at)}, 1), kv
+	return Concatenate([]*Node{aq, l.FeedForward(textSide, at)}, 1), kv
 }
 
 // rowsOfMask keeps the mask's first rows.
@@ -165,34 +159,9 @@ func rowsOfMask(mask *Node, rows int) *Node {
 	return SliceAxis(mask, 2, AxisRangeFromStart(rows))
 }
 
-// crossAttention lets the query rows x [batch, Q, H] read the pictures.
-func (l layer) crossAttention(x *Node, cross *Cross) *Node {
-	scope := l.scope.At("crossattention")
-	q := nn.SplitHeads(nn.Linear(scope.At("self").At("query"), x), l.cfg.Heads)
-	mixed := cross.attend(l.index, q, l.rng, l.cfg.Dropout)
-	return l.output(scope.At("output"), mixed, x)
-}
-
-// feedForward is LN(x + W₂·gelu(W₁·x)) with the text's ("") or the queries' ("_query") weights.
-func (l layer) feedForward(side string, x *Node) *Node {
-	h := nn.GELU.Apply(nn.Linear(l.scope.At("%s", "intermediate"+side).At("dense"), x))
-	return l.output(l.scope.At("%s", "output"+side), h, x)
-}
-
-// output is LN(residual + dropout(dense(x))), the end of every sublayer.
-func (l layer) output(scope *model.Scope, x, residual *Node) *Node {
-	x = l.rng.Dropout(nn.Linear(scope.At("dense"), x), l.cfg.Dropout)
-	return nn.LayerNorm(scope.At("LayerNorm"), Add(x, residual), l.cfg.LayerNormEps)
-}
-
 // LMLogits applies the LM head to text rows [..., H]: logits [..., vocab] in float32. The decoder is the word
 // embedding table.
 func LMLogits(scope *model.Scope, cfg Config, hidden *Node) *Node {
-	head := scope.At("Qformer").At("cls").At("predictions")
-	transform := head.At("transform")
-	h := nn.GELU.Apply(nn.Linear(transform.At("dense"), hidden))
-	h = nn.LayerNorm(transform.At("LayerNorm"), h, cfg.LayerNormEps)
-	table := scope.At("Qformer").At("bert").At("embeddings").At("word_embeddings")
-	logits := nn.Float32(nn.Project(h, nn.Weight(table, "weight", h)))
-	return nn.AddBias(logits, nn.Weight(head, "bias", logits))
+	q := scope.At("Qformer")
+	return cfg.bert().LMLogits(q.At("cls").At("predictions"), q.At("bert").At("embeddings"), hidden)
 }

@@ -2,6 +2,7 @@ package vit
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	. "github.com/gomlx/gomlx/core/graph"
@@ -9,6 +10,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
+	"blip2/pkg/model/nn"
 )
 
 // hostBlock is one block on the tokens of one picture [n, width], in float64 with loops, by the names of one
@@ -16,6 +18,7 @@ import (
 type hostBlock struct {
 	cfg    Config
 	weight func(name string) []float32 // a tensor of the block
+	causal bool                        // a token sees itself and those in front of it
 }
 
 // linear is x·wᵀ + bias for every row of x.
@@ -48,7 +51,11 @@ func (h hostBlock) attention(qkv []float64) []float64 {
 	for head := range h.cfg.Heads {
 		at := func(part, token, i int) float64 { return qkv[token*3*w+part*w+head*d+i] }
 		for row := range n {
-			shares, sum := make([]float64, n), 0.0
+			seen := n
+			if h.causal {
+				seen = row + 1
+			}
+			shares, sum := make([]float64, seen), 0.0
 			for column := range shares {
 				var score float64
 				for i := range d {
@@ -71,7 +78,7 @@ func (h hostBlock) attention(qkv []float64) []float64 {
 func (h hostBlock) forward(x []float64) []float64 {
 	norms, projection, mlp := [2]string{"ln_1", "ln_2"}, "attn.out_proj", [2]string{"mlp.c_fc", "mlp.c_proj"}
 	act := func(v float64) float64 { return v / (1 + math.Exp(-1.702*v)) }
-	if h.cfg.Arch == EVA {
+	if h.cfg.Arch != CLIP {
 		norms, projection, mlp = [2]string{"norm1", "norm2"}, "attn.proj", [2]string{"mlp.fc1", "mlp.fc2"}
 		act = func(v float64) float64 { return v / 2 * math.Erfc(-v/math.Sqrt2) }
 	}
@@ -94,20 +101,24 @@ func (h hostBlock) forward(x []float64) []float64 {
 
 // qkv projects to queries, keys and values; EVA's keys have no bias.
 func (h hostBlock) qkv(x []float64) []float64 {
-	if h.cfg.Arch == CLIP {
+	switch h.cfg.Arch {
+	case CLIP:
 		return h.linear(x, h.weight("attn.in_proj_weight"), h.weight("attn.in_proj_bias"))
+	case BLIP:
+		return h.linear(x, h.weight("attn.qkv.weight"), h.weight("attn.qkv.bias"))
 	}
 	bias := append([]float32{}, h.weight("attn.q_bias")...)
 	bias = append(bias, make([]float32, h.cfg.Width)...)
 	return h.linear(x, h.weight("attn.qkv.weight"), append(bias, h.weight("attn.v_bias")...))
 }
 
-// TestBlocks compares what the blocks make of the stem's tokens with loops.
+// TestBlocks compares the blocks with loops, on tokens that see all others and on tokens that see what precedes them.
 func TestBlocks(t *testing.T) {
-	for arch, folder := range map[string]string{CLIP: "transformer.resblocks.", EVA: "blocks."} {
+	folders := map[string]string{CLIP: "transformer.resblocks.", EVA: "blocks.", BLIP: "blocks."}
+	for arch, folder := range folders {
 		cfg := tiny(arch)
 		store := mlx.NewStore()
-		for i, p := range Params(cfg) {
+		for i, p := range cfg.blocks().Params() {
 			values := draw(uint64(i), p.Size())
 			for k := range values {
 				values[k] *= 0.5
@@ -116,32 +127,65 @@ func TestBlocks(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		stem := cfg
-		stem.Layers = 0
-		const batch = 2
-		s := cfg.ImageSize
-		pixels := tensors.FromFlatDataAndDimensions(draw(7, batch*3*s*s), batch, 3, s, s)
-		got := run(t, store, pixels, func(scope *mlx.Scope, x *Node) []*Node {
-			return []*Node{Forward(scope, stem, x), Forward(scope, cfg, x)}
-		})
-		size := cfg.Tokens() * cfg.Width
-		for b := range batch {
-			x := make([]float64, size)
-			for i := range x {
-				x[i] = float64(got[0][b*size+i])
-			}
-			for layer := range cfg.Layers {
-				prefix := folder + string(rune('0'+layer)) + "."
-				x = hostBlock{cfg, func(name string) []float32 {
-					v := store.GetVariable(model.Path(prefix + name))
-					return tensors.MustCopyFlatData[float32](v.MustValue())
-				}}.forward(x)
-			}
-			for i, want := range x {
-				if d := math.Abs(float64(got[1][b*size+i]) - want); !(d <= 2e-5*max(1, math.Abs(want))) {
-					t.Fatalf("%s: picture %d, element %d is %g, want %g", arch, b, i, got[1][b*size+i], want)
+		const batch, length = 2, 5
+		size := length * cfg.Width
+		tokens := draw(7, batch*size)
+		got := run(t, store, tensors.FromFlatDataAndDimensions(tokens, batch, length, cfg.Width),
+			func(scope *mlx.Scope, x *Node) []*Node {
+				mask := nn.CausalMask(BroadcastToDims(Scalar(x.Graph(), x.DType(), 1), 1, length), 0)
+				return []*Node{cfg.blocks().Forward(scope, x, nil), cfg.blocks().Forward(scope, x, mask)}
+			})
+		for i, causal := range []bool{false, true} {
+			for b := range batch {
+				x := make([]float64, size)
+				for k := range x {
+					x[k] = float64(tokens[b*size+k])
+				}
+				for layer := range cfg.Layers {
+					prefix := folder + string(rune('0'+layer)) + "."
+					x = hostBlock{cfg: cfg, causal: causal, weight: func(name string) []float32 {
+						v := store.GetVariable(model.Path(prefix + name))
+						return tensors.MustCopyFlatData[float32](v.MustValue())
+					}}.forward(x)
+				}
+				for k, want := range x {
+					if d := math.Abs(float64(got[i][b*size+k]) - want); !(d <= 2e-5*max(1, math.Abs(want))) {
+						t.Fatalf("%s, causal %v: sequence %d, element %d is %g, want %g", arch, causal, b, k,
+							got[i][b*size+k], want)
+					}
 				}
 			}
+		}
+	}
+}
+
+// TestForward: the encoder is its stem, its blocks and BLIP's norm.
+func TestForward(t *testing.T) {
+	for _, arch := range arches() {
+		cfg := tiny(arch)
+		stem := cfg
+		stem.Layers = 0
+		s := cfg.ImageSize
+		pixels := tensors.FromFlatDataAndDimensions(draw(7, 2*3*s*s), 2, 3, s, s)
+		got := run(t, storeOf(t, cfg), pixels, func(scope *mlx.Scope, x *Node) []*Node {
+			patches := patchify(x, cfg.PatchSize)
+			var y *Node
+			if arch == CLIP {
+				y = clipStem(scope, cfg, patches)
+			} else {
+				y = timmStem(scope, cfg, patches)
+			}
+			y = cfg.blocks().Forward(scope, y, nil)
+			if arch == BLIP {
+				y = nn.LayerNorm(scope.At("norm"), y, cfg.LayerNormEps)
+			}
+			return []*Node{Forward(scope, cfg, x), y, Forward(scope, stem, x)}
+		})
+		if !slices.Equal(got[0], got[1]) {
+			t.Errorf("%s: the encoder is not stem and blocks one after the other", arch)
+		}
+		if slices.Equal(got[0], got[2]) {
+			t.Errorf("%s: the blocks change nothing", arch)
 		}
 	}
 }

@@ -18,8 +18,8 @@ func (c Config) PositionName() string {
 
 // ResizePositions returns the position table for a grid of newGrid² patches: table is [1+oldGrid², width] row-major,
 // class position first, the result [1+newGrid², width]. The class position is kept; the patch positions are
-// interpolated with the bicubic kernel A = −0.75 without antialiasing, borders replicated. EVA's grid has half-pixel
-// centres, CLIP's aligned corners (spec/model.md 4).
+// interpolated with the bicubic kernel A = −0.75 without antialiasing, borders replicated. The grids of EVA and BLIP
+// have half-pixel centres, CLIP's aligned corners (spec/model.md 4).
 func ResizePositions(cfg Config, table []float32, oldGrid, newGrid int) ([]float32, error) {
 	w := cfg.Width
 	if len(table) != (1+oldGrid*oldGrid)*w {

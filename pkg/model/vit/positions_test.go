@@ -50,7 +50,7 @@ func resized(cfg Config, table []float32, oldGrid, newGrid int) []float64 {
 }
 
 func TestResizePositions(t *testing.T) {
-	for _, arch := range []string{CLIP, EVA} {
+	for _, arch := range arches() {
 		for _, grids := range [][2]int{{4, 7}, {4, 8}, {7, 4}, {5, 2}, {2, 5}, {16, 26}} {
 			from, to := grids[0], grids[1]
 			cfg := Config{Arch: arch, Width: 3}
@@ -77,7 +77,7 @@ func TestResizePositions(t *testing.T) {
 
 // TestResizeKeeps: equal grids give the table itself, a constant table stays constant, corners stay where they align.
 func TestResizeKeeps(t *testing.T) {
-	for _, arch := range []string{CLIP, EVA} {
+	for _, arch := range arches() {
 		cfg := Config{Arch: arch, Width: 2}
 		table := draw(5, (1+9)*2)
 		same, err := ResizePositions(cfg, table, 3, 3)

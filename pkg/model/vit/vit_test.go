@@ -15,6 +15,9 @@ import (
 	"blip2/pkg/model"
 )
 
+// arches are all architectures.
+func arches() []string { return []string{CLIP, EVA, BLIP} }
+
 // tiny returns an encoder that runs in milliseconds.
 func tiny(arch string) Config {
 	return Config{Arch: arch, ImageSize: 6, PatchSize: 2, Width: 8, Layers: 2, Heads: 2, MLPRatio: 2.3, LayerNormEps: 1e-5}
@@ -62,45 +65,69 @@ func run(t *testing.T, store *mlx.Store, pixels *tensors.Tensor, build func(*mlx
 	return values
 }
 
-// TestPublishedSizes compares parameter totals with the published encoders (spec/model.md 2 and 3).
+// TestPublishedSizes compares parameter totals with the published encoders (spec/model.md 2, 3 and 10).
 func TestPublishedSizes(t *testing.T) {
-	clip := Config{Arch: CLIP, PatchSize: 14, Width: 1024, Layers: 23, Heads: 16, MLPRatio: 4}
-	eva := Config{Arch: EVA, PatchSize: 14, Width: 1408, Layers: 39, Heads: 16, MLPRatio: 4.3637}
 	for _, c := range []struct {
-		cfg    Config
-		size   int
+		preset string
+		size   int // 0: the preset's
+		layers int // 0: the preset's
 		tokens int
 		block  int
 		total  int
 	}{
-		{clip, 224, 257, 12_596_224, 290_581_504},
-		{clip, 364, 677, 12_596_224, 291_011_584},
-		{eva, 224, 257, 25_248_768, 985_894_528},
-		{eva, 364, 677, 25_248_768, 986_485_888},
-		{eva, 490, 1226, 25_248_768, 987_258_880},
+		{"clip-vit-l-14", 0, 0, 257, 12_596_224, 290_581_504},
+		{"clip-vit-l-14", 364, 0, 677, 12_596_224, 291_011_584},
+		{"clip-vit-l-14", 0, 24, 257, 12_596_224, 303_177_728},
+		{"eva-vit-g-14", 0, 0, 257, 25_248_768, 985_894_528},
+		{"eva-vit-g-14", 364, 0, 677, 25_248_768, 986_485_888},
+		{"eva-vit-g-14", 490, 0, 1226, 25_248_768, 987_258_880},
+		{"eva-vit-g-14", 0, 40, 257, 25_248_768, 1_011_143_296},
+		{"blip-vit-l-16", 0, 0, 577, 12_596_224, 303_690_752},
+		{"blip-vit-l-16", 224, 0, 197, 12_596_224, 303_301_632},
 	} {
-		c.cfg.ImageSize = c.size
-		if err := c.cfg.Validate(); err != nil {
-			t.Errorf("%s at %d: %v", c.cfg.Arch, c.size, err)
+		cfg, err := Preset(c.preset)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if got := c.cfg.Tokens(); got != c.tokens {
-			t.Errorf("%s at %d: %d tokens, want %d", c.cfg.Arch, c.size, got, c.tokens)
+		if c.size > 0 {
+			cfg.ImageSize = c.size
 		}
-		if got := model.Count(Params(c.cfg)); got != c.total {
-			t.Errorf("%s at %d: %d parameters, want %d", c.cfg.Arch, c.size, got, c.total)
+		if c.layers > 0 {
+			cfg.Layers = c.layers
 		}
-		one := c.cfg
+		name := fmt.Sprintf("%s, %d blocks at %d", c.preset, cfg.Layers, cfg.ImageSize)
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := cfg.Tokens(); got != c.tokens {
+			t.Errorf("%s: %d tokens, want %d", name, got, c.tokens)
+		}
+		if got := model.Count(Params(cfg)); got != c.total {
+			t.Errorf("%s: %d parameters, want %d", name, got, c.total)
+		}
+		one := cfg
 		one.Layers--
-		if got := model.Count(Params(c.cfg)) - model.Count(Params(one)); got != c.block {
-			t.Errorf("%s: a block of %d parameters, want %d", c.cfg.Arch, got, c.block)
+		if got := model.Count(Params(cfg)) - model.Count(Params(one)); got != c.block {
+			t.Errorf("%s: a block of %d parameters, want %d", name, got, c.block)
+		}
+		if want := map[string]int{EVA: 6144}[cfg.Arch]; want > 0 && cfg.MLPWidth() != want {
+			t.Errorf("%s: the MLP is %d wide, want %d", name, cfg.MLPWidth(), want)
 		}
 	}
-	eva.ImageSize, eva.Layers = 224, 40
-	if got := model.Count(Params(eva)); got != 1_011_143_296 {
-		t.Errorf("all 40 EVA blocks have %d parameters, want 1,011,143,296", got)
+	if _, err := Preset("vgg"); err == nil || !strings.Contains(err.Error(), "blip-vit-l-16, clip-vit-l-14") {
+		t.Errorf("an unknown preset: error %v does not name the known ones", err)
 	}
-	if got := eva.MLPWidth(); got != 6144 {
-		t.Errorf("EVA's MLP is %d wide, want 6144", got)
+}
+
+// TestMLPWidth: a width that is given counts, whatever the ratio would round to.
+func TestMLPWidth(t *testing.T) {
+	cfg := tiny(CLIP)
+	if got := cfg.MLPWidth(); got != 18 {
+		t.Errorf("8 × 2.3 gives %d, want 18", got)
+	}
+	cfg.MLP = 13
+	if got := cfg.MLPWidth(); got != 13 {
+		t.Errorf("a width of 13 gives %d", got)
 	}
 }
 
@@ -125,7 +152,7 @@ func TestValidate(t *testing.T) {
 
 // TestStem compares the encoder without blocks with a convolution written out as loops.
 func TestStem(t *testing.T) {
-	for _, arch := range []string{CLIP, EVA} {
+	for _, arch := range arches() {
 		cfg := tiny(arch)
 		cfg.Layers = 0
 		const batch = 2
@@ -136,7 +163,7 @@ func TestStem(t *testing.T) {
 			return tensors.MustCopyFlatData[float32](store.GetVariable(model.Path(name)).MustValue())
 		}
 		kernel, class, bias := "conv1.weight", "class_embedding", []float32(nil)
-		if arch == EVA {
+		if arch != CLIP {
 			kernel, class, bias = "patch_embed.proj.weight", "cls_token", get("patch_embed.proj.bias")
 		}
 		conv, first, positions := get(kernel), get(class), get(cfg.PositionName())
@@ -157,8 +184,8 @@ func TestStem(t *testing.T) {
 				want[i] += float64(bias[c])
 			}
 		}
-		if arch == CLIP {
-			weight, shift := get("ln_pre.weight"), get("ln_pre.bias")
+		if norm := map[string]string{CLIP: "ln_pre", BLIP: "norm"}[arch]; norm != "" {
+			weight, shift := get(norm+".weight"), get(norm+".bias")
 			for r := 0; r < len(want); r += w {
 				layerNorm(want[r:r+w], weight, shift, cfg.LayerNormEps)
 			}
@@ -188,7 +215,7 @@ func layerNorm(x []float64, weight, bias []float32, eps float64) {
 
 // TestEveryTensorWorks: names are unique, the graph reads exactly the declared tensors, and each has a gradient.
 func TestEveryTensorWorks(t *testing.T) {
-	for _, arch := range []string{CLIP, EVA} {
+	for _, arch := range arches() {
 		cfg := tiny(arch)
 		params := Params(cfg)
 		seen := map[string]bool{}
@@ -223,7 +250,7 @@ func TestEveryTensorWorks(t *testing.T) {
 
 // TestFLOPs counts again from the declared matrices: every token passes every weight once, plus attention.
 func TestFLOPs(t *testing.T) {
-	for _, arch := range []string{CLIP, EVA} {
+	for _, arch := range arches() {
 		cfg := tiny(arch)
 		n := float64(cfg.Tokens())
 		want := float64(cfg.Layers) * 2 * 2 * n * n * float64(cfg.Width)
@@ -269,7 +296,7 @@ func initOf(arch string, p model.Param, std float64) model.Init {
 
 func TestInit(t *testing.T) {
 	for spread, std := range map[float64]float64{0: 0.02, 0.1: 0.1} {
-		for _, arch := range []string{CLIP, EVA} {
+		for _, arch := range arches() {
 			cfg := tiny(arch)
 			cfg.InitializerRange = spread
 			for _, p := range Params(cfg) {
