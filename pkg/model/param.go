@@ -80,13 +80,15 @@ func Initialize(store *mlx.Store, params []Param, seed int64) error {
 			}
 			continue
 		}
-		values := p.Init.values(p.Size(), seed, p.Name)
-		if err := Set(store, p.Name, p.Shape, values); err != nil {
+		if err := Set(store, p.Name, p.Shape, Draw(p, seed)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// Draw returns the numbers with which a parameter starts, row-major, drawn by its Init from (seed, name).
+func Draw(p Param, seed int64) []float32 { return p.Init.values(p.Size(), seed, p.Name) }
 
 // Set creates the float32 variable of the tensor with the given checkpoint name, or replaces its value.
 func Set(store *mlx.Store, name string, shape []int, values []float32) error {

@@ -393,3 +393,23 @@ func some(names []string) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// Shapes returns the shapes of all tensors of the model that the file gives, by the model's names.
+func (t Table) Shapes(src Source) (map[string][]int, error) {
+	pl := &Plan{table: t, src: src, recipes: map[string]recipe{}, coverage: &Coverage{}}
+	pl.collect()
+	shapes := map[string][]int{}
+	for name, r := range pl.recipes {
+		if !r.complete() {
+			continue
+		}
+		sources, err := pl.read(r)
+		if err != nil {
+			return nil, err
+		}
+		if shapes[t.twinOf(name)], err = r.rule.ourShape(sources); err != nil {
+			return nil, err
+		}
+	}
+	return shapes, nil
+}

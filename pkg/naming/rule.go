@@ -37,6 +37,12 @@ func match(pattern, name string) (wild []string, ok bool) {
 	}
 }
 
+// Matches reports whether the name is one that the pattern describes.
+func Matches(pattern, name string) bool {
+	_, ok := match(pattern, name)
+	return ok
+}
+
 // expand puts the wildcards' values into the pattern.
 func expand(pattern string, wild []string) string {
 	parts := strings.Split(pattern, ".")

@@ -63,79 +63,55 @@ func numberTypes() map[weights.DType]dtypes.DType {
 		weights.F16: dtypes.Float16}
 }
 
-// dropper is a source that can give back the memory of a tensor's data, which its next use reads again.
-type dropper interface{ Drop(name string) }
+// Reader gives the tensors of a part of the model from an open checkpoint: recognised, checked, fitted to the model's
+// shapes and in the type that the options choose.
+type Reader struct {
+	part     Part
+	src      naming.Source
+	plan     *naming.Plan
+	options  Options
+	adapters map[string]adapter
+}
 
-// load moves the part's tensors from the open checkpoint into the store.
-func (p part) load(store *mlx.Store, src naming.Source, o Options) (*Coverage, error) {
+// NewReader recognises how the checkpoint's tensors are named and checks names and shapes. With an error the Reader only
+// has its Coverage, nil if nothing was recognised.
+func NewReader(p Part, src naming.Source, o Options) (*Reader, error) {
 	if o.Precision == nil {
 		o.Precision = Float32
 	}
 	p.AllowMissing, p.AllowUnexpected = p.AllowMissing || o.AllowMissing, p.AllowUnexpected || o.AllowUnexpected
 	p.Accept = p.accept
 	plan, err := naming.NewPlan(p.Part, src)
-	if err != nil {
-		return plan.Coverage(), err
+	r := &Reader{part: p, src: src, plan: plan, options: o}
+	if err == nil && p.adapters != nil {
+		r.adapters = p.adapters(plan.Table())
 	}
-	f := filler{part: p, plan: plan, store: store, options: o}
-	if p.adapters != nil {
-		f.adapters = p.adapters(plan.Table())
-	}
-	drop, _ := src.(dropper)
-	for _, param := range p.Params {
-		if err := f.fill(param); err != nil {
-			return plan.Coverage(), err
-		}
-		if drop != nil {
-			for _, name := range plan.Sources(param.Name) {
-				drop.Drop(name)
-			}
-		}
-	}
-	return plan.Coverage(), nil
+	return r, err
 }
 
-// accept judges the shape of a tensor in the file.
-func (p part) accept(t naming.Table, param model.Param, shape []int) error {
-	if p.adapters != nil {
-		if a, ok := p.adapters(t)[param.Name]; ok {
-			return a.accepts(param, shape)
-		}
-	}
-	return naming.SameShape(param, shape)
-}
+// Coverage says what becomes of every tensor; its Changes grow as tensors are read.
+func (r *Reader) Coverage() *Coverage { return r.plan.Coverage() }
 
-// filler moves a plan's tensors into a store.
-type filler struct {
-	part     part
-	plan     *naming.Plan
-	store    *mlx.Store
-	options  Options
-	adapters map[string]adapter
-}
-
-func (f filler) fill(p model.Param) error {
-	t, ok, err := f.plan.Tensor(p.Name)
+// Tensor returns a tensor of the part; ok is false if the checkpoint does not give it. The data may alias the file's.
+func (r *Reader) Tensor(p model.Param) (t weights.Tensor, ok bool, err error) {
+	t, ok, err = r.plan.Tensor(p.Name)
 	if err != nil || !ok {
-		return err
+		return t, ok, err
 	}
-	if a, ok := f.adapters[p.Name]; ok {
-		if t, err = f.adapt(a, p, t); err != nil {
-			return err
+	if a, fits := r.adapters[p.Name]; fits {
+		if t, err = r.adapt(a, p, t); err != nil {
+			return t, true, err
 		}
 	}
-	if t, err = t.As(f.options.Precision(p, t.DType)); err != nil {
-		return err
-	}
-	dtype, ok := numberTypes()[t.DType]
-	if !ok {
-		return fmt.Errorf("tensor %s: dtype is %s, expected a floating-point type", p.Name, t.DType)
-	}
-	return model.Put(f.store, f.options.Backend, p, dtype, t.Data)
+	t, err = t.As(r.options.Precision(p, t.DType))
+	return t, true, err
 }
 
-// adapt fits a tensor of the file to the model's shape.
-func (f filler) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tensor, error) {
+// adapt fits a tensor of the file to the model's shape, in the file's type.
+func (r *Reader) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tensor, error) {
+	if slices.Equal(t.Shape, p.Shape) {
+		return t, nil
+	}
 	values, err := t.Float32s()
 	if err != nil {
 		return t, err
@@ -144,8 +120,58 @@ func (f filler) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tenso
 	if err != nil {
 		return t, err
 	}
-	if cov := f.plan.Coverage(); change != "" && !slices.Contains(cov.Changes, change) {
+	if cov := r.Coverage(); change != "" && !slices.Contains(cov.Changes, change) {
 		cov.Changes = append(cov.Changes, change)
 	}
-	return weights.FromFloat32(p.Name, p.Shape, values), nil
+	return weights.FromFloat32(p.Name, p.Shape, values).As(t.DType)
+}
+
+// dropper is a source that can give back the memory of a tensor's data, which its next use reads again.
+type dropper interface{ Drop(name string) }
+
+// Done gives back the memory that a tensor's numbers took in the checkpoint's files.
+func (r *Reader) Done(p model.Param) {
+	if drop, ok := r.src.(dropper); ok {
+		for _, name := range r.plan.Sources(p.Name) {
+			drop.Drop(name)
+		}
+	}
+}
+
+// load moves the part's tensors from the open checkpoint into the store.
+func (p Part) load(store *mlx.Store, src naming.Source, o Options) (*Coverage, error) {
+	r, err := NewReader(p, src, o)
+	if err != nil {
+		return r.Coverage(), err
+	}
+	for _, param := range p.Params {
+		t, ok, err := r.Tensor(param)
+		if err == nil && ok {
+			err = put(store, o.Backend, param, t)
+		}
+		if err != nil {
+			return r.Coverage(), err
+		}
+		r.Done(param)
+	}
+	return r.Coverage(), nil
+}
+
+// put creates the variable of a parameter.
+func put(store *mlx.Store, backend compute.Backend, p model.Param, t weights.Tensor) error {
+	dtype, ok := numberTypes()[t.DType]
+	if !ok {
+		return fmt.Errorf("tensor %s: dtype is %s, expected a floating-point type", p.Name, t.DType)
+	}
+	return model.Put(store, backend, p, dtype, t.Data)
+}
+
+// accept judges the shape of a tensor in the file.
+func (p Part) accept(t naming.Table, param model.Param, shape []int) error {
+	if p.adapters != nil {
+		if a, ok := p.adapters(t)[param.Name]; ok {
+			return a.accepts(param, shape)
+		}
+	}
+	return naming.SameShape(param, shape)
 }

@@ -40,7 +40,7 @@ func LoadVision(store *mlx.Store, cfg vit.Config, path string, o Options) (*Cove
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cov, err := loadPath(store, visionPart(cfg), path, o)
+	cov, err := loadPath(store, VisionPart(cfg), path, o)
 	if err != nil {
 		return cov, fmt.Errorf("image encoder: %w", err)
 	}
@@ -59,7 +59,7 @@ func LoadVision(store *mlx.Store, cfg vit.Config, path string, o Options) (*Cove
 // Errors and the Coverage are as for LoadVision. A word embedding table that does not belong to the vocabulary that
 // params are made for is an error that names both sizes.
 func LoadQFormer(store *mlx.Store, params []model.Param, path string, seed int64, o Options) (*Coverage, error) {
-	cov, err := loadPath(store, qformerPart(params, seed), path, o)
+	cov, err := loadPath(store, QFormerPart(params, seed), path, o)
 	if err == nil {
 		err = model.Initialize(store, params, seed)
 	}
@@ -69,19 +69,14 @@ func LoadQFormer(store *mlx.Store, params []model.Param, path string, seed int64
 	return cov, nil
 }
 
-// Load fills the part's tensors from path, a file or folder as weights.OpenAny takes them. Errors and the Coverage are
-// as for LoadVision; tensors that stay as initialised are the caller's to draw.
-func Load(store *mlx.Store, p naming.Part, path string, o Options) (*Coverage, error) {
-	return loadPath(store, part{Part: p}, path, o)
-}
-
-// LoadFrom is Load from an open checkpoint.
-func LoadFrom(store *mlx.Store, p naming.Part, src naming.Source, o Options) (*Coverage, error) {
-	return part{Part: p}.load(store, src, o)
+// Load fills the part's tensors from an open checkpoint. Errors and the Coverage are as for LoadVision; tensors that stay
+// as initialised are the caller's to draw.
+func Load(store *mlx.Store, p Part, src naming.Source, o Options) (*Coverage, error) {
+	return p.load(store, src, o)
 }
 
 // loadPath opens the checkpoint, recognises its format and moves the part's tensors into the store.
-func loadPath(store *mlx.Store, p part, path string, o Options) (*Coverage, error) {
+func loadPath(store *mlx.Store, p Part, path string, o Options) (*Coverage, error) {
 	src, err := weights.OpenAny(path)
 	if err != nil {
 		return nil, err // names the path
@@ -97,15 +92,15 @@ func loadPath(store *mlx.Store, p part, path string, o Options) (*Coverage, erro
 	return cov, nil
 }
 
-// part is a naming.Part with the adapters of tensors whose shape in a file may differ from the model's.
-type part struct {
+// Part is a naming.Part with what fits tensors whose shape in a file may differ from the model's.
+type Part struct {
 	naming.Part
 	adapters func(t naming.Table) map[string]adapter // by the model's name
 }
 
 // visionPart is the image encoder.
-func visionPart(cfg vit.Config) part {
-	p := part{Part: naming.Part{
+func VisionPart(cfg vit.Config) Part {
+	p := Part{Part: naming.Part{
 		What:    "image encoder",
 		Absence: " (BLIP-2 checkpoints have none where it was frozen: give the encoder's own file)",
 		Setting: "vision", Params: model.Prefixed(naming.VisionPrefix, vit.Params(cfg)), Tables: naming.VisionTables(),
@@ -116,6 +111,11 @@ func visionPart(cfg vit.Config) part {
 	if cfg.Arch == vit.CLIP {
 		p.Layers = naming.VisionPrefix + "transformer.resblocks.*.**"
 	}
+	return p.Resizing(cfg)
+}
+
+// Resizing returns the part with a position table of the image encoder, if it has one, resized to cfg's.
+func (p Part) Resizing(cfg vit.Config) Part {
 	p.adapters = func(naming.Table) map[string]adapter {
 		return map[string]adapter{naming.VisionPrefix + cfg.PositionName(): positionTable{cfg}}
 	}
@@ -123,8 +123,8 @@ func visionPart(cfg vit.Config) part {
 }
 
 // qformerPart is all of a stage-1 model but its image encoder.
-func qformerPart(params []model.Param, seed int64) part {
-	return part{
+func QFormerPart(params []model.Param, seed int64) Part {
+	return Part{
 		Part: naming.Part{What: "Q-Former", Setting: "qformer", Params: params, Tables: naming.QFormerTables()},
 		adapters: func(t naming.Table) map[string]adapter {
 			words := vocabulary{seed: seed}

@@ -71,17 +71,8 @@ func VisionParams(cfg Config) []model.Param {
 // HeadParams lists the tensors beside the image encoder and the Q-Former: ln_vision, projections, ITM head and
 // temperature. Linear layers start as PyTorch starts them.
 func HeadParams(cfg Config) []model.Param {
-	w, h, e := cfg.Vision.Width, cfg.QFormer.Hidden, cfg.EmbedDim
-	draw := model.Uniform(model.LinearBound(h))
-	return append(model.LayerNorm("ln_vision", w), []model.Param{
-		{Name: "vision_proj.weight", Shape: []int{e, h}, Init: draw},
-		{Name: "vision_proj.bias", Shape: []int{e}, Init: draw},
-		{Name: "text_proj.weight", Shape: []int{e, h}, Init: draw},
-		{Name: "text_proj.bias", Shape: []int{e}, Init: draw},
-		{Name: "itm_head.weight", Shape: []int{2, h}, Init: draw},
-		{Name: "itm_head.bias", Shape: []int{2}, Init: draw},
-		{Name: "temp", Init: model.Constant(cfg.Temperature)},
-	}...)
+	return append(model.LayerNorm("ln_vision", cfg.Vision.Width),
+		qformer.HeadParams(cfg.QFormer, cfg.EmbedDim, cfg.Temperature)...)
 }
 
 // Params lists all tensors of the model under LAVIS names, the image encoder's first.

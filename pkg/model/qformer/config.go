@@ -72,3 +72,21 @@ func Params(cfg Config, text bool) []model.Param {
 	}
 	return params
 }
+
+// HeadParams lists what stage 1 has beside the Q-Former and ln_vision (spec/model.md 5.4): the projections to the
+// embedDim ITC features, the ITM head, and the temperature. Linear layers start as PyTorch starts them.
+func HeadParams(cfg Config, embedDim int, temperature float64) []model.Param {
+	params := ProjectionParams(cfg, "vision_proj", embedDim)
+	params = append(params, ProjectionParams(cfg, "text_proj", embedDim)...)
+	params = append(params, ProjectionParams(cfg, "itm_head", 2)...)
+	return append(params, model.Param{Name: "temp", Init: model.Constant(temperature)})
+}
+
+// ProjectionParams declares a linear layer from the Q-Former to width features, which starts as PyTorch starts it.
+func ProjectionParams(cfg Config, name string, width int) []model.Param {
+	draw := model.Uniform(model.LinearBound(cfg.Hidden))
+	return []model.Param{
+		{Name: name + ".weight", Shape: []int{width, cfg.Hidden}, Init: draw},
+		{Name: name + ".bias", Shape: []int{width}, Init: draw},
+	}
+}
