@@ -14,6 +14,7 @@ func handlers() map[string]handler {
 	return map[string]handler{
 		"image-normalize":     imageNormalize,
 		"image-resize":        imageResize,
+		"lavis-pth":           lavisPth,
 		"lr-schedule":         lrSchedule,
 		"qformer-init":        qformerInit,
 		"random-resized-crop": randomResizedCrop,
@@ -41,7 +42,6 @@ func PendingKinds() []string {
 		"hf-folder",
 		"hf-itm",
 		"image-decode",
-		"lavis-pth",
 		"lr-groups",
 		"nocaps-split",
 		"opt-lm",
