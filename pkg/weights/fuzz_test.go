@@ -49,20 +49,10 @@ func FuzzOpen(f *testing.F) {
 }
 
 // fileFromBytes is Open for a file in memory.
-func fileFromBytes(contents []byte) (*File, error) {
-	n, err := headerLength(contents[:min(len(contents), lengthField)], int64(len(contents)))
-	if err != nil {
-		return nil, err
-	}
-	h, err := parseHeader(contents[lengthField:lengthField+n], int64(len(contents)))
-	if err != nil {
-		return nil, err
-	}
-	f := &File{path: "memory", header: h, contents: contents}
-	for name := range h.entries {
-		f.names = append(f.names, name)
-	}
-	return f, nil
+func fileFromBytes(raw []byte) (*File, error) { return newFile(inMemory(raw)) }
+
+func inMemory(raw []byte) *contents {
+	return &contents{path: "memory", size: len(raw), mapped: append([]byte{}, raw...)}
 }
 
 func rewrite(t *testing.T, file *File, tensors []Tensor) {

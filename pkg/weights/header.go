@@ -34,7 +34,7 @@ type header struct {
 }
 
 // headerLength reads the length field and checks it against the file's size before anything is allocated.
-func headerLength(prefix []byte, fileSize int64) (int, error) {
+func headerLength(prefix []byte, fileSize int) (int, error) {
 	if len(prefix) < lengthField {
 		return 0, fmt.Errorf("not a safetensors file: it has %d bytes, a header length alone takes %d", fileSize, lengthField)
 	}
@@ -42,7 +42,7 @@ func headerLength(prefix []byte, fileSize int64) (int, error) {
 	if n > maxHeader {
 		return 0, fmt.Errorf("not a safetensors file: it claims a header of %d bytes, allowed are %d", n, maxHeader)
 	}
-	if int64(n) > fileSize-lengthField {
+	if int(n) > fileSize-lengthField {
 		return 0, fmt.Errorf("truncated: the header needs %d bytes, the file has %d", lengthField+n, fileSize)
 	}
 	return int(n), nil
@@ -50,10 +50,7 @@ func headerLength(prefix []byte, fileSize int64) (int, error) {
 
 // parseHeader decodes and validates the JSON of a header. raw excludes the length field; fileSize is that of the whole
 // file. What it allocates is bounded by a small multiple of len(raw).
-func parseHeader(raw []byte, fileSize int64) (*header, error) {
-	if fileSize > math.MaxInt {
-		return nil, fmt.Errorf("%d bytes are more than this machine can address", fileSize)
-	}
+func parseHeader(raw []byte, fileSize int) (*header, error) {
 	// The decoder would replace invalid UTF-8 silently, and two names could become one.
 	if len(raw) == 0 || raw[0] != '{' || !utf8.Valid(raw) || !json.Valid(raw) {
 		return nil, errors.New("not a safetensors file: its header is not a JSON object")
@@ -79,7 +76,7 @@ func parseHeader(raw []byte, fileSize int64) (*header, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLayout(h.entries, int(fileSize)-h.data); err != nil {
+	if err := checkLayout(h.entries, fileSize-h.data); err != nil {
 		return nil, err
 	}
 	return h, nil

@@ -18,3 +18,6 @@ func mapFile(file *os.File, size int) ([]byte, error) {
 }
 
 func unmapFile(data []byte) error { return unix.Munmap(data) }
+
+// dropPages gives back the memory of whole pages of a mapping. It is advice: a system that does not take it keeps them.
+func dropPages(pages []byte) { _ = unix.Madvise(pages, unix.MADV_DONTNEED) }

@@ -10,55 +10,79 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
 // Names of weight files in a published model folder.
 const (
-	SingleFile = "model.safetensors"
-	IndexFile  = "model.safetensors.index.json"
+	SingleFile     = "model.safetensors"
+	IndexFile      = "model.safetensors.index.json"
+	TorchFile      = "pytorch_model.bin"
+	TorchIndexFile = "pytorch_model.bin.index.json"
 )
 
 // Set is one model's tensors in one file or in several (shards), read as if they were one file.
 type Set struct {
 	path  string
-	files []*File
-	where map[string]*File // tensor name → the file that holds it
+	files []Source
+	where map[string]Source // tensor name → the file that holds it
 }
 
-// OpenDir opens the weights of a model folder: model.safetensors, or where that is missing the shards that
-// model.safetensors.index.json lists. Every shard is opened and validated; a tensor that the index places in a shard
-// must be there. A shard's tensor that the index does not list is taken too, unless two shards hold it.
-// The caller closes the set.
+// folderFiles are what a folder's weights are found by, in order of preference.
+var folderFiles = []struct {
+	name  string
+	index bool
+}{{SingleFile, false}, {IndexFile, true}, {TorchFile, false}, {TorchIndexFile, true}}
+
+// OpenDir opens the weights of a model folder: the first that exists of model.safetensors, the shards that
+// model.safetensors.index.json lists, pytorch_model.bin, and the shards that pytorch_model.bin.index.json lists.
+// Every shard is opened and validated; a tensor that the index places in a shard must be there. A shard's tensor that
+// the index does not list is taken too, unless two shards hold it. The caller closes the set.
 func OpenDir(dir string) (*Set, error) {
-	single, index := filepath.Join(dir, SingleFile), filepath.Join(dir, IndexFile)
-	if _, err := os.Stat(single); !errors.Is(err, fs.ErrNotExist) {
-		return openSingle(single)
+	var missing []string
+	for _, f := range folderFiles {
+		path := filepath.Join(dir, f.name)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, f.name)
+			continue
+		}
+		if !f.index {
+			return openSingle(path)
+		}
+		s, err := openIndex(path)
+		if err != nil {
+			return nil, err
+		}
+		s.path = dir
+		return s, nil
 	}
-	raw, err := readIndex(index)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: has neither %s nor %s", dir, SingleFile, IndexFile)
+	return nil, fmt.Errorf("%s: has neither %s", dir, strings.Join(missing, " nor "))
+}
+
+func openSingle(path string) (*Set, error) {
+	f, err := openOne(path)
+	if err != nil {
+		return nil, err
 	}
+	s := &Set{path: path, files: []Source{f}, where: map[string]Source{}}
+	for _, name := range f.Names() {
+		s.where[name] = f
+	}
+	return s, nil
+}
+
+// openIndex opens the shards that an index lists, which lie beside it.
+func openIndex(path string) (*Set, error) {
+	raw, err := readIndex(path)
 	if err != nil {
 		return nil, err
 	}
 	listed, err := parseIndex(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", index, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return openShards(dir, listed)
-}
-
-func openSingle(path string) (*Set, error) {
-	f, err := Open(path)
-	if err != nil {
-		return nil, err
-	}
-	s := &Set{path: path, files: []*File{f}, where: make(map[string]*File, len(f.names))}
-	for _, name := range f.names {
-		s.where[name] = f
-	}
-	return s, nil
+	return openShards(path, listed)
 }
 
 // readIndex reads an index file, at most as much as a header may be long.
@@ -96,7 +120,7 @@ func parseIndex(raw []byte) (map[string]string, error) {
 		return nil, fmt.Errorf("weight_map: %w", err)
 	}
 	if len(listed) == 0 {
-		return nil, errors.New("has no weight_map")
+		return nil, errors.New("has no weight_map, so it is not an index of shards")
 	}
 	for tensor, file := range listed {
 		// A shard lies beside its index: anything that could point elsewhere is refused.
@@ -107,18 +131,22 @@ func parseIndex(raw []byte) (map[string]string, error) {
 	return listed, nil
 }
 
-func openShards(dir string, listed map[string]string) (_ *Set, err error) {
-	s := &Set{path: dir, where: make(map[string]*File, len(listed))}
+// openShards opens the shards beside the index at path. An index listed as a shard is refused as any JSON file is, so
+// there is no going in circles.
+func openShards(path string, listed map[string]string) (_ *Set, err error) {
+	s := &Set{path: path, where: make(map[string]Source, len(listed))}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
 		}
 	}()
-	opened := map[string]*File{}
+	dir, index := filepath.Split(path)
+	opened := map[string]Source{}
 	for _, base := range slices.Compact(slices.Sorted(maps.Values(listed))) {
-		f, err := Open(filepath.Join(dir, base))
+		f, err := openOne(filepath.Join(dir, base))
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: shard %s, which %s lists, is missing: download it again", dir, base, IndexFile)
+			return nil, fmt.Errorf("%s: shard %s, which %s lists, is missing: download it again",
+				filepath.Clean(dir), clip(base), index)
 		}
 		if err != nil {
 			return nil, err
@@ -129,22 +157,22 @@ func openShards(dir string, listed map[string]string) (_ *Set, err error) {
 	for _, tensor := range slices.Sorted(maps.Keys(listed)) {
 		f := opened[listed[tensor]]
 		if !f.Has(tensor) {
-			return nil, fmt.Errorf("%s: has no tensor %s, which %s places there", f.path, clip(tensor), IndexFile)
+			return nil, fmt.Errorf("%s: has no tensor %s, which %s places there", f.Path(), clip(tensor), index)
 		}
 		s.where[tensor] = f
 	}
-	return s, s.addUnlisted(listed)
+	return s, s.addUnlisted(index, listed)
 }
 
-func (s *Set) addUnlisted(listed map[string]string) error {
+func (s *Set) addUnlisted(index string, listed map[string]string) error {
 	for _, f := range s.files {
-		for _, name := range f.names {
+		for _, name := range f.Names() {
 			if _, ok := listed[name]; ok {
 				continue
 			}
 			if other, twice := s.where[name]; twice {
 				return fmt.Errorf("%s: tensor %s is also in %s and %s does not say which counts",
-					f.path, clip(name), filepath.Base(other.path), IndexFile)
+					f.Path(), clip(name), filepath.Base(other.Path()), index)
 			}
 			s.where[name] = f
 		}
@@ -152,7 +180,7 @@ func (s *Set) addUnlisted(listed map[string]string) error {
 	return nil
 }
 
-// Path returns the file, or for shards the folder, that the set was opened from.
+// Path returns what the set was opened from: the file, or for shards their folder or index.
 func (s *Set) Path() string { return s.path }
 
 // Names returns the names of all tensors, sorted.
@@ -164,13 +192,44 @@ func (s *Set) Has(name string) bool {
 	return ok
 }
 
-// Tensor returns the tensor of that name; see File.Tensor for what holds of its Data.
+// Tensor returns the tensor of that name; see Source for what holds of its Data.
 func (s *Set) Tensor(name string) (Tensor, error) {
 	f, ok := s.where[name]
 	if !ok {
 		return Tensor{}, fmt.Errorf("%s: has no tensor %s among its %d", s.path, clip(name), len(s.where))
 	}
 	return f.Tensor(name)
+}
+
+// Drop gives back the memory of a tensor's pages; see Source.
+func (s *Set) Drop(name string) {
+	if f, ok := s.where[name]; ok {
+		f.Drop(name)
+	}
+}
+
+// Container returns the kinds of files and, if there are several, how many: "safetensors, 3 shards".
+func (s *Set) Container() string {
+	var kinds []string
+	for _, f := range s.files {
+		if kind := f.Container(); !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	text := strings.Join(kinds, " and ")
+	if len(s.files) > 1 {
+		text += fmt.Sprintf(", %d shards", len(s.files))
+	}
+	return text
+}
+
+// Files returns the files of weights and their sizes.
+func (s *Set) Files() []FileSize {
+	var files []FileSize
+	for _, f := range s.files {
+		files = append(files, f.Files()...)
+	}
+	return files
 }
 
 // Close closes all files of the set.

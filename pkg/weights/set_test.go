@@ -77,7 +77,7 @@ func TestOpenDirRefuses(t *testing.T) {
 		{"dots", `{"weight_map":{"x":".."}}`, "is not a plain file name"},
 		{"dot", `{"weight_map":{"x":"."}}`, "is not a plain file name"},
 		{"empty name", `{"weight_map":{"x":""}}`, "is not a plain file name"},
-		{"missing shard", `{"weight_map":{"x":"a.safetensors","w":"c.safetensors"}}`, "shard c.safetensors, which"},
+		{"missing shard", `{"weight_map":{"x":"a.safetensors","w":"c.safetensors"}}`, `shard "c.safetensors", which`},
 		{"wrong shard", `{"weight_map":{"x":"b.safetensors"}}`, `b.safetensors: has no tensor "x"`},
 		{"ambiguous", `{"weight_map":{"x":"a.safetensors","z":"b.safetensors"}}`, `tensor "y" is also in a.safetensors`},
 	} {
