@@ -92,9 +92,8 @@ func (o Options) check() error {
 	return o.Sampling.check()
 }
 
-// Generate continues every row's prompt: for each row Options.Return texts, the best first. The prompts are the ids that
-// penalties and LenRulePaper see; empty for a model that is prompted by embeddings. They must not be shared with the
-// model if it changes them.
+// Generate continues every row's prompt: for each row Options.Return texts, the best first. The prompts are the ids
+// that penalties and LenRulePaper see; empty for a model that is prompted by embeddings.
 //
 // It stops with ctx's error between two steps, and with an error if the model's logits are no numbers.
 func Generate(ctx context.Context, m Model, prompts [][]int32, o Options) ([][]Text, error) {

@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// paperPool follows LenRulePaper: at most K finished texts, in the order in which they came, scored in double precision.
+// paperPool follows LenRulePaper: at most K finished texts, in the order in which they came, scored in double
+// precision.
 type paperPool struct {
 	options Options
 	prompt  int // tokens of the prompt, which lengths count

@@ -28,7 +28,8 @@ type recompute struct {
 // Recompute returns a Model without a cache: logits gets, at every step, all texts from their first token and returns
 // the logits of their next ones, [texts, vocab]. The prompts are the model's own, which may be empty where something
 // else stands in front of the texts; width is Options.Width, and no text may become longer than maxLength.
-func Recompute(prompts [][]int32, width, maxLength int, logits func(ctx context.Context, b Batch) ([]float32, error)) Model {
+func Recompute(prompts [][]int32, width, maxLength int,
+	logits func(ctx context.Context, b Batch) ([]float32, error)) Model {
 	return &recompute{prompts: prompts, width: width, maxLength: maxLength, logits: logits}
 }
 

@@ -228,8 +228,8 @@ func paired(nodes []*Node) []bert.KV {
 	return cross
 }
 
-// twin compares the folder hf/, a BlipForConditionalGeneration, with the case's weights and config: the same model under
-// other names.
+// twin compares the folder hf/, a BlipForConditionalGeneration, with the case's weights and config: the same model
+// under other names.
 func (b *blipCase) twin() error {
 	set, err := b.tensorSet("hf/model.safetensors", nil)
 	if err != nil {
