@@ -23,8 +23,11 @@ type array struct {
 type tensorSet map[string]array
 
 // weights reads weights.safetensors without the tensors in unused, which the reference leaves aside too.
-func (c *Case) weights(unused []string) (tensorSet, error) {
-	f, err := c.tensors(weightsFile)
+func (c *Case) weights(unused []string) (tensorSet, error) { return c.tensorSet(weightsFile, unused) }
+
+// tensorSet reads a safetensors file of the case without the tensors in unused.
+func (c *Case) tensorSet(file string, unused []string) (tensorSet, error) {
+	f, err := c.tensors(file)
 	if err != nil {
 		return nil, err
 	}

@@ -103,7 +103,8 @@ func (h host) finish(x, rows []float64, name string) []float64 {
 
 // attend is the named attention of rows over tokens; row i sees token j where seen says so.
 func (h host) attend(name string, rows, tokens []float64, seen func(i, j int) bool) []float64 {
-	q, k, v := h.linear(rows, name+".self.query"), h.linear(tokens, name+".self.key"), h.linear(tokens, name+".self.value")
+	q := h.linear(rows, name+".self.query")
+	k, v := h.linear(tokens, name+".self.key"), h.linear(tokens, name+".self.value")
 	n, d := h.Hidden, h.Hidden/h.Heads
 	mixed := make([]float64, len(q))
 	for i := range len(q) / n {
@@ -148,7 +149,8 @@ func (h host) embed(ids []int32) []float64 {
 func (h host) logits(x []float64) []float64 {
 	const head = "cls.predictions."
 	y := h.norm(gelu(h.linear(x, head+"transform.dense")), head+"transform.LayerNorm")
-	h.values["decoder.weight"], h.values["decoder.bias"] = h.values["embeddings.word_embeddings.weight"], h.values[head+"bias"]
+	h.values["decoder.weight"] = h.values["embeddings.word_embeddings.weight"]
+	h.values["decoder.bias"] = h.values[head+"bias"]
 	return h.linear(y, "decoder")
 }
 

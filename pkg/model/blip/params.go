@@ -8,8 +8,8 @@ import (
 	"blip2/pkg/model/vit"
 )
 
-// Params lists the captioner's tensors under LAVIS names. The decoder of the LM head is the word table and is not listed
-// twice.
+// Params lists the captioner's tensors under LAVIS names. The decoder of the LM head is the word table and is not
+// listed twice.
 func Params(cfg Config) []model.Param {
 	return append(model.Prefixed("visual_encoder.", vit.Params(cfg.Vision)), DecoderParams(cfg)...)
 }

@@ -1,0 +1,166 @@
+package generate
+
+import (
+	"math"
+	"slices"
+	"testing"
+)
+
+// logs returns the logarithms of chances, shifted: scores whose probabilities they are.
+func logs(chances ...float64) []float32 {
+	out := make([]float32, len(chances))
+	for i, p := range chances {
+		out[i] = float32(math.Log(p)) + 1.5
+	}
+	return out
+}
+
+func TestFilter(t *testing.T) {
+	five := []float64{0.1, 0.4, 0.05, 0.3, 0.15}
+	for _, c := range []struct {
+		name    string
+		filter  Sampling
+		minKept int
+		chances []float64
+		want    []int // tokens that can come
+	}{
+		{"nothing", Sampling{}, 1, five, []int{0, 1, 2, 3, 4}},
+		{"off", Sampling{Temperature: 1, TopP: 1}, 1, five, []int{0, 1, 2, 3, 4}},
+		{"top 2", Sampling{TopK: 2}, 1, five, []int{1, 3}},
+		{"top 1, two stay", Sampling{TopK: 1}, 2, five, []int{1, 3}},
+		{"top 9 of 5", Sampling{TopK: 9}, 1, five, []int{0, 1, 2, 3, 4}},
+		{"top 2 with equals", Sampling{TopK: 2}, 1, []float64{0.2, 0.3, 0.2, 0.2, 0.1}, []int{0, 1, 2, 3}},
+		{"nucleus", Sampling{TopP: 0.84}, 1, five, []int{1, 3, 4}},
+		{"nucleus, just not", Sampling{TopP: 0.86}, 1, five, []int{0, 1, 3, 4}},
+		{"nucleus of one", Sampling{TopP: 0.01}, 1, five, []int{1}},
+		{"nucleus of one, two stay", Sampling{TopP: 0.01}, 2, five, []int{1, 3}},
+		{"nucleus of what top 2 leaves", Sampling{TopK: 2, TopP: 0.56}, 1, five, []int{1}},
+		{"nucleus of what top 3 leaves", Sampling{TopK: 3, TopP: 0.56}, 1, five, []int{1, 3}},
+		{"hot", Sampling{Temperature: 4, TopP: 0.8}, 1, five, []int{0, 1, 3, 4}},
+		{"cold", Sampling{Temperature: 0.25, TopP: 0.8}, 1, five, []int{1, 3}},
+		{"equals fall in order", Sampling{TopP: 0.5}, 1, []float64{0.25, 0.25, 0.25, 0.25}, []int{2, 3}},
+	} {
+		scores := logs(c.chances...)
+		c.filter.Filter(scores, c.minKept)
+		var got []int
+		for i, v := range scores {
+			if v != minusInf {
+				got = append(got, i)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: tokens %v, want %v", c.name, got, c.want)
+		}
+		probs, total := Softmax(scores), 0.0
+		for i, p := range probs {
+			if (p == 0) == slices.Contains(c.want, i) {
+				t.Errorf("%s: token %d has probability %g", c.name, i, p)
+			}
+			total += float64(p)
+		}
+		if math.Abs(total-1) > 1e-6 {
+			t.Errorf("%s: the probabilities sum up to %g", c.name, total)
+		}
+	}
+}
+
+func TestTemperature(t *testing.T) {
+	scores := []float32{1, 2, -4}
+	Sampling{Temperature: 0.5}.Filter(scores, 1)
+	if !slices.Equal(scores, []float32{2, 4, -8}) {
+		t.Errorf("scores %v at half the temperature", scores)
+	}
+}
+
+// TestDraws: tokens come as often as their probabilities say, also drawn after a filter.
+func TestDraws(t *testing.T) {
+	const n = 20000
+	for _, c := range []struct {
+		filter Sampling
+		want   []float64
+	}{
+		{Sampling{}, []float64{0.1, 0.5, 0.15, 0.25}},
+		{Sampling{TopK: 2}, []float64{0, 2.0 / 3, 0, 1.0 / 3}},
+		{Sampling{TopP: 0.85}, []float64{0, 0.5 / 0.9, 0.15 / 0.9, 0.25 / 0.9}},
+	} {
+		chain := fixed(1, []float64{0.1, 0.5, 0.15, 0.25})
+		texts := generated(t, chain, chain.prompts(), Options{Return: n, MaxNewTokens: 1, EOS: 0, Sampling: &c.filter})[0]
+		count := make([]float64, 4)
+		for _, text := range texts {
+			if len(text.Tokens) != 1 || text.Ended != (text.Tokens[0] == 0) {
+				t.Fatalf("%s", show([]Text{text}))
+			}
+			count[text.Tokens[0]]++
+		}
+		for i, want := range c.want {
+			if sd := math.Sqrt(want * (1 - want) / n); !(math.Abs(count[i]/n-want) <= 5*sd) {
+				t.Errorf("%+v: token %d comes in %g of the draws, want %g", c.filter, i, count[i]/n, want)
+			}
+		}
+	}
+}
+
+// TestDrawnBeams: the first candidates are drawn by their probabilities, and never one twice.
+func TestDrawnBeams(t *testing.T) {
+	const n = 4000
+	first, chances := make([]float64, 5), []float64{0.1, 0.45, 0.15, 0.25, 0.05}
+	for seed := range int64(n) {
+		c := fixed(1, chances)
+		texts := generated(t, c, c.prompts(), Options{Beams: 2, Return: 2, MaxNewTokens: 1, EOS: 4,
+			Sampling: &Sampling{Seed: seed}})[0]
+		if len(texts) != 2 || texts[0].Tokens[0] == texts[1].Tokens[0] || texts[0].Score < texts[1].Score {
+			t.Fatalf("seed %d: %s", seed, show(texts))
+		}
+		for _, text := range texts {
+			first[text.Tokens[0]]++
+		}
+	}
+	for i, p := range chances {
+		// Drawn first, or second behind another.
+		want := p
+		for j, q := range chances {
+			if j != i {
+				want += q * p / (1 - q)
+			}
+		}
+		if sd := math.Sqrt(want * (1 - want) / n); !(math.Abs(first[i]/n-want) <= 5*sd) {
+			t.Errorf("token %d comes in %g of the pairs, want %g", i, first[i]/n, want)
+		}
+	}
+}
+
+// TestSeeds: the same seed and key draw the same, others differ, and the texts of a row differ.
+func TestSeeds(t *testing.T) {
+	c := randomChain(1, 1, 12, 9, 0.5)
+	draw := func(s Sampling) string {
+		return show(generated(t, c, c.prompts(), Options{Return: 2, MaxNewTokens: 12, EOS: 0, Sampling: &s})[0])
+	}
+	want := draw(Sampling{Seed: 5})
+	for what, same := range map[string]string{
+		"again": draw(Sampling{Seed: 5}), "key 0": draw(Sampling{Seed: 5, Keys: []int64{0}}),
+	} {
+		if same != want {
+			t.Errorf("%s: %s, want %s", what, same, want)
+		}
+	}
+	for what, other := range map[string]string{
+		"seed": draw(Sampling{Seed: 6}), "key": draw(Sampling{Seed: 5, Keys: []int64{1}}),
+	} {
+		if other == want {
+			t.Errorf("another %s draws the same", what)
+		}
+	}
+	texts := generated(t, c, c.prompts(), Options{Return: 2, MaxNewTokens: 12, EOS: 0, Sampling: &Sampling{}})[0]
+	if slices.Equal(texts[0].Tokens, texts[1].Tokens) {
+		t.Error("both texts are drawn alike")
+	}
+}
+
+// TestPenalizeRepetition: by sign, and once for a token that occurs twice.
+func TestPenalizeRepetition(t *testing.T) {
+	scores := []float32{4, -4, 3, 0, minusInf}
+	PenalizeRepetition(scores, []int32{0, 1, 1, 0, 3, 4}, 2)
+	if !slices.Equal(scores, []float32{2, -8, 3, 0, minusInf}) {
+		t.Errorf("scores %v", scores)
+	}
+}

@@ -1,0 +1,323 @@
+package verify
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/generate"
+	"blip2/pkg/model/bert"
+	"blip2/pkg/model/blip"
+	"blip2/pkg/model/vit"
+)
+
+// blipConfig are the config keys of a case of BLIP's captioner.
+type blipConfig struct {
+	ImageSize    int     `json:"image_size"`
+	PatchSize    int     `json:"patch_size"`
+	Width        int     `json:"vit_width"`
+	VisionLayers int     `json:"vit_layers"`
+	VisionHeads  int     `json:"vit_heads"`
+	VisionEps    float64 `json:"vit_layer_norm_eps"`
+	Vocab        int     `json:"vocab"`
+	Hidden       int     `json:"hidden"`
+	Layers       int     `json:"layers"`
+	Heads        int     `json:"heads"`
+	Intermediate int     `json:"intermediate"`
+	Positions    int     `json:"positions"`
+	LayerNormEps float64 `json:"layer_norm_eps"`
+	PromptLength int     `json:"prompt_length"`
+	BOS          int32   `json:"bos_token_id"`
+	SEP          int32   `json:"sep_token_id"`
+}
+
+// model returns the captioner's configuration; a key that is missing shows as a value that cannot be.
+func (c blipConfig) model() (blip.Config, error) {
+	cfg := blip.Config{
+		Vision: vit.Config{Arch: vit.BLIP, ImageSize: c.ImageSize, PatchSize: c.PatchSize, Width: c.Width,
+			Layers: c.VisionLayers, Heads: c.VisionHeads, MLPRatio: 4, LayerNormEps: c.VisionEps},
+		Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, Intermediate: c.Intermediate, Vocab: c.Vocab,
+		MaxPositions: c.Positions, LayerNormEps: c.LayerNormEps,
+	}
+	if err := cfg.Validate(); err != nil {
+		return cfg, err
+	}
+	return cfg, allPositive(map[string]float64{"vit_width": float64(c.Width), "vit_layers": float64(c.VisionLayers),
+		"vit_layer_norm_eps": c.VisionEps, "vocab": float64(c.Vocab), "hidden": float64(c.Hidden),
+		"intermediate": float64(c.Intermediate), "positions": float64(c.Positions), "layer_norm_eps": c.LayerNormEps,
+		"prompt_length": float64(c.PromptLength)})
+}
+
+// blipCase is what the parts of a case of kind blip-caption work on.
+type blipCase struct {
+	*Case
+	k       *checker
+	config  blipConfig
+	cfg     blip.Config
+	set     tensorSet
+	pixels  *tensors.Tensor
+	prompts [][]int32 // of each picture: [DEC] and the prompt's words
+}
+
+// blipCaption runs kind blip-caption: the captioner's numbers, its texts, and its twin under Hugging Face names.
+func blipCaption(c *Case, k *checker) error {
+	b := &blipCase{Case: c, k: k}
+	if err := c.requireOutputs(k); err != nil {
+		return err
+	}
+	if err := c.config(&b.config); err != nil {
+		return err
+	}
+	var err error
+	if b.cfg, err = b.config.model(); err != nil {
+		return err
+	}
+	if b.set, err = c.weights(nil); err != nil {
+		return err
+	}
+	if b.pixels, err = c.floatInput("pixels"); err != nil {
+		return err
+	}
+	if err := b.forward(); err != nil {
+		return err
+	}
+	if err := b.write(); err != nil {
+		return err
+	}
+	return b.twin()
+}
+
+// forward compares the image features, the logits of whole texts and what follows the prompt.
+func (b *blipCase) forward() error {
+	texts, err := b.intRows("text_ids")
+	if err != nil {
+		return err
+	}
+	mask, masks, err := b.intInput("text_mask")
+	if err != nil {
+		return err
+	}
+	length := b.config.PromptLength
+	if len(texts[0]) < length || len(masks) != len(texts)*len(texts[0]) {
+		return fmt.Errorf("%s: texts of %d tokens do not hold a prompt of %d or do not fit their mask", inputsFile,
+			len(texts[0]), length)
+	}
+	lengths := make([]int32, len(texts))
+	for i, text := range texts {
+		text[0] = b.config.BOS
+		lengths[i] = int32(length)
+		b.prompts = append(b.prompts, text[:length:length])
+		if err := allBelow(text, b.cfg.Vocab); err != nil {
+			return err
+		}
+	}
+	store, err := b.set.store(blip.Params(b.cfg))
+	if err != nil {
+		return err
+	}
+	backend, err := b.backend()
+	if err != nil {
+		return err
+	}
+	inputs := []*tensors.Tensor{b.pixels, matrix(texts), mask, matrix(b.prompts),
+		tensors.FromFlatDataAndDimensions(lengths, len(lengths))}
+	results, err := program{store: store, inputs: inputs,
+		forward: func(scope *mlx.Scope, in []*Node) []output {
+			features := blip.EncodeImage(scope, b.cfg, in[0])
+			cross := blip.NewCross(scope, b.cfg, features)
+			return []output{
+				{"image_embeds", features},
+				{"logits", blip.Logits(scope, b.cfg, cross, in[1], in[2])},
+				{"first_logits", blip.NextLogits(scope, b.cfg, cross, in[3], in[4])},
+			}
+		}}.run(backend)
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		values := tensors.MustCopyFlatData[float32](r.value)
+		switch r.name {
+		case "logits":
+			for i := range values {
+				values[i] *= float32(masks[i/b.cfg.Vocab]) // recorded as 0 where there is no token
+			}
+		case "first_logits":
+			b.nucleus(slices.Clone(values))
+		}
+		b.k.floats(r.name, r.value.Shape().Dimensions, values)
+	}
+	return nil
+}
+
+// matrix makes a tensor of rows of equal length.
+func matrix(rows [][]int32) *tensors.Tensor {
+	return tensors.FromFlatDataAndDimensions(slices.Concat(rows...), len(rows), len(rows[0]))
+}
+
+// nucleus compares the distribution that LAVIS draws a caption's first token from.
+func (b *blipCase) nucleus(logits []float32) {
+	var probs []float32
+	for i, prompt := range b.prompts {
+		scores := logits[i*b.cfg.Vocab:][:b.cfg.Vocab]
+		generate.PenalizeRepetition(scores, prompt, 1.1)
+		scores[b.config.SEP] = float32(math.Inf(-1))
+		generate.Sampling{TopK: 50, TopP: 0.9}.Filter(scores, 1)
+		probs = append(probs, generate.Softmax(scores)...)
+	}
+	b.k.floats("nucleus_probs", []int{len(b.prompts), b.cfg.Vocab}, probs)
+}
+
+// write repeats the recorded searches.
+func (b *blipCase) write() error {
+	var expected struct {
+		Runs      []generateRun `json:"runs"`
+		PaperRuns []generateRun `json:"paper_runs"`
+	}
+	if err := b.readJSON(expectedFile, &expected); err != nil {
+		return err
+	}
+	store, err := b.set.store(blip.Params(b.cfg))
+	if err != nil {
+		return err
+	}
+	defer store.Finalize()
+	backend, err := b.backend()
+	if err != nil {
+		return err
+	}
+	captioner, err := generate.NewProgram(backend, store,
+		func(scope *mlx.Scope, in []*Node) []*Node {
+			return flatten(blip.NewCross(scope, b.cfg, blip.EncodeImage(scope, b.cfg, in[0])))
+		},
+		func(scope *mlx.Scope, cross []*Node, rows, ids, lengths *Node) *Node {
+			return blip.NextLogits(scope, b.cfg, blip.Pick(paired(cross), rows), ids, lengths)
+		})
+	if err != nil {
+		return err
+	}
+	defer captioner.Close()
+	search := func(_ generateRun, o generate.Options) ([][]generate.Text, error) {
+		in := generate.Input{Tensors: []*tensors.Tensor{b.pixels}, Prompts: b.prompts, MaxLength: b.cfg.MaxPositions}
+		return captioner.Generate(b.env.ctx, in, o)
+	}
+	if err := b.k.generates("runs", expected.Runs, search); err != nil {
+		return err
+	}
+	return b.k.generates("paper_runs", expected.PaperRuns, search)
+}
+
+// flatten lists keys and values of all layers, layer by layer; paired is its inverse.
+func flatten(cross []bert.KV) []*Node {
+	var nodes []*Node
+	for _, kv := range cross {
+		nodes = append(nodes, kv.K, kv.V)
+	}
+	return nodes
+}
+
+func paired(nodes []*Node) []bert.KV {
+	cross := make([]bert.KV, len(nodes)/2)
+	for i := range cross {
+		cross[i] = bert.KV{K: nodes[2*i], V: nodes[2*i+1]}
+	}
+	return cross
+}
+
+// twin compares the folder hf/, a BlipForConditionalGeneration, with the case's weights and config: the same model
+// under other names.
+func (b *blipCase) twin() error {
+	set, err := b.tensorSet("hf/model.safetensors", nil)
+	if err != nil {
+		return err
+	}
+	set = blipOfHuggingFace(set)
+	for _, p := range blip.Params(b.cfg) {
+		got, ok := set[p.Name]
+		if !ok {
+			b.k.problem("hf: no tensor %s", p.Name)
+			continue
+		}
+		delete(set, p.Name)
+		equalLists(b.k, "hf: "+p.Name, bitsOf(got.values), bitsOf(b.set[p.Name].values))
+	}
+	for name := range set {
+		b.k.problem("hf: the model has no tensor %s", name)
+	}
+	return b.twinConfig()
+}
+
+// blipOfHuggingFace renames the tensors of a BlipForConditionalGeneration to LAVIS's names (spec/weights.md 8). The
+// decoder's names are the same; what repeats a tied tensor or numbers positions is left out.
+func blipOfHuggingFace(set tensorSet) tensorSet {
+	names := strings.NewReplacer(
+		"vision_model.embeddings.class_embedding", "visual_encoder.cls_token",
+		"vision_model.embeddings.position_embedding", "visual_encoder.pos_embed",
+		"vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj",
+		"vision_model.encoder.layers", "visual_encoder.blocks",
+		"vision_model.post_layernorm", "visual_encoder.norm",
+		"self_attn.projection", "attn.proj", "self_attn.qkv", "attn.qkv",
+		"layer_norm1", "norm1", "layer_norm2", "norm2",
+	)
+	out := tensorSet{}
+	for name, t := range set {
+		if strings.HasSuffix(name, "position_ids") || strings.Contains(name, "predictions.decoder.") {
+			continue
+		}
+		out[names.Replace(name)] = t
+	}
+	return out
+}
+
+// twinConfig compares the folder's config.json. What transformers leaves out there has its class's default.
+func (b *blipCase) twinConfig() error {
+	type part struct {
+		Width        int     `json:"hidden_size"`
+		Intermediate int     `json:"intermediate_size"`
+		Layers       int     `json:"num_hidden_layers"`
+		Heads        int     `json:"num_attention_heads"`
+		LayerNormEps float64 `json:"layer_norm_eps"`
+		ImageSize    int     `json:"image_size"`
+		PatchSize    int     `json:"patch_size"`
+		EncoderWidth int     `json:"encoder_hidden_size"`
+		Vocab        int     `json:"vocab_size"`
+		Positions    int     `json:"max_position_embeddings"`
+		BOS          int32   `json:"bos_token_id"`
+		SEP          int32   `json:"sep_token_id"`
+	}
+	type config struct {
+		Vision part `json:"vision_config"`
+		Text   part `json:"text_config"`
+	}
+	got := config{
+		Vision: part{Width: 768, Intermediate: 3072, Layers: 12, Heads: 12, LayerNormEps: 1e-5, ImageSize: 384,
+			PatchSize: 16},
+		Text: part{Width: 768, Intermediate: 3072, Layers: 12, Heads: 8, LayerNormEps: 1e-12, EncoderWidth: 768,
+			Vocab: 30524, Positions: 512, BOS: 30522, SEP: 102},
+	}
+	if err := b.readJSON("hf/config.json", &got); err != nil {
+		return err
+	}
+	v, c := b.cfg.Vision, b.cfg
+	want := config{
+		Vision: part{Width: v.Width, Intermediate: v.MLPWidth(), Layers: v.Layers, Heads: v.Heads,
+			LayerNormEps: v.LayerNormEps, ImageSize: v.ImageSize, PatchSize: v.PatchSize},
+		Text: part{Width: c.Hidden, Intermediate: c.Intermediate, Layers: c.Layers, Heads: c.Heads,
+			LayerNormEps: c.LayerNormEps, EncoderWidth: v.Width, Vocab: c.Vocab, Positions: c.MaxPositions,
+			BOS: b.config.BOS, SEP: b.config.SEP},
+	}
+	equalLists(b.k, "hf: config.json", []part{got.Vision, got.Text}, []part{want.Vision, want.Text})
+	return nil
+}
+
+func bitsOf(values []float32) []uint32 {
+	bits := make([]uint32, len(values))
+	for i, v := range values {
+		bits[i] = math.Float32bits(v)
+	}
+	return bits
+}
