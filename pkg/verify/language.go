@@ -9,8 +9,8 @@ import (
 	"blip2/pkg/model/nn"
 )
 
-// compare runs the program and compares everything that it computes.
-func (c *Case) compare(k *checker, p program) error {
+// compareProgram runs the program and compares everything that it computes.
+func (c *Case) compareProgram(k *checker, p program) error {
 	backend, err := c.backend()
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ func optLM(c *Case, k *checker) error {
 	if err != nil {
 		return err
 	}
-	return c.compare(k, program{store: store, inputs: inputs, forward: func(scope *mlx.Scope, in []*Node) []output {
+	return c.compareProgram(k, program{store: store, inputs: inputs, forward: func(scope *mlx.Scope, in []*Node) []output {
 		return optOutputs(scope, cfg, in)
 	}})
 }

