@@ -6,6 +6,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -192,4 +194,40 @@ func Behind(nodes ...*Node) []*Node {
 		}
 	}
 	return all
+}
+
+// FLOPs adds up the work of all matrix products that the nodes depend on, two operations per multiply-add.
+func FLOPs(t *testing.T, nodes ...*Node) float64 {
+	t.Helper()
+	total := 0.0
+	for _, n := range Behind(nodes...) {
+		if n.Type() == NodeTypeDotGeneral {
+			inner := 1
+			for _, axis := range contractingAxes(t, n) {
+				inner *= n.Inputs()[0].Shape().Dimensions[axis]
+			}
+			total += 2 * float64(n.Shape().Size()) * float64(inner)
+		}
+	}
+	return total
+}
+
+var lhsContracting = regexp.MustCompile(`lhsContractingAxes=\[([0-9 ]*)\]`)
+
+// contractingAxes are the axes of a product's first factor that are summed over; GoMLX tells them in text only.
+func contractingAxes(t *testing.T, n *Node) []int {
+	t.Helper()
+	match := lhsContracting.FindStringSubmatch(n.String())
+	if match == nil {
+		t.Fatalf("no contracting axes in %s", n)
+	}
+	var axes []int
+	for _, text := range strings.Fields(match[1]) {
+		axis, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		axes = append(axes, axis)
+	}
+	return axes
 }

@@ -97,8 +97,10 @@ func (s *Span) CausalMask() *Node {
 // Counts numbers the new tokens that are no padding, from 1 in every row of the batch and counting those of the cache;
 // at padding it is 0. int32 [batch, L].
 func (s *Span) Counts() *Node {
-	triangle := Float32(LowerTriangular(s.mask.Graph(), s.rows))
-	counts := Cast(Einsum("bk,qk->bq", Float32(s.fresh), triangle), dtypes.Int32)
+	dims := []int{s.fresh.Shape().Dimensions[0], s.rows, s.rows}
+	triangle := Cast(LowerTriangular(s.fresh.Graph(), s.rows), dtypes.Int32)
+	upTo := Mul(BroadcastToDims(InsertAxes(s.fresh, 1), dims...), BroadcastToDims(InsertAxes(triangle, 0), dims...))
+	counts := ReduceSum(upTo, 2)
 	if s.past != nil {
 		counts = Add(counts, spread(ReduceAndKeep(s.past.Mask, ReduceSum, 1), counts))
 	}
