@@ -43,16 +43,21 @@ var constructors = map[global]func(args []any) (any, error){
 	{"torch._utils", "_rebuild_tensor_v2"}:            rebuildTensor,
 	{"torch._utils", "_rebuild_tensor_v3"}:            rebuildTensor,
 	{"torch._utils", "_rebuild_parameter"}:            rebuildParameter,
-	{"_codecs", "encode"}:                             encodeBytes, // bytes in protocol 2
-	{"builtins", "set"}:                               set,
-	{"__builtin__", "set"}:                            set, // in protocol 2
 	{"torch._utils", "_rebuild_parameter_with_state"}: rebuildParameter,
+	// Protocol 2 has no instructions for sets and bytes.
+	{"builtins", "set"}:       set,
+	{"builtins", "frozenset"}: set,
+	{"builtins", "bytes"}:     noBytes,
+	{"_codecs", "encode"}:     encodeBytes,
 }
 
 // resolve returns the value for a class or function that a file names: one of constructors, a class of storages or an
 // element type. Anything else is an error.
 func resolve(module, name string) (any, error) {
 	g := global{module, name}
+	if module == "__builtin__" { // as protocol 2 calls it
+		g.module = "builtins"
+	}
 	if _, ok := constructors[g]; ok || g == untyped {
 		return g, nil
 	}
@@ -82,14 +87,13 @@ func construct(callee any, args []any) (any, error) {
 	return v, nil
 }
 
-// copies is how many values calling a constructor with these arguments may copy. The arguments can be shared: without
-// a limit on the sum, a short file could copy a long list very often.
+// copies is how many values or characters calling a constructor with these arguments may copy.
 func copies(args []any) int {
 	n := 0
 	for _, arg := range args {
 		switch arg := arg.(type) {
 		case string:
-			n += len(arg) / 16 // as much memory as a value
+			n += len(arg)
 		case *sequence:
 			n += len(arg.items)
 		case *Dict:
@@ -195,7 +199,15 @@ func encodeBytes(args []any) (any, error) {
 	return raw, nil
 }
 
-// set is set([…]), here a list.
+// noBytes is bytes(), which are none.
+func noBytes(args []any) (any, error) {
+	if len(args) > 0 {
+		return nil, errors.New("expected no arguments")
+	}
+	return []byte{}, nil
+}
+
+// set is set([…]) or frozenset([…]), here a list.
 func set(args []any) (any, error) {
 	if len(args) == 1 {
 		if q, ok := args[0].(*sequence); ok && !q.tuple {

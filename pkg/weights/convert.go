@@ -18,34 +18,58 @@ func (t Tensor) Float32s() ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]float32, n)
-	switch t.DType {
-	case F32:
-		copyFloat32(out, t.Data)
-	case F16:
-		data := t.Data
-		for i := range out {
-			out[i] = float32FromHalf(uint16(data[2*i]) | uint16(data[2*i+1])<<8)
-		}
-	case BF16:
-		data := t.Data
-		for i := range out {
-			out[i] = math.Float32frombits(uint32(data[2*i])<<16 | uint32(data[2*i+1])<<24)
-		}
-	case F64:
-		for i := range out {
-			v := math.Float64frombits(binary.LittleEndian.Uint64(t.Data[8*i:]))
-			out[i] = float32(v)
-			if math.IsInf(float64(out[i]), 0) && !math.IsInf(v, 0) {
-				return nil, fmt.Errorf("tensor %s: element %d is %g, beyond the range of float32", clip(t.Name), i, v)
-			}
-		}
-	default:
+	if !t.DType.isFloat() {
 		return nil, fmt.Errorf("tensor %s: dtype is %s, expected a floating-point type (F32, F16, BF16 or F64)",
 			clip(t.Name), t.DType)
 	}
+	out := make([]float32, n)
+	if i := widen(out, t.Data, t.DType); i >= 0 {
+		return nil, t.beyond(i, F32)
+	}
 	return out, nil
 }
+
+// widen decodes len(dst) values of a floating-point dtype. It returns the first finite one that float32 cannot hold,
+// which only F64 has, and −1 if there is none.
+func widen(dst []float32, data []byte, dtype DType) (overflow int) {
+	switch dtype {
+	case F32:
+		copyFloat32(dst, data)
+	case F16:
+		for i := range dst {
+			dst[i] = float32FromHalf(uint16(data[2*i]) | uint16(data[2*i+1])<<8)
+		}
+	case BF16:
+		for i := range dst {
+			dst[i] = math.Float32frombits(uint32(data[2*i])<<16 | uint32(data[2*i+1])<<24)
+		}
+	case F64:
+		for i := range dst {
+			v := math.Float64frombits(binary.LittleEndian.Uint64(data[8*i:]))
+			dst[i] = float32(v)
+			if math.IsInf(float64(dst[i]), 0) && !math.IsInf(v, 0) {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// beyond is the error for element i of a floating-point tensor, which does not fit dtype.
+func (t Tensor) beyond(i int, dtype DType) error {
+	var v float64
+	if t.DType == F64 {
+		v = math.Float64frombits(binary.LittleEndian.Uint64(t.Data[8*i:]))
+	} else {
+		var one [1]float32
+		widen(one[:], t.Data[i*t.DType.Size():], t.DType)
+		v = float64(one[0])
+	}
+	return fmt.Errorf("tensor %s: element %d is %g, beyond the range of %s", clip(t.Name), i, v, rangeNames[dtype])
+}
+
+// rangeNames are the dtypes that values can be too large for.
+var rangeNames = map[DType]string{F32: "float32", F16: "float16", BF16: "bfloat16"}
 
 // Float32View returns the elements of an F32 tensor without copying them: the slice aliases Data, must not be written
 // to and must not be used after the file it came from is closed. ok is false if the tensor is not F32, its data do not

@@ -73,18 +73,27 @@ func (f *File) Has(name string) bool {
 	return ok
 }
 
-// Tensor returns the tensor of that name. Its Data alias the mapped file: they are valid until Close and read-only (a
-// write faults). Where the file is not mapped, Data are read from it at each call.
-func (f *File) Tensor(name string) (Tensor, error) {
+// Info returns the tensor of that name without its Data.
+func (f *File) Info(name string) (Tensor, error) {
 	e, ok := f.header.entries[name]
 	if !ok {
 		return Tensor{}, fmt.Errorf("%s: has no tensor %s among its %d", f.Path(), clip(name), len(f.names))
 	}
-	data, err := f.contents.bytes(f.header.data+e.begin, f.header.data+e.end)
+	return Tensor{Name: name, DType: e.dtype, Shape: slices.Clone(e.shape)}, nil
+}
+
+// Tensor returns the tensor of that name. Its Data alias the mapped file: they are valid until Close and read-only (a
+// write faults). Where the file is not mapped, Data are read from it at each call.
+func (f *File) Tensor(name string) (Tensor, error) {
+	t, err := f.Info(name)
 	if err != nil {
+		return t, err
+	}
+	e := f.header.entries[name]
+	if t.Data, err = f.contents.bytes(f.header.data+e.begin, f.header.data+e.end); err != nil {
 		return Tensor{}, fmt.Errorf("%s: tensor %s: %w", f.Path(), clip(name), err)
 	}
-	return Tensor{Name: name, DType: e.dtype, Shape: slices.Clone(e.shape), Data: data}, nil
+	return t, nil
 }
 
 // Drop gives back the memory of a tensor's pages; see Source.

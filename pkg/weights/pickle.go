@@ -22,7 +22,7 @@ const (
 	minProtocol = 2
 	maxProtocol = 5
 	maxPickle   = 64 << 20  // bytes
-	maxSteps    = 4_000_000 // instructions, and values that they copy; a tensor takes about 30
+	maxSteps    = 4_000_000 // instructions; a tensor takes about 30
 	maxName     = 256       // bytes of a module or class name
 	maxInteger  = 255       // bytes of an integer
 )
@@ -88,11 +88,12 @@ type sequence struct {
 
 // machine runs one pickle.
 type machine struct {
-	in    *pickleReader
-	stack []any
-	marks []int // heights of the stack
-	memo  map[uint32]any
-	steps int
+	in     *pickleReader
+	begin  int // where the pickle starts in the input
+	stack  []any
+	marks  []int // heights of the stack
+	memo   map[uint32]any
+	copied int // what constructors may have copied
 
 	// persistent turns the id of a storage into a storage.
 	persistent func(id []any) (any, error)
@@ -101,17 +102,16 @@ type machine struct {
 // unpickle runs the pickle that in stands at, up to and including its end, and returns the plain value it builds.
 // Errors say at which byte of the input.
 func unpickle(in *pickleReader, persistent func(id []any) (any, error)) (any, error) {
-	m := &machine{in: in, memo: map[uint32]any{}, persistent: persistent}
-	begin := in.at
-	in.limit = min(in.end, begin+maxPickle)
+	m := &machine{in: in, begin: in.at, memo: map[uint32]any{}, persistent: persistent}
+	in.limit = min(in.end, in.at+maxPickle)
 	if err := m.header(); err != nil {
 		return nil, err
 	}
-	for ; m.steps < maxSteps; m.steps++ {
+	for range maxSteps {
 		at := in.at
 		op, err := in.byte()
 		if err == nil && op == opStop {
-			return m.result(in.at - begin)
+			return m.result(in.at - m.begin)
 		}
 		if err == nil {
 			err = m.step(op)
@@ -350,16 +350,29 @@ func (m *machine) object(op byte) error {
 		}
 		if op == opBuild {
 			m.push(args[0])
-			m.steps += copies(args[1:])
+			if err := m.charge(args[1:]); err != nil {
+				return err
+			}
 			return setState(args[0], args[1])
 		}
 		list, ok := args[1].(*sequence)
 		if !ok || !list.tuple {
 			return fmt.Errorf("calls with %s, expected a tuple", describeValue(args[1]))
 		}
-		m.steps += copies(list.items)
+		if err := m.charge(list.items); err != nil {
+			return err
+		}
 		return m.pushResult(construct(args[0], list.items))
 	})
+}
+
+// charge counts what a constructor may copy of its arguments. They are written where it is called, so all copies take no
+// more than the file; only noted arguments that are used over and over do.
+func (m *machine) charge(args []any) error {
+	if m.copied += copies(args); m.copied > m.in.at-m.begin {
+		return errors.New("builds objects from the same long arguments over and over")
+	}
+	return nil
 }
 
 func (m *machine) pushResult(v any, err error) error {

@@ -192,13 +192,31 @@ func (s *Set) Has(name string) bool {
 	return ok
 }
 
+// Info returns the tensor of that name without its Data.
+func (s *Set) Info(name string) (Tensor, error) {
+	f, err := s.holder(name)
+	if err != nil {
+		return Tensor{}, err
+	}
+	return f.Info(name)
+}
+
 // Tensor returns the tensor of that name; see Source for what holds of its Data.
 func (s *Set) Tensor(name string) (Tensor, error) {
-	f, ok := s.where[name]
-	if !ok {
-		return Tensor{}, fmt.Errorf("%s: has no tensor %s among its %d", s.path, clip(name), len(s.where))
+	f, err := s.holder(name)
+	if err != nil {
+		return Tensor{}, err
 	}
 	return f.Tensor(name)
+}
+
+// holder returns the file that holds a tensor.
+func (s *Set) holder(name string) (Source, error) {
+	f, ok := s.where[name]
+	if !ok {
+		return nil, fmt.Errorf("%s: has no tensor %s among its %d", s.path, clip(name), len(s.where))
+	}
+	return f, nil
 }
 
 // Drop gives back the memory of a tensor's pages; see Source.

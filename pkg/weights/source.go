@@ -18,6 +18,8 @@ type Source interface {
 	Names() []string
 	// Has reports whether there is a tensor of that name.
 	Has(name string) bool
+	// Info returns the tensor of that name without its Data.
+	Info(name string) (Tensor, error)
 	// Tensor returns the tensor of that name, row-major in its stored dtype. Its Data are read-only and valid until
 	// Close: where they can, they alias the mapped file.
 	Tensor(name string) (Tensor, error)

@@ -1,9 +1,10 @@
-// Package weights reads and writes safetensors files, the container of every model file of this project.
+// Package weights reads the containers that model weights come in, safetensors files and PyTorch's (.pth, .pt, .bin),
+// alone or in shards, and writes safetensors files, the container of every model file of this project.
 //
 // Files are memory-mapped where the system allows it, so opening costs a header and a tensor costs nothing until its
-// bytes are used. A file is validated completely when it is opened: a tensor that Open accepted can be read.
+// bytes are used. A file is validated completely when it is opened: a tensor of an open Source can be read.
 //
-// The format: 8 bytes little-endian header length n, n bytes of JSON
+// The format of safetensors: 8 bytes little-endian header length n, n bytes of JSON
 // {name: {dtype, shape, data_offsets: [begin, end]}, "__metadata__"?: {string: string}}, then the row-major
 // little-endian data, to which the offsets are relative and which they must cover without gap or overlap.
 package weights
@@ -72,19 +73,31 @@ func (t Tensor) Elements() (int, error) {
 
 // check says whether the tensor's type is known and its data have the length that type and shape demand.
 func (t Tensor) check() (elems int, err error) {
-	size := t.DType.Size()
-	if size == 0 {
-		return 0, fmt.Errorf("tensor %s: unknown dtype %s; known are %s", clip(t.Name), clip(string(t.DType)), knownDTypes)
+	size, err := byteSize(t.DType, t.Shape)
+	if err != nil {
+		return 0, fmt.Errorf("tensor %s: %w", clip(t.Name), err)
 	}
-	n, err := t.Elements()
+	if size != len(t.Data) {
+		return 0, fmt.Errorf("tensor %s: shape %v of %s needs %d bytes, the data have %d",
+			clip(t.Name), t.Shape, t.DType, size, len(t.Data))
+	}
+	return size / t.DType.Size(), nil
+}
+
+// byteSize is the length of the data that type and shape demand.
+func byteSize(dtype DType, shape []int) (int, error) {
+	size := dtype.Size()
+	if size == 0 {
+		return 0, fmt.Errorf("unknown dtype %s; known are %s", clip(string(dtype)), knownDTypes)
+	}
+	n, err := elements(shape)
 	if err != nil {
 		return 0, err
 	}
-	if n > math.MaxInt/size || n*size != len(t.Data) {
-		return 0, fmt.Errorf("tensor %s: shape %v of %s needs %s bytes, the data have %d",
-			clip(t.Name), t.Shape, t.DType, byteCount(n, size), len(t.Data))
+	if n > math.MaxInt/size {
+		return 0, fmt.Errorf("%d elements of %s have more bytes than can be counted", n, dtype)
 	}
-	return n, nil
+	return n * size, nil
 }
 
 // FromFloat32 makes an F32 tensor with a copy of v. A shape that does not hold len(v) elements is reported by Write.

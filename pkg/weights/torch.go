@@ -154,19 +154,27 @@ func (t *Torch) Stored(name string) (tensor *TorchTensor, ok bool) {
 	return tensor, ok
 }
 
-// Tensor returns the tensor of that name, row-major. Data of a contiguous tensor alias the mapped file: they are valid
-// until Close and read-only (a write faults). Others are gathered into new memory at each call, and where the file is
-// not mapped all are read from it.
-func (t *Torch) Tensor(name string) (Tensor, error) {
+// Info returns the tensor of that name without its Data.
+func (t *Torch) Info(name string) (Tensor, error) {
 	stored, ok := t.state[name]
 	if !ok {
 		return Tensor{}, fmt.Errorf("%s: has no tensor %s among its %d", t.Path(), clip(name), len(t.names))
 	}
-	data, err := stored.read()
+	return Tensor{Name: name, DType: stored.dtype, Shape: stored.Shape()}, nil
+}
+
+// Tensor returns the tensor of that name, row-major. Data of a contiguous tensor alias the mapped file: they are valid
+// until Close and read-only (a write faults). Others are gathered into new memory at each call, and where the file is
+// not mapped all are read from it.
+func (t *Torch) Tensor(name string) (Tensor, error) {
+	tensor, err := t.Info(name)
 	if err != nil {
+		return tensor, err
+	}
+	if tensor.Data, err = t.state[name].read(); err != nil {
 		return Tensor{}, fmt.Errorf("%s: tensor %s: %w", t.Path(), clip(name), err)
 	}
-	return Tensor{Name: name, DType: stored.dtype, Shape: stored.Shape(), Data: data}, nil
+	return tensor, nil
 }
 
 // Drop gives back the memory of a tensor's pages; see Source.

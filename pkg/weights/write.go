@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -19,44 +20,85 @@ import (
 // a cancelled writer to be noticed soon.
 const chunk = 1 << 20
 
+// Lazy is a tensor to be written whose data are made when their turn comes, so that writing a model takes the memory of
+// one tensor.
+type Lazy struct {
+	Name  string
+	DType DType
+	Shape []int
+	// Data returns the elements, row-major and little-endian, exactly as many as DType and Shape say. It is called once.
+	Data func() ([]byte, error)
+	// Done, if set, is called after the data have been written or have failed to be.
+	Done func()
+}
+
 // Write writes a safetensors file atomically: into a temporary file beside path, synced, then renamed over path. On
 // any error, a full disk included, nothing is left and an existing file at path stays as it was.
 // Tensors keep the order given; equal input gives equal bytes. The data are streamed, not gathered in memory.
 // Duplicate names and data that do not fit dtype and shape are errors. metadata may be nil; other libraries expect
 // {"format": "pt"} in weights of PyTorch models.
 func Write(path string, tensors []Tensor, metadata map[string]string) error {
-	head, _, err := encodeHeader(tensors, metadata)
+	list, head, _, err := prepare(tensors, metadata)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	return atomicfile.Write(path, func(w io.Writer) error { return encode(w, head, tensors) })
+	return atomicfile.Write(path, func(w io.Writer) error { return encode(w, head, list) })
 }
 
 // Encode writes a safetensors file to w, in pieces of at most 1 MiB. What Write says of order and errors holds here.
 func Encode(w io.Writer, tensors []Tensor, metadata map[string]string) error {
-	head, _, err := encodeHeader(tensors, metadata)
+	list, head, _, err := prepare(tensors, metadata)
 	if err != nil {
 		return err
 	}
-	return encode(w, head, tensors)
+	return encode(w, head, list)
 }
 
 // EncodedSize returns the bytes that Encode would write, and the same errors about its arguments.
 func EncodedSize(tensors []Tensor, metadata map[string]string) (int64, error) {
-	_, size, err := encodeHeader(tensors, metadata)
+	_, _, size, err := prepare(tensors, metadata)
 	return size, err
 }
 
-func encode(w io.Writer, head []byte, tensors []Tensor) error {
+// prepare checks tensors whose data are there and returns what encode needs.
+func prepare(tensors []Tensor, metadata map[string]string) (list []Lazy, head []byte, size int64, err error) {
+	for _, t := range tensors {
+		if _, err := t.check(); err != nil {
+			return nil, nil, 0, err
+		}
+		data := func() ([]byte, error) { return t.Data, nil }
+		list = append(list, Lazy{Name: t.Name, DType: t.DType, Shape: t.Shape, Data: data})
+	}
+	head, size, err = encodeHeader(list, metadata)
+	return list, head, size, err
+}
+
+func encode(w io.Writer, head []byte, tensors []Lazy) error {
 	if err := writeChunks(w, head); err != nil {
 		return err
 	}
 	for _, t := range tensors {
-		if err := writeChunks(w, t.Data); err != nil {
+		if err := t.write(w); err != nil {
 			return fmt.Errorf("tensor %s: %w", clip(t.Name), err)
 		}
 	}
 	return nil
+}
+
+// write makes the data and writes them.
+func (t Lazy) write(w io.Writer) error {
+	if t.Done != nil {
+		defer t.Done()
+	}
+	data, err := t.Data()
+	if err != nil {
+		return err
+	}
+	if size, err := byteSize(t.DType, t.Shape); err != nil || size != len(data) {
+		return errors.Join(err, fmt.Errorf("shape %v of %s needs %d bytes, the data have %d",
+			t.Shape, t.DType, size, len(data)))
+	}
+	return writeChunks(w, data)
 }
 
 func writeChunks(w io.Writer, data []byte) error {
@@ -70,7 +112,7 @@ func writeChunks(w io.Writer, data []byte) error {
 
 // encodeHeader returns everything before the tensor data, padded with spaces so that the data begin on a multiple of
 // eight bytes, and the size of the whole file.
-func encodeHeader(tensors []Tensor, metadata map[string]string) (head []byte, size int64, err error) {
+func encodeHeader(tensors []Lazy, metadata map[string]string) (head []byte, size int64, err error) {
 	buf := bytes.NewBuffer(make([]byte, lengthField)) // room for the length
 	buf.WriteByte('{')
 	if metadata != nil {
@@ -88,13 +130,14 @@ func encodeHeader(tensors []Tensor, metadata map[string]string) (head []byte, si
 		if t.Name == metadataKey || t.Name == "" || !utf8.ValidString(t.Name) {
 			return nil, 0, fmt.Errorf("tensor %s: the name cannot be used in a safetensors file", clip(t.Name))
 		}
-		if _, err := t.check(); err != nil {
-			return nil, 0, err
+		n, err := byteSize(t.DType, t.Shape)
+		if err != nil {
+			return nil, 0, fmt.Errorf("tensor %s: %w", clip(t.Name), err)
 		}
 		if i > 0 || metadata != nil {
 			buf.WriteByte(',')
 		}
-		end := offset + int64(len(t.Data))
+		end := offset + int64(n)
 		if end < offset || end > math.MaxInt64-2*maxHeader {
 			return nil, 0, fmt.Errorf("tensor %s: more data than a file can hold", clip(t.Name))
 		}
@@ -113,7 +156,7 @@ func encodeHeader(tensors []Tensor, metadata map[string]string) (head []byte, si
 	return head, int64(len(head)) + offset, nil
 }
 
-func writeEntry(buf *bytes.Buffer, t Tensor, begin, end int64) {
+func writeEntry(buf *bytes.Buffer, t Lazy, begin, end int64) {
 	writeString(buf, t.Name)
 	buf.WriteString(`:{"dtype":"` + string(t.DType) + `","shape":[`)
 	for i, d := range t.Shape {

@@ -59,7 +59,7 @@ def checkpoint(state):
         "scaler": {"scale": 65536.0, "_growth_tracker": 2},
         "config": {"name": "größer", "nested": {"list": [1, [2.5, None], ()], "empty": {}, 7: True}},
         "odd": {
-            "bytes": b"\x00\x7f\xff", "large": 2**80, "negative": -(2**63) - 1, "long": -(2**40), "set": {5},
+            "bytes": b"\x00\x7f\xff", "no bytes": b"", "frozen": frozenset([6]), "large": 2**80, "negative": -(2**63) - 1, "long": -(2**40), "set": {5},
             "size": torch.Size([2, 3]), "device": torch.device("cuda", 1), "cpu": torch.device("cpu"),
             "dtype": torch.bfloat16, "args": argparse.Namespace(lr=0.1, tags=["a"]), "one": (1,), "two": (1, "b"),
             "three": (1, 2, 3), "four": (1, 2, 3, 4), "numbers": [0, 255, 256, 65535, 65536, -1, -(2**31)],

@@ -1,0 +1,100 @@
+package atomicfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// put writes a file with its name as the content.
+func put(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(filepath.Base(path)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWriteDir(t *testing.T) {
+	root := t.TempDir()
+	empty := filepath.Join(root, "empty")
+	if err := os.Mkdir(empty, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{empty, filepath.Join(root, "new"), filepath.Join(root, "a", "b", "new") + "/"} {
+		err := WriteDir(path, func(dir string) error {
+			if _, err := os.Stat(filepath.Join(path, "x")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is visible before it is complete: %v", path, err)
+			}
+			put(t, filepath.Join(dir, "x"))
+			if err := os.Mkdir(filepath.Join(dir, "sub"), 0o777); err != nil {
+				return err
+			}
+			put(t, filepath.Join(dir, "sub", "y"))
+			return os.Chmod(filepath.Join(dir, "sub", "y"), 0o444)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"x", "sub/y"} {
+			if got, err := os.ReadFile(filepath.Join(path, name)); err != nil || string(got) != filepath.Base(name) {
+				t.Errorf("%s: %q, %v", name, got, err)
+			}
+		}
+		wantOnly(t, filepath.Dir(filepath.Clean(path)), filepath.Base(path))
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWriteDirFails(t *testing.T) {
+	full := func(dir string) error {
+		put(t, filepath.Join(dir, "half"))
+		return syscall.ENOSPC
+	}
+	root := t.TempDir()
+	path := filepath.Join(root, "a", "b", "out")
+	err := WriteDir(path, full)
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "free some") {
+		t.Errorf("got %v", err)
+	}
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+
+	taken := filepath.Join(root, "taken")
+	if err := os.Mkdir(taken, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(taken, "mine"))
+	never := func(string) error { t.Error("called"); return nil }
+	if err := WriteDir(taken, never); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("a folder with contents: %v", err)
+	}
+	if err := WriteDir(filepath.Join(taken, "mine"), never); err == nil {
+		t.Error("a file was replaced by a folder")
+	}
+	if err := WriteDir(filepath.Join(taken, "mine", "x"), never); err == nil {
+		t.Error("a folder inside a file")
+	}
+	// Somebody else is faster.
+	late := filepath.Join(root, "late")
+	err = WriteDir(late, func(string) error {
+		if err := os.Mkdir(late, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(late, "theirs"))
+		return nil
+	})
+	if err == nil {
+		t.Error("replaced what appeared meanwhile")
+	}
+	wantOnly(t, late, "theirs")
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 2 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
