@@ -7,21 +7,24 @@ import (
 )
 
 // Note is a tensor's name with the reason for what became of it.
-type Note struct{ Name, Reason string }
+type Note struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason,omitempty"`
+}
 
 // Coverage says what became of every tensor of a checkpoint file and of the part of the model that it fills. All
 // lists are sorted by name.
 type Coverage struct {
-	Path   string   // the file or folder
-	Format string   // how its tensors are named
-	Filled []string // tensors of the model that got their numbers from the file
-	Fresh  []Note   // tensors of the model that keep their initialisation
+	Path   string   `json:"path"`   // the file or folder
+	Format string   `json:"format"` // how its tensors are named
+	Filled []string `json:"filled"` // tensors of the model that got their numbers from the file
+	Fresh  []Note   `json:"fresh"`  // tensors of the model that keep their initialisation
 
-	Consumed   []string // tensors of the file that were used
-	Ignored    []Note   // tensors of the file that are known to be of no use here
-	Missing    []string // tensors that the model needs and the file has not, under the file's names where parts lack
-	Unexpected []string // tensors of the file that the model does not know
-	Changes    []string // what was adapted, such as a resized position table
+	Consumed   []string `json:"consumed"`   // tensors of the file that were used
+	Ignored    []Note   `json:"ignored"`    // tensors of the file that are known to be of no use here
+	Missing    []string `json:"missing"`    // tensors that the model needs and the file has not, under the file's names where parts lack
+	Unexpected []string `json:"unexpected"` // tensors of the file that the model does not know
+	Changes    []string `json:"changes"`    // what was adapted, such as a resized position table
 }
 
 // String is the coverage in one line, for the log.
@@ -55,7 +58,7 @@ func (c *Coverage) Lines() []string {
 		lines = append(lines, "unexpected "+name)
 	}
 	for _, n := range c.Fresh {
-		lines = append(lines, fmt.Sprintf("left as initialised %s: %s", n.Name, n.Reason))
+		lines = append(lines, fmt.Sprintf("not in the file %s: %s", n.Name, n.Reason))
 	}
 	for _, n := range c.Ignored {
 		lines = append(lines, fmt.Sprintf("ignored %s: %s", n.Name, n.Reason))

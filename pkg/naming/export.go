@@ -12,6 +12,8 @@ type Output struct {
 	Name  string
 	DType weights.DType
 	Shape []int
+	// Ours are the tensors of the model that it is made from.
+	Ours []string
 	// Data computes the numbers, row-major.
 	Data func() ([]byte, error)
 }
@@ -62,10 +64,14 @@ func (t Table) reverse(name string) (Rule, []string, bool) {
 
 // output describes one tensor of the file.
 func (r Rule) output(name string, slot int, wild []string, tensor func(string) (weights.Tensor, error)) (Output, error) {
+	names := make([]string, len(r.Ours))
+	for i, pattern := range r.Ours {
+		names[i] = expand(pattern, wild)
+	}
 	parts := func() ([]weights.Tensor, error) {
 		var ours []weights.Tensor
-		for _, pattern := range r.Ours {
-			t, err := tensor(expand(pattern, wild))
+		for _, name := range names {
+			t, err := tensor(name)
 			if err != nil {
 				return nil, err
 			}
@@ -81,12 +87,13 @@ func (r Rule) output(name string, slot int, wild []string, tensor func(string) (
 	if err != nil {
 		return Output{}, err
 	}
-	return Output{Name: name, DType: ours[0].DType, Shape: slices.Clone(shape), Data: func() ([]byte, error) {
+	data := func() ([]byte, error) {
 		ours, err := parts()
 		if err != nil {
 			return nil, err
 		}
 		t, err := r.their(ours, slot)
 		return t.Data, err
-	}}, nil
+	}
+	return Output{name, ours[0].DType, slices.Clone(shape), names, data}, nil
 }

@@ -102,11 +102,12 @@ func (pl *Plan) Coverage() *Coverage { return pl.coverage }
 func (p Part) Recognise(names []string) (Table, error) {
 	var best Table
 	most, least := 0, 0
+	wanted := p.wanted()
 	for _, t := range p.Tables {
 		known, unknown := t.Knows(names)
 		for _, name := range names {
 			if ours := t.Ours(name); len(ours) > 0 {
-				if _, other := find(p.Elsewhere, ours[0]); other {
+				if _, other := find(p.Elsewhere, ours[0]); other && !wanted[ours[0]] {
 					known--
 				}
 			}
@@ -178,10 +179,7 @@ func (pl *Plan) setAside() {
 			pl.recipes[t.Name] = other // files keep either name of a shared tensor
 		}
 	}
-	wanted := map[string]bool{}
-	for _, p := range pl.part.Params {
-		wanted[p.Name] = true
-	}
+	wanted := pl.part.wanted()
 	reason := map[string]string{} // by source: a tensor that gives two of the model's is dealt with once
 	for name, r := range pl.recipes {
 		if wanted[name] {
@@ -205,6 +203,15 @@ func (pl *Plan) setAside() {
 			pl.coverage.Ignored = append(pl.coverage.Ignored, Note{source, why})
 		}
 	}
+}
+
+// wanted has the names of the part's tensors.
+func (p Part) wanted() map[string]bool {
+	wanted := make(map[string]bool, len(p.Params))
+	for _, param := range p.Params {
+		wanted[param.Name] = true
+	}
+	return wanted
 }
 
 // surplus says whether the tensor is of a layer beyond those that the model uses.

@@ -127,3 +127,9 @@ func (t Table) twinOf(name string) string {
 	}
 	return name
 }
+
+// WhyDropped returns the reason why this way of naming has no place for the model's tensor, empty if it has one.
+func (t Table) WhyDropped(name string) string {
+	reason, _ := find(t.Dropped, name)
+	return reason
+}

@@ -103,7 +103,7 @@ func (r *Reader) Tensor(p model.Param) (t weights.Tensor, ok bool, err error) {
 			return t, true, err
 		}
 	}
-	t, err = t.As(r.options.Precision(p, t.DType))
+	t, err = t.CastFloat(r.options.Precision(p, t.DType))
 	return t, true, err
 }
 
@@ -123,7 +123,7 @@ func (r *Reader) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tens
 	if cov := r.Coverage(); change != "" && !slices.Contains(cov.Changes, change) {
 		cov.Changes = append(cov.Changes, change)
 	}
-	return weights.FromFloat32(p.Name, p.Shape, values).As(t.DType)
+	return weights.FromFloat32(p.Name, p.Shape, values).CastFloat(t.DType)
 }
 
 // dropper is a source that can give back the memory of a tensor's data, which its next use reads again.
@@ -147,7 +147,7 @@ func (p Part) load(store *mlx.Store, src naming.Source, o Options) (*Coverage, e
 	for _, param := range p.Params {
 		t, ok, err := r.Tensor(param)
 		if err == nil && ok {
-			err = put(store, o.Backend, param, t)
+			err = Put(store, o.Backend, param, t)
 		}
 		if err != nil {
 			return r.Coverage(), err
@@ -157,8 +157,8 @@ func (p Part) load(store *mlx.Store, src naming.Source, o Options) (*Coverage, e
 	return r.Coverage(), nil
 }
 
-// put creates the variable of a parameter.
-func put(store *mlx.Store, backend compute.Backend, p model.Param, t weights.Tensor) error {
+// Put creates the variable of a parameter, on the backend's first device; nil keeps the numbers in host memory.
+func Put(store *mlx.Store, backend compute.Backend, p model.Param, t weights.Tensor) error {
 	dtype, ok := numberTypes()[t.DType]
 	if !ok {
 		return fmt.Errorf("tensor %s: dtype is %s, expected a floating-point type", p.Name, t.DType)

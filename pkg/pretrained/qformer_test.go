@@ -319,7 +319,7 @@ func TestCoverage(t *testing.T) {
 	}
 	details := strings.Join(cov.Lines(), "\n")
 	for _, text := range []string{"ignored bert.pooler.dense.weight: pooler",
-		"left as initialised query_tokens: BERT has",
+		"not in the file query_tokens: BERT has",
 		"ignored cls.predictions.decoder.weight: equal to bert.embeddings.word_embeddings.weight"} {
 		if !strings.Contains(details, text) {
 			t.Errorf("the details do not say %q:\n%s", text, details)

@@ -106,19 +106,22 @@ type textBatch struct {
 }
 
 // texts reads the inputs text_ids and text_mask.
-func (c *Case) texts() (textBatch, error) {
-	ids, values, err := c.intInput("text_ids")
+func (c *Case) texts() (textBatch, error) { return c.textsNamed("text_ids", "text_mask") }
+
+// textsNamed reads texts and their mask from the inputs of these names.
+func (c *Case) textsNamed(idName, maskName string) (textBatch, error) {
+	ids, values, err := c.intInput(idName)
 	if err != nil {
 		return textBatch{}, err
 	}
-	mask, maskValues, err := c.intInput("text_mask")
+	mask, maskValues, err := c.intInput(maskName)
 	if err != nil {
 		return textBatch{}, err
 	}
 	dims := ids.Shape().Dimensions
 	if len(dims) != 2 || !slices.Equal(dims, mask.Shape().Dimensions) {
-		return textBatch{}, fmt.Errorf("%s: text_ids has shape %v and text_mask %v", inputsFile, dims,
-			mask.Shape().Dimensions)
+		return textBatch{}, fmt.Errorf("%s: %s has shape %v and %s %v", inputsFile, idName, dims,
+			maskName, mask.Shape().Dimensions)
 	}
 	return textBatch{dims[0], dims[1], values, maskValues}, nil
 }

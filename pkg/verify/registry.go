@@ -14,6 +14,7 @@ func handlers() map[string]handler {
 	return map[string]handler{
 		"blip-caption":        blipCaption,
 		"clip-text-image":     clipTextImage,
+		"hf-convert":          hfConvert,
 		"image-normalize":     imageNormalize,
 		"image-resize":        imageResize,
 		"lavis-pth":           lavisPth,
@@ -42,7 +43,6 @@ func PendingKinds() []string {
 		"caption-metrics",
 		"generate",
 		"gqa-accuracy",
-		"hf-convert",
 		"hf-folder",
 		"hf-itm",
 		"image-decode",

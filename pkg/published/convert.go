@@ -1,0 +1,185 @@
+package published
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"blip2/pkg/naming"
+	"blip2/pkg/weights"
+)
+
+// Output says where and how a model is written.
+type Output struct {
+	Dir       string // folder to be made; must not exist, or be empty
+	To        string // naming.LAVIS or naming.HuggingFace
+	Tokenizer string // folder whose tokenizer files go along; empty: those beside the weights, if there are any
+	MaxShard  int64  // bytes of a file; 0 is 5 GB
+}
+
+// Written says what Write has written.
+type Written struct {
+	Dir       string             `json:"dir"`
+	Model     string             `json:"model"`
+	Format    string             `json:"format"`
+	Tensors   int                `json:"tensors"`
+	Bytes     int64              `json:"bytes"`
+	Files     []string           `json:"files"`     // sorted
+	Dropped   []naming.Note      `json:"dropped"`   // tensors that the format has no place for
+	Drawn     []naming.Note      `json:"drawn"`     // tensors that start from the seed
+	Absent    []naming.Note      `json:"absent"`    // tensors that the source's format has no place for
+	Coverages []*naming.Coverage `json:"coverages"` // of the files read
+}
+
+// Write writes the model as a folder: for transformers with its configuration files, or under LAVIS's names as
+// safetensors. Tensors are read, converted and written one at a time. On an error nothing is left.
+func (a *Assembly) Write(ctx context.Context, o Output) (*Written, error) {
+	table, err := a.table(o.To)
+	if err != nil {
+		return nil, err
+	}
+	spec := a.Spec
+	if o.To == naming.HuggingFace {
+		spec = spec.withPublishedTokens()
+	}
+	outputs, dropped, err := table.Export(a.Names(), a.Tensor)
+	if err != nil {
+		return nil, err
+	}
+	files, err := a.sideFiles(spec, outputs, o)
+	if err != nil {
+		return nil, err
+	}
+	w := &Written{Dir: o.Dir, Model: spec.Model, Format: table.Name, Tensors: len(outputs), Dropped: dropped,
+		Drawn: a.Drawn, Absent: a.Absent, Coverages: a.Coverages}
+	metadata := map[string]string{"format": "pt"}
+	if o.To == naming.LAVIS {
+		raw, err := json.Marshal(spec)
+		if err != nil {
+			return nil, err
+		}
+		metadata[specKey] = string(raw)
+	}
+	err = weights.WriteDir(ctx, o.Dir, a.lazy(outputs, w), weights.DirOptions{MaxShardBytes: o.MaxShard,
+		Metadata: metadata, Add: func(dir string) error { return writeFiles(dir, files) }})
+	if err != nil {
+		return nil, err
+	}
+	w.Files, err = list(o.Dir)
+	return w, err
+}
+
+// table returns the way of naming that is asked for.
+func (a *Assembly) table(to string) (naming.Table, error) {
+	m, ok := naming.Find(a.Spec.Model)
+	if !ok {
+		return naming.Table{}, fmt.Errorf("%q is no network that is known", a.Spec.Model)
+	}
+	if a.Spec.Model == naming.BERT || a.Spec.Model == naming.EVAViT || a.Spec.Model == naming.CLIPViT {
+		return naming.Table{}, fmt.Errorf("%s is a part: put it together with the others by blip2 weights assemble",
+			a.Spec.Model)
+	}
+	table, ok := m.Tables[to]
+	if !ok {
+		return naming.Table{}, fmt.Errorf("%s has no form for %s: LAVIS takes it from the folder of Hugging Face", a.Spec.Model, to)
+	}
+	return table, nil
+}
+
+// sideFiles returns what goes beside the weights, by name.
+func (a *Assembly) sideFiles(spec Spec, outputs []naming.Output, o Output) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	if o.To != naming.HuggingFace {
+		return files, nil
+	}
+	dir := o.Tokenizer
+	for _, path := range []string{a.parts.Main, a.parts.LLM} {
+		if info, err := os.Stat(path); dir == "" && err == nil && info.IsDir() {
+			dir = path
+		}
+	}
+	if dir != "" {
+		var err error
+		if files, err = readTokenizer(dir); err != nil {
+			return nil, err
+		}
+		if len(files) == 0 && o.Tokenizer != "" {
+			return nil, fmt.Errorf("%s: holds none of a tokenizer's files: %v", o.Tokenizer, tokenizerFiles)
+		}
+		if spec.ImageToken != nil {
+			if err := addImageToken(files, *spec.ImageToken); err != nil {
+				return nil, fmt.Errorf("%s: %w", dir, err)
+			}
+		}
+	}
+	configs, err := HFFiles(spec, mostBytes(outputs))
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(files, configs)
+	return files, nil
+}
+
+// mostBytes is the type of the largest part of the outputs.
+func mostBytes(outputs []naming.Output) weights.DType {
+	bytes := map[weights.DType]int{}
+	for _, o := range outputs {
+		n := o.DType.Size()
+		for _, d := range o.Shape {
+			n *= d
+		}
+		bytes[o.DType] += n
+	}
+	best := weights.F32
+	for dtype, n := range bytes {
+		if n > bytes[best] {
+			best = dtype
+		}
+	}
+	return best
+}
+
+// lazy turns the outputs into what the writer takes; data are made when it asks for them.
+func (a *Assembly) lazy(outputs []naming.Output, w *Written) []weights.Lazy {
+	list := make([]weights.Lazy, len(outputs))
+	for i, o := range outputs {
+		data := func() ([]byte, error) {
+			data, err := o.Data()
+			w.Bytes += int64(len(data))
+			return data, err
+		}
+		done := func() {
+			for _, name := range o.Ours {
+				a.Done(name)
+			}
+		}
+		list[i] = weights.Lazy{Name: o.Name, DType: o.DType, Shape: o.Shape, Data: data, Done: done}
+	}
+	return list
+}
+
+func writeFiles(dir string, files map[string][]byte) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := os.WriteFile(filepath.Join(dir, name), files[name], 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list returns the names of the files in a folder, sorted.
+func list(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}

@@ -1,0 +1,72 @@
+// Package stage2 is BLIP-2's second stage (paper section 3.3; spec/stage2.md): the Q-Former's query outputs, projected,
+// stand in front of the text of a frozen language model — OPT, which goes on from them, or Flan-T5, whose encoder reads
+// them.
+package stage2
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/gomlx/compute/dtypes"
+
+	"blip2/pkg/model/opt"
+	"blip2/pkg/model/qformer"
+	"blip2/pkg/model/t5"
+	"blip2/pkg/model/vit"
+	"blip2/pkg/published"
+)
+
+// Config describes a stage-2 model.
+type Config struct {
+	Vision       vit.Config     // the image encoder
+	FreezeVision bool           // the encoder gets no gradient
+	LNVisionEps  float64        // of the trained LayerNorm behind the encoder
+	QFormer      qformer.Config // EncoderWidth is the encoder's width; only its query side is used
+	OPT          *opt.Config    // the language model is either OPT
+	T5           *t5.Config     // or T5
+	Compute      dtypes.DType   // type of activations; the zero value means float32
+}
+
+// NewConfig returns the model of a published checkpoint, for inference.
+func NewConfig(s published.Spec) (Config, error) {
+	if s.Vision == nil || s.QFormer == nil {
+		return Config{}, fmt.Errorf("%s is not complete: it lacks %v", s.Model, s.Missing())
+	}
+	cfg := Config{Vision: *s.Vision, FreezeVision: true, LNVisionEps: s.LNVisionEps, QFormer: *s.QFormer, OPT: s.OPT,
+		T5: s.T5}
+	cfg.QFormer.Dropout = 0
+	return cfg, cfg.Validate()
+}
+
+// Validate reports settings that do not fit together.
+func (c Config) Validate() error {
+	if (c.OPT == nil) == (c.T5 == nil) {
+		return errors.New("stage 2 needs one language model, OPT or T5")
+	}
+	if c.QFormer.EncoderWidth != c.Vision.Width {
+		return fmt.Errorf("qformer encoder width %d is not the vision width %d", c.QFormer.EncoderWidth, c.Vision.Width)
+	}
+	errs := []error{c.Vision.Validate(), c.QFormer.Validate()}
+	if c.OPT != nil {
+		errs = append(errs, c.OPT.Validate())
+	} else {
+		errs = append(errs, c.T5.Validate())
+	}
+	return errors.Join(errs...)
+}
+
+// Width returns the features of the language model's token embeddings, D.
+func (c Config) Width() int {
+	if c.OPT != nil {
+		return c.OPT.EmbedWidth()
+	}
+	return c.T5.Hidden
+}
+
+// compute is the type of activations.
+func (c Config) compute() dtypes.DType {
+	if c.Compute == dtypes.InvalidDType {
+		return dtypes.Float32
+	}
+	return c.Compute
+}
