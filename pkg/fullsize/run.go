@@ -59,6 +59,7 @@ type LoadResult struct {
 	FileBytes   int64          `json:"file_bytes"`
 	ReadSeconds float64        `json:"read_seconds"` // reading the files once before, into the page cache
 	Seconds     float64        `json:"seconds"`      // from opening the checkpoint to the last tensor on the device
+	CPUSeconds  float64        `json:"cpu_seconds"`  // processor time of that, all cores; 0: not measured
 	GBPerS      float64        `json:"gb_per_s"`     // of the tensors as they are kept
 	Before      measure.Memory `json:"memory_before"`
 	Peak        measure.Memory `json:"memory_peak"` // while loading, each part by itself
@@ -139,9 +140,10 @@ func (o Options) load(ctx context.Context, backend compute.Backend, store *mlx.S
 	debug.FreeOSMemory() // what writing and reading have left behind is not loading's
 	load.Before = measure.MemoryNow()
 	watch := measure.StartWatch()
-	start = time.Now()
+	start, startCPU := time.Now(), measure.CPUSeconds()
 	err = o.fill(backend, store)
 	took := time.Since(start)
+	load.CPUSeconds = measure.CPUSeconds() - startCPU
 	load.Peak, load.After = watch.Stop(), measure.MemoryNow()
 	if err != nil {
 		return err

@@ -387,10 +387,24 @@ func (pl *Plan) checkTwins(t twinned) error {
 	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
+	defer pl.drop(t.a, t.b)
 	if a[0].DType != b[0].DType || !bytes.Equal(a[0].Data, b[0].Data) {
 		return fmt.Errorf("%s and %s differ, but the model has one tensor for both", t.a.sources[0], t.b.sources[0])
 	}
 	return nil
+}
+
+// drop gives back the memory that reading a tensor took, where the source can do that (weights.Source).
+func (pl *Plan) drop(read ...recipe) {
+	src, ok := pl.src.(interface{ Drop(name string) })
+	if !ok {
+		return
+	}
+	for _, r := range read {
+		for _, name := range r.sources {
+			src.Drop(name)
+		}
+	}
 }
 
 // some names the first of a list.
