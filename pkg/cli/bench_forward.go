@@ -39,9 +39,9 @@ func newBenchForwardCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forward",
 		Short: "Measure loading and inference of a network at its published size",
-		Long: `Loads a network of published size as any checkpoint is loaded, runs it, and prints how fast it loads and how much
-memory that takes beyond what the process had before, the time to compile and to compute each pass, GFLOP/s, for single
-tokens the rate at which weights are read, and the peak of host memory.
+		Long: `Loads a network of published size as any checkpoint is loaded, runs it, and prints how fast it loads and how
+much memory that takes beyond what the process had before, the time to compile and to compute each pass, GFLOP/s, for
+single tokens the rate at which weights are read, and the peak of host memory.
 
 Networks: ` + strings.Join(fullsize.Names(), ", ") + `.
 
@@ -61,9 +61,10 @@ the figures: look at the smallest and the largest run.`,
 	flags := cmd.Flags()
 	flags.StringVar(&opts.model, "model", "", "the network, by name")
 	flags.IntVar(&opts.batch, "batch", 1, "pictures, texts or both")
-	flags.IntVar(&opts.tokens, "tokens", 0, "`length` of each text (default: 64 for language models, 77 for CLIP, 4 for BLIP)")
-	flags.StringVar(&opts.dtype, "dtype", "", "`type` of weights and activations: f32, bf16 or f16 (default: bf16 for more than a\n"+
-		"billion parameters on XLA, else f32; with --weights: that of the file)")
+	flags.IntVar(&opts.tokens, "tokens", 0,
+		"`length` of each text (default: 64 for language models, 77 for CLIP, 4 for BLIP)")
+	flags.StringVar(&opts.dtype, "dtype", "", "`type` of weights and activations: f32, bf16 or f16 (default: bf16\n"+
+		"for more than a billion parameters on XLA, else f32; with --weights: that of the file)")
 	flags.IntVar(&opts.steps, "steps", 5, "runs of each pass that are measured")
 	flags.IntVar(&opts.warmup, "warmup", 1, "runs before them that are not")
 	flags.StringVar(&opts.weights, "weights", "", "checkpoint to load, file or `folder`, in place of random weights")
@@ -94,13 +95,18 @@ type forwardReport struct {
 	Result       *fullsize.Result `json:"result"`
 }
 
-// runBenchForward measures and prints.
+// runBenchForward finds the network and measures it.
 func runBenchForward(ctx context.Context, app *App, opts forwardOptions) error {
 	network, err := opts.network()
 	if err != nil {
 		return err
 	}
-	dev, err := openDevice(ctx, device.Options{Backend: app.Globals.Backend, DType: opts.dtype, Logger: app.Log})
+	return opts.measure(ctx, app, network)
+}
+
+// measure measures a network and prints.
+func (o *forwardOptions) measure(ctx context.Context, app *App, network fullsize.Network) error {
+	dev, err := openDevice(ctx, device.Options{Backend: app.Globals.Backend, DType: o.dtype, Logger: app.Log})
 	if err != nil {
 		return err
 	}
@@ -109,19 +115,22 @@ func runBenchForward(ctx context.Context, app *App, opts forwardOptions) error {
 			app.Log.Warn("closing the backend", "error", err)
 		}
 	}()
-	dtype, precision, err := opts.types(network, dev)
+	dtype, precision, err := o.types(network, dev)
 	if err != nil {
 		return err
 	}
+	if err := checkMemory(network, dtype, dev); err != nil {
+		return err
+	}
 	report := newForwardReport(app, network, dev)
-	report.Weights = opts.weights
-	path, remove, err := opts.checkpoint(ctx, app, network, dtype, &report)
+	report.Weights = o.weights
+	path, remove, err := o.checkpoint(ctx, app, network, dtype, &report)
 	if err != nil {
 		return err
 	}
 	defer remove()
-	run := fullsize.Options{Network: network, Path: path, Precision: precision, Warmup: opts.warmup, Steps: opts.steps,
-		Sizes: opts.sizes(dtype), OnEvent: func(what string, took time.Duration) {
+	run := fullsize.Options{Network: network, Path: path, Precision: precision, Warmup: o.warmup, Steps: o.steps,
+		Sizes: o.sizes(dtype), OnEvent: func(what string, took time.Duration) {
 			app.Log.Info(what, "took", took.Round(time.Millisecond))
 		}}
 	if app.Globals.Seed != nil {
@@ -177,7 +186,8 @@ func (o *forwardOptions) sizes(dtype weights.DType) fullsize.Sizes {
 
 // types returns the type in which most weights are kept and products are computed, and that of every single tensor. The
 // Go backend computes in float32 alone.
-func (o *forwardOptions) types(network fullsize.Network, dev *device.Device) (weights.DType, pretrained.Precision, error) {
+func (o *forwardOptions) types(network fullsize.Network, dev *device.Device) (
+	dtype weights.DType, precision pretrained.Precision, err error) {
 	given, err := parseDType(o.dtype)
 	switch {
 	case err != nil:
@@ -215,7 +225,19 @@ func mostBytes(path string) (weights.DType, error) {
 	return weights.F32, nil
 }
 
-// checkpoint returns the path of the weights and what removes them again; random ones are written unless they are there.
+// checkMemory refuses weights that the machine has no memory for, before it begins to swap or kills programs.
+func checkMemory(network fullsize.Network, dtype weights.DType, dev *device.Device) error {
+	need, left := uint64(network.Bytes(dtype)), measure.AvailableMemory()
+	onHost := dev.Plugin == nil || dev.Plugin.Kind == device.KindCPU
+	if !onHost || left == 0 || need <= left {
+		return nil
+	}
+	return fmt.Errorf("%s has %s of weights as %s, and the machine has %s of memory left: close other programs, or "+
+		"choose a smaller network or type", network.Name, gigabytes(need), dtype, gigabytes(left))
+}
+
+// checkpoint returns the path of the weights and what removes them again; random ones are written unless they are
+// there.
 func (o *forwardOptions) checkpoint(ctx context.Context, app *App, network fullsize.Network, dtype weights.DType,
 	report *forwardReport) (path string, remove func(), err error) {
 	remove = func() {}

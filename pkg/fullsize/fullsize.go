@@ -90,12 +90,16 @@ func Find(name string) (Network, error) {
 		return Network{}, fmt.Errorf("no network is called %q", name)
 	}
 	n, err := build()
-	n.Name = name
-	n.DType = weights.F32
+	return n.Named(name), err
+}
+
+// Named returns the network under a name and with its usual type.
+func (n Network) Named(name string) Network {
+	n.Name, n.DType = name, weights.F32
 	if model.Count(n.Params()) > bigNetwork {
 		n.DType = weights.BF16
 	}
-	return n, err
+	return n
 }
 
 // bigNetwork is the number of parameters from which on 16 bits are the usual choice.

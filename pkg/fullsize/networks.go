@@ -28,38 +28,38 @@ func networks() map[string]func() (Network, error) {
 	all := map[string]func() (Network, error){
 		"vit-g": func() (Network, error) {
 			cfg, err := vit.Preset("eva-vit-g-14")
-			return newVision(cfg), err
+			return NewVision(cfg), err
 		},
 		"vit-l-qformer": func() (Network, error) {
 			cfg, err := vit.Preset("clip-vit-l-14")
-			return newStage1(cfg), err
+			return NewImageSide(stage1OfBERTBase(cfg)), err
 		},
 		"clip-vit-l-14": func() (Network, error) {
 			cfg, err := clip.Preset("clip-vit-l-14")
-			return newCLIP(cfg), err
+			return NewCLIP(cfg), err
 		},
 		"blip-large": func() (Network, error) {
 			cfg, err := blip.Preset("blip-large")
-			return newBLIP(cfg), err
+			return NewBLIP(cfg), err
 		},
 	}
 	for _, name := range opt.Presets() {
 		all[name] = func() (Network, error) {
 			cfg, err := opt.Preset(name)
-			return newOPT(cfg), err
+			return NewOPT(cfg), err
 		}
 	}
 	for _, name := range t5.Presets() {
 		all[name] = func() (Network, error) {
 			cfg, err := t5.Preset(name)
-			return newT5(cfg), err
+			return NewT5(cfg), err
 		}
 	}
 	return all
 }
 
-// newVision is BLIP-2's image encoder alone: pictures to the features of all patches.
-func newVision(cfg vit.Config) Network {
+// NewVision is BLIP-2's image encoder alone: pictures to the features of all patches.
+func NewVision(cfg vit.Config) Network {
 	return Network{part: pretrained.VisionPart(cfg), passes: func(s Sizes) []pass {
 		return []pass{{
 			name:   "image",
@@ -73,16 +73,16 @@ func newVision(cfg vit.Config) Network {
 	}}
 }
 
-// newStage1 is the image side of a stage-1 model: pictures to the query features that retrieval compares with texts.
-// The Q-Former is BERT-base with 32 queries.
-func newStage1(encoder vit.Config) Network {
-	return newImageSide(stage1.Config{Vision: encoder, FreezeVision: true, LNVisionEps: published.LNVisionEps,
+// stage1OfBERTBase is a stage-1 model whose Q-Former is BERT-base with 32 queries.
+func stage1OfBERTBase(encoder vit.Config) stage1.Config {
+	return stage1.Config{Vision: encoder, FreezeVision: true, LNVisionEps: published.LNVisionEps,
 		QFormer: qformer.Config{Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, Queries: 32, CrossAttentionFreq: 2,
 			EncoderWidth: encoder.Width, Vocab: 30523, MaxPositions: 512, LayerNormEps: 1e-12},
-		EmbedDim: 256})
+		EmbedDim: 256}
 }
 
-func newImageSide(cfg stage1.Config) Network {
+// NewImageSide is the image side of a stage-1 model: pictures to the query features that retrieval compares with texts.
+func NewImageSide(cfg stage1.Config) Network {
 	params := model.Prefixed(naming.VisionPrefix, vit.Params(cfg.Vision))
 	params = append(params, model.LayerNorm("ln_vision", cfg.Vision.Width)...)
 	params = append(params, qformer.Params(cfg.QFormer, false)...)
@@ -104,8 +104,8 @@ func newImageSide(cfg stage1.Config) Network {
 	}}
 }
 
-// newOPT reads a prompt, of which the logits of the last position count, and then computes one more token.
-func newOPT(cfg opt.Config) Network {
+// NewOPT reads a prompt, of which the logits of the last position count, and then computes one more token.
+func NewOPT(cfg opt.Config) Network {
 	n := Network{Tokens: usualTokens, MaxTokens: cfg.Positions - 1}
 	n.part = pretrained.Part{Part: naming.Part{What: "language model", Params: opt.Params(cfg),
 		Tables: naming.LLMTables(naming.OPT, "")}}
@@ -137,8 +137,8 @@ func newOPT(cfg opt.Config) Network {
 	return n
 }
 
-// newT5 encodes a text, and then decodes one token.
-func newT5(cfg t5.Config) Network {
+// NewT5 encodes a text, and then decodes one token.
+func NewT5(cfg t5.Config) Network {
 	// Positions are relative: the limit is only to keep mistakes from filling the memory.
 	n := Network{Tokens: usualTokens, MaxTokens: 1 << 14}
 	n.part = pretrained.Part{Part: naming.Part{What: "language model", Params: t5.Params(cfg),
@@ -163,14 +163,14 @@ func newT5(cfg t5.Config) Network {
 			},
 			flops:   batch * (cfg.DecodeFLOPs(1, 1, s.Tokens) + cfg.HeadFLOPs(1)),
 			step:    true,
-			lookups: []string{"shared.weight", "decoder.**.relative_attention_bias.weight"},
+			lookups: []string{"shared.weight", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"},
 		}}
 	}
 	return n
 }
 
-// newCLIP encodes pictures and texts.
-func newCLIP(cfg clip.Config) Network {
+// NewCLIP encodes pictures and texts.
+func NewCLIP(cfg clip.Config) Network {
 	n := Network{Tokens: cfg.Text.Context, MaxTokens: cfg.Text.Context}
 	n.part = pretrained.Part{Part: naming.Part{What: "CLIP", Params: clip.Params(cfg), Tables: tablesOf(naming.CLIP)}}
 	n.passes = func(s Sizes) []pass {
@@ -199,8 +199,8 @@ func newCLIP(cfg clip.Config) Network {
 // promptOfBLIP is the length of the text that its captions begin with: [DEC] a picture of.
 const promptOfBLIP = 4
 
-// newBLIP encodes pictures, and then computes the token behind a short text.
-func newBLIP(cfg blip.Config) Network {
+// NewBLIP encodes pictures, and then computes the token behind a short text.
+func NewBLIP(cfg blip.Config) Network {
 	n := Network{Tokens: promptOfBLIP, MaxTokens: cfg.MaxPositions}
 	part := pretrained.Part{Part: naming.Part{What: "BLIP captioner", Params: blip.Params(cfg),
 		Tables: tablesOf(naming.BLIPCaption)}}

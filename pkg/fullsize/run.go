@@ -60,7 +60,8 @@ type LoadResult struct {
 	ReadSeconds float64        `json:"read_seconds"` // reading the files once before, into the page cache
 	Seconds     float64        `json:"seconds"`      // from opening the checkpoint to the last tensor on the device
 	CPUSeconds  float64        `json:"cpu_seconds"`  // processor time of that, all cores; 0: not measured
-	GBPerS      float64        `json:"gb_per_s"`     // of the tensors as they are kept
+	ReadBytes   int64          `json:"read_bytes"`   // of the tensors in the files that were used
+	GBPerS      float64        `json:"gb_per_s"`     // of those
 	Before      measure.Memory `json:"memory_before"`
 	Peak        measure.Memory `json:"memory_peak"` // while loading, each part by itself
 	After       measure.Memory `json:"memory_after"`
@@ -141,7 +142,7 @@ func (o Options) load(ctx context.Context, backend compute.Backend, store *mlx.S
 	load.Before = measure.MemoryNow()
 	watch := measure.StartWatch()
 	start, startCPU := time.Now(), measure.CPUSeconds()
-	err = o.fill(backend, store)
+	load.ReadBytes, err = o.fill(backend, store)
 	took := time.Since(start)
 	load.CPUSeconds = measure.CPUSeconds() - startCPU
 	load.Peak, load.After = watch.Stop(), measure.MemoryNow()
@@ -158,25 +159,37 @@ func (o Options) load(ctx context.Context, backend compute.Backend, store *mlx.S
 		r.Types[v.DType().String()]++
 	}
 	load.Seconds = took.Seconds()
-	load.GBPerS = float64(r.WeightBytes) / load.Seconds / 1e9
+	load.GBPerS = float64(load.ReadBytes) / load.Seconds / 1e9
 	if load.Peak.Total > 0 {
 		load.Ratio = float64(load.Peak.Total-load.Before.Total) / float64(r.WeightBytes)
 	}
 	return nil
 }
 
-// fill is the loading that is measured: what the program does with any checkpoint.
-func (o Options) fill(backend compute.Backend, store *mlx.Store) error {
+// fill is the loading that is measured: what the program does with any checkpoint. It returns the bytes of the tensors
+// that were used.
+func (o Options) fill(backend compute.Backend, store *mlx.Store) (read int64, err error) {
 	src, err := weights.OpenAny(o.Path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer src.Close() // read only: nothing can be lost
-	_, err = pretrained.Load(store, o.Network.part, src, pretrained.Options{Backend: backend, Precision: o.Precision})
+	cov, err := pretrained.Load(store, o.Network.part, src, pretrained.Options{Backend: backend, Precision: o.Precision})
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.Path, err)
+		return 0, fmt.Errorf("%s: %w", o.Path, err)
 	}
-	return nil
+	for _, name := range cov.Consumed {
+		info, err := src.Info(name)
+		if err != nil {
+			return 0, err
+		}
+		elements, err := info.Elements()
+		if err != nil {
+			return 0, err
+		}
+		read += int64(elements * info.DType.Size())
+	}
+	return read, nil
 }
 
 // measure compiles and runs one pass. next is what the pass hands on; the caller frees it, also after an error.

@@ -16,7 +16,8 @@ import (
 
 // writeTorch writes a state dict in PyTorch's zip container, as torch.save writes it: a pickle that names a storage per
 // tensor, and the storages as entries of their own, uncompressed.
-func writeTorch(path string, params []model.Param, dtype weights.DType, data func(p model.Param) ([]byte, error)) error {
+func writeTorch(path string, params []model.Param, dtype weights.DType,
+	data func(p model.Param) ([]byte, error)) error {
 	return atomicfile.Write(path, func(file io.Writer) error {
 		a := newArchive(file)
 		if err := a.add("archive/data.pkl", statePickle(params, dtype)); err != nil {

@@ -75,8 +75,8 @@ func writePyTorch(ctx context.Context, path string, params []model.Param, dtype 
 	})
 }
 
-// readThrough reads all files of an open checkpoint once, so that the system has them in memory where there is room, and
-// returns how many bytes there are.
+// readThrough reads all files of an open checkpoint once, so that the system has them in memory where there is room,
+// and returns how many bytes there are.
 func readThrough(ctx context.Context, files []weights.FileSize) (int64, error) {
 	total := int64(0)
 	buffer := make([]byte, 1<<20)

@@ -38,8 +38,8 @@ type BenchResult struct {
 	TrainableParameters int            `json:"trainable_parameters"`
 	InitSeconds         float64        `json:"init_seconds"`    // drawing the weights
 	CompileSeconds      float64        `json:"compile_seconds"` // building and compiling the step
-	StepSeconds         measure.Spread `json:"step_seconds"`    // a step from the batch on the host to the losses on the host
-	CPUSeconds          float64        `json:"cpu_seconds"`     // mean processor time of a step, all cores; 0: not measured
+	StepSeconds         measure.Spread `json:"step_seconds"`    // a step, from the batch to the losses on the host
+	CPUSeconds          float64        `json:"cpu_seconds"`     // mean processor time per step, all cores; 0: not measured
 	ImgPerS             float64        `json:"img_per_s"`       // of the median step
 	StepFLOPs           float64        `json:"step_flops"`      // as StepFLOPs counts them
 	GFLOPPerS           float64        `json:"gflop_per_s"`     // of the median step

@@ -13,6 +13,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/device"
+	"blip2/pkg/internal/graphtest"
 	"blip2/pkg/model"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/qformer"
@@ -176,4 +177,21 @@ func ExampleStepFLOPs() {
 	// ITM pass                          269.8 +  539.7 GFLOP
 	// ITG pass                           42.7 +   85.4 GFLOP
 	// LM head                            11.9 +   23.8 GFLOP
+}
+
+// TestImageFLOPs compares the formula with the products of ImageFeatures' graph.
+func TestImageFLOPs(t *testing.T) {
+	const batch = 3
+	cfg := oddConfig()
+	store := mlx.NewStore()
+	if err := model.Initialize(store, Params(cfg), 1); err != nil {
+		t.Fatal(err)
+	}
+	g := NewGraph(openGo(t).Backend, "image")
+	size := cfg.Vision.ImageSize
+	pixels := Parameter(g, "pixels", shapes.Make(dtypes.Float32, batch, 3, size, size))
+	_, feats := ImageFeatures(store.RootScope(), cfg, pixels)
+	if got, want := graphtest.FLOPs(t, feats), batch*ImageFLOPs(cfg); got != want {
+		t.Errorf("the graph's products make %.0f FLOPs, the formula says %.0f", got, want)
+	}
 }

@@ -16,13 +16,14 @@ func PeakMemory() uint64 {
 	if err != nil {
 		return 0
 	}
-	return parsePeakMemory(string(text))
+	return parseKilobytes(string(text), "VmHWM:")
 }
 
-// parsePeakMemory reads the line "VmHWM:  1234 kB" of Linux's /proc/PID/status.
-func parsePeakMemory(status string) uint64 {
-	for line := range strings.Lines(status) {
-		value, ok := strings.CutPrefix(line, "VmHWM:")
+// parseKilobytes reads a line such as "VmHWM:  1234 kB" of Linux's /proc/PID/status or /proc/meminfo; 0 if there is
+// none.
+func parseKilobytes(text, key string) uint64 {
+	for line := range strings.Lines(text) {
+		value, ok := strings.CutPrefix(line, key)
 		if !ok {
 			continue
 		}
@@ -70,10 +71,21 @@ func parseMemory(statm string, page uint64) Memory {
 	return Memory{Total: total * page, Anon: (total - file) * page, File: file * page}
 }
 
+// AvailableMemory returns how much memory in bytes the machine can give to programs without swapping; 0 where the
+// system does not tell.
+func AvailableMemory() uint64 {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	return parseKilobytes(string(text), "MemAvailable:")
+}
+
 // sampleEvery is how often a Watch looks: a loader that copies a few gigabytes a second moves some 10 MB meanwhile.
 const sampleEvery = 2 * time.Millisecond
 
-// Watch follows the memory of the process until Stop. Only one may run at a time, because they share the high-water mark.
+// Watch follows the memory of the process until Stop. Only one may run at a time, because they share the high-water
+// mark.
 type Watch struct {
 	exact bool // the mark could be reset, so that it is that of this watch
 	stop  chan struct{}

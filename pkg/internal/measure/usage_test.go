@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestParsePeakMemory(t *testing.T) {
+func TestParseKilobytes(t *testing.T) {
 	for _, tt := range []struct {
 		status string
 		want   uint64
@@ -15,8 +15,8 @@ func TestParsePeakMemory(t *testing.T) {
 		{"Name:\tblip2\n", 0},
 		{"VmHWM:\t many kB\n", 0},
 	} {
-		if got := parsePeakMemory(tt.status); got != tt.want {
-			t.Errorf("parsePeakMemory(%q) = %d, want %d", tt.status, got, tt.want)
+		if got := parseKilobytes(tt.status, "VmHWM:"); got != tt.want {
+			t.Errorf("parseKilobytes(%q) = %d, want %d", tt.status, got, tt.want)
 		}
 	}
 }
