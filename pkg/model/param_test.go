@@ -238,3 +238,38 @@ func TestSetTrainable(t *testing.T) {
 		t.Errorf("freezing what is not there: error %v", err)
 	}
 }
+
+// TestKeep: a tensor becomes a variable in its own type, and replaces one that is there, whatever that was.
+func TestKeep(t *testing.T) {
+	store := mlx.NewStore()
+	p := Param{Name: "a.b", Shape: []int{2}}
+	for _, tt := range []struct {
+		dtype dtypes.DType
+		data  []byte
+	}{
+		{dtypes.Float32, []byte{0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}},
+		{dtypes.BFloat16, []byte{0x80, 0x3f, 0, 0xc0}},
+	} {
+		tensor, err := NewTensor(nil, p, tt.dtype, tt.data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Keep(store, p, tensor); err != nil {
+			t.Fatal(err)
+		}
+		v := store.GetVariable(Path(p.Name))
+		if v == nil || v.DType() != tt.dtype || !slices.Equal(v.Shape().Dimensions, p.Shape) {
+			t.Errorf("%s: the variable is %v", tt.dtype, v)
+		}
+		var got []byte
+		if err := v.MustValue().ConstBytes(func(b []byte) { got = slices.Clone(b) }); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, tt.data) {
+			t.Errorf("%s: numbers %x, want %x", tt.dtype, got, tt.data)
+		}
+	}
+	if _, err := NewTensor(nil, p, dtypes.Float32, make([]byte, 4)); err == nil || !strings.Contains(err.Error(), "a.b") {
+		t.Errorf("4 bytes for two numbers: error %v", err)
+	}
+}

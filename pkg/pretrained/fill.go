@@ -98,8 +98,8 @@ func NewReader(p Part, src naming.Source, o Options) (*Reader, error) {
 // Coverage says what becomes of every tensor; its Changes grow as tensors are read.
 func (r *Reader) Coverage() *Coverage { return r.plan.Coverage() }
 
-// Tensor returns a tensor of the part; ok is false if the checkpoint does not give it. The data may alias the file's. It
-// may be called from several goroutines.
+// Tensor returns a tensor of the part; ok is false if the checkpoint does not give it. The data may alias the file's.
+// It may be called from several goroutines.
 func (r *Reader) Tensor(p model.Param) (t weights.Tensor, ok bool, err error) {
 	t, ok, err = r.plan.Tensor(p.Name)
 	if err != nil || !ok {
@@ -182,10 +182,10 @@ func Fill(store *mlx.Store, backend compute.Backend, params []model.Param,
 	return err
 }
 
-// Tensors are copied by up to maxCopiers at once: what takes time is that the system hands out pages of fresh memory, and
-// it does so for every thread by itself. A tensor that is being copied is in memory twice. That counts least while little
-// else is loaded, so the largest come first, and those of more than a bigShare-th of all alone: however long a copier is
-// held up, all of them together hold no more than an eighth of the numbers twice.
+// Tensors are copied by up to maxCopiers at once: what takes time is that the system hands out pages of fresh memory,
+// and it does so for every thread by itself. A tensor that is being copied is in memory twice. That counts least while
+// little else is loaded, so the largest come first, and those of more than a bigShare-th of all alone: however long a
+// copier is held up, all of them together hold no more than an eighth of the numbers twice.
 const (
 	maxCopiers = 4
 	bigShare   = 32

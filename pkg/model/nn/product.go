@@ -8,10 +8,11 @@ import (
 // XLA's matrix products on the host's processor are fast for some ways of writing them and slow for others. What is
 // measured below is x·wᵀ with a weight of 2560×10240 in memory, on two cores of a Zen 5, in milliseconds.
 //
-//   - bfloat16 is multiplied as it is if the product is asked for a float32 result (rows 257: 16). Dot asks for a float32
-//     accumulator instead; for that go-xla first copies w, to keep XLA from converting all weights of a network at once.
-//   - The right factor is rearranged before it is used, at every run. With few rows that takes most of the time, unless w
-//     is the left one (float32, rows 4: 2.7 in place of 5.7).
+//   - bfloat16 is multiplied as it is if the product is asked for a float32 result (rows 257: 16). Dot asks for a
+//     float32 accumulator instead; for that go-xla first copies w, to keep XLA from converting all weights of a network
+//     at once.
+//   - The right factor is rearranged before it is used, at every run. With few rows that takes most of the time, unless
+//     w is the left one (float32, rows 4: 2.7 in place of 5.7).
 //   - A single row of bfloat16 makes XLA convert w (44). Several copies of the row do not (3).
 //
 // float16 has no such kernels: it is always converted, and keeps go-xla's precaution.
