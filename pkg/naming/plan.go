@@ -85,6 +85,7 @@ func NewPlan(part Part, src Source) (*Plan, error) {
 	}
 	pl := &Plan{part: part, table: table, src: src, recipes: map[string]recipe{}, coverage: &Coverage{Format: table.Name}}
 	pl.collect()
+	pl.listedOnly()
 	pl.setAside()
 	pl.complete()
 	pl.coverage.Sort()
@@ -161,6 +162,28 @@ func (pl *Plan) collect() {
 func (pl *Plan) problem(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); !slices.Contains(pl.problems, text) {
 		pl.problems = append(pl.problems, text)
+	}
+}
+
+// listedOnly deals with tensors that an index lists and no shard holds: the second names of shared tensors may be.
+func (pl *Plan) listedOnly() {
+	src, ok := pl.src.(interface{ Absent() map[string]string })
+	if !ok {
+		return
+	}
+	absent := src.Absent()
+	for _, name := range slices.Sorted(maps.Keys(absent)) {
+		reason, spare := find(pl.table.Ignored, name)
+		for _, ours := range pl.table.Ours(name) {
+			if first := pl.table.twinOf(ours); first != ours && pl.recipes[first].sources != nil {
+				reason, spare = "another name of "+first, true
+			}
+		}
+		if spare {
+			pl.coverage.Ignored = append(pl.coverage.Ignored, Note{name, "only listed by the index: " + reason})
+		} else {
+			pl.problem("the index places %s in %s, which does not hold it: download the shard again", name, absent[name])
+		}
 	}
 }
 
