@@ -282,7 +282,7 @@ func TestFrozen(t *testing.T) {
 func TestRecompute(t *testing.T) {
 	check := func(t *testing.T, backend compute.Backend, tolerance float64) {
 		cfg := tiny()
-		cfg.DecoderLayers = 1
+		cfg.EncoderLayers, cfg.DecoderLayers = 1, 1
 		cfg.Dropout = 0.2
 		state, err := RNGStateFromSeed(4)
 		if err != nil {
