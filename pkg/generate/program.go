@@ -19,7 +19,8 @@ type Program struct {
 // NewProgram prepares the programs of a network whose weights are in the store. encode computes from the inputs of a
 // batch what the decoder reads of its rows. next computes the float32 logits [texts, vocab] of what follows each text:
 // text i belongs to row rows[i] and is made of the first lengths[i] of ids[i], ids being [texts, L].
-func NewProgram(backend compute.Backend, store *mlx.Store, encode func(scope *mlx.Scope, inputs []*graph.Node) []*graph.Node,
+func NewProgram(backend compute.Backend, store *mlx.Store,
+	encode func(scope *mlx.Scope, inputs []*graph.Node) []*graph.Node,
 	next func(scope *mlx.Scope, encoded []*graph.Node, rows, ids, lengths *graph.Node) *graph.Node) (*Program, error) {
 	p := &Program{}
 	var err error
