@@ -6,20 +6,29 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// Attention is softmax(q·kᵀ/√d + mask)·v for every head.
+// Attention is ScaledAttention with scores divided by √d.
+func Attention(q, k, v, mask *Node, rng *RNG, dropout float64) *Node {
+	d := q.Shape().Dimensions[q.Rank()-1]
+	return ScaledAttention(q, k, v, 1/math.Sqrt(float64(d)), mask, rng, dropout)
+}
+
+// ScaledAttention is softmax(scale·q·kᵀ + mask)·v for every head.
 //
 //   - q is [batch, heads, rows, d], k and v are [batch, heads, columns, d]: with the heads in front, every product
 //     of the forward and backward pass is a plain batched one.
-//   - mask is added to the scores: [1|batch, 1, 1|rows, columns] with 0 = visible, or nil when all is visible.
+//   - mask is added to the scores: [1|batch, 1|heads, 1|rows, columns] in float32 with 0 = visible, or nil when all is
+//     visible. T5's position bias is part of it.
 //   - dropout is the rate on the attention probabilities (rng nil: none).
 //
 // It returns [batch, rows, heads·d]. The softmax is computed in float32.
-func Attention(q, k, v, mask *Node, rng *RNG, dropout float64) *Node {
+func ScaledAttention(q, k, v *Node, scale float64, mask *Node, rng *RNG, dropout float64) *Node {
 	dims := q.Shape().Dimensions
 	batch, heads, rows, d := dims[0], dims[1], dims[2], dims[3]
 	k.AssertDims(batch, heads, -1, d)
 	v.AssertDims(batch, heads, k.Shape().Dimensions[2], d)
-	q = MulScalar(q, 1/math.Sqrt(float64(d)))
+	if scale != 1 {
+		q = MulScalar(q, scale)
+	}
 	scores := Float32(Einsum("bhqd,bhkd->bhqk", q, k))
 	if mask != nil {
 		scores = Add(scores, spread(mask, scores))

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	. "github.com/gomlx/gomlx/core/graph"
@@ -15,6 +16,12 @@ type sizes struct{ batch, heads, rows, columns, d int }
 // host is attention in float64 with loops: q [batch, heads, rows, d], k and v [batch, heads, columns, d], the mask
 // by (batch, row, column); the result is [batch, rows, heads·d].
 func (s sizes) host(q, k, v []float64, mask func(b, r, c int) float64) []float64 {
+	byHead := func(b, _, r, c int) float64 { return mask(b, r, c) }
+	return s.hostScaled(q, k, v, 1/math.Sqrt(float64(s.d)), byHead)
+}
+
+// hostScaled is host with another scale and a mask by (batch, head, row, column).
+func (s sizes) hostScaled(q, k, v []float64, scale float64, mask func(b, h, r, c int) float64) []float64 {
 	out := make([]float64, s.batch*s.rows*s.heads*s.d)
 	scores := make([]float64, s.columns)
 	for b := range s.batch {
@@ -23,9 +30,9 @@ func (s sizes) host(q, k, v []float64, mask func(b, r, c int) float64) []float64
 				query := q[((b*s.heads+h)*s.rows+r)*s.d:][:s.d]
 				for c := range scores {
 					key := k[((b*s.heads+h)*s.columns+c)*s.d:][:s.d]
-					scores[c] = mask(b, r, c)
+					scores[c] = mask(b, h, r, c)
 					for i := range s.d {
-						scores[c] += query[i] * key[i] / math.Sqrt(float64(s.d))
+						scores[c] += query[i] * key[i] * scale
 					}
 				}
 				norm := hostLogSumExp(scores, s.columns)[0]
@@ -98,6 +105,64 @@ func TestAttention(t *testing.T) {
 			near(t, "gradient of k", got[2], byK, tolerance)
 			near(t, "gradient of v", got[3], byV, tolerance)
 		})
+	}
+}
+
+// TestScaledAttention: a scale of one's own, and a mask that differs by head, as T5's position biases do.
+func TestScaledAttention(t *testing.T) {
+	s := sizes{batch: 2, heads: 3, rows: 4, columns: 5, d: 2}
+	q := normal(1, 0, 1, s.batch, s.heads, s.rows, s.d)
+	k := normal(2, 0, 1, s.batch, s.heads, s.columns, s.d)
+	v := normal(3, 0, 1, s.batch, s.heads, s.columns, s.d)
+	for _, c := range []struct {
+		scale float64
+		dims  []int
+	}{
+		{1, []int{1, 3, 4, 5}}, {1, []int{2, 3, 4, 5}}, {0.3, []int{2, 3, 1, 5}}, {-2, []int{1, 3, 1, 5}},
+	} {
+		bias := normal(4, 0, 1, c.dims...)
+		got := run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+			y := ScaledAttention(in[0], in[1], in[2], c.scale, in[3], nil, 0)
+			return append([]*Node{y}, Gradient(probe(y), in...)...)
+		}, q.tensor(), k.tensor(), v.tensor(), bias.tensor())
+		host := func(q, k, v, bias []float64) []float64 {
+			return s.hostScaled(q, k, v, c.scale, func(b, h, r, col int) float64 {
+				return bias[((b%c.dims[0]*s.heads+h)*c.dims[2]+r%c.dims[2])*s.columns+col]
+			})
+		}
+		x := [][]float64{q.wide(), k.wide(), v.wide(), bias.wide()}
+		near(t, "value", got[0], host(x[0], x[1], x[2], x[3]), 2e-6)
+		for i, name := range []string{"q", "k", "v", "bias"} {
+			near(t, "gradient of "+name, got[i+1], slope(func(moved []float64) []float64 {
+				y := slices.Clone(x)
+				y[i] = moved
+				return host(y[0], y[1], y[2], y[3])
+			}, x[i]), 1e-5)
+		}
+	}
+}
+
+// TestBarringMask: what is hidden is gone whatever the scores, and a row that sees nothing stays finite.
+func TestBarringMask(t *testing.T) {
+	q, v := normal(1, 0, 300, 1, 1, 2, 4), normal(3, 0, 1, 1, 1, 3, 4)
+	k := normal(2, 0, 300, 1, 1, 3, 4)
+	visible := array{[]int{1, 1, 2, 3}, []float32{0, 1, 0, 0, 0, 0}}
+	got := run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+		y := Attention(in[0], in[1], in[2], BarringMask(in[3]), nil, 0)
+		return append([]*Node{y}, Gradient(probe(y), in[:3]...)...)
+	}, q.tensor(), k.tensor(), v.tensor(), visible.tensor())
+	near(t, "the only visible column", got[0][:4], v.wide()[4:8], 0)
+	var mean []float64
+	for i := range 4 {
+		mean = append(mean, (v.wide()[i]+v.wide()[4+i]+v.wide()[8+i])/3)
+	}
+	near(t, "no visible column", got[0][4:], mean, 1e-6)
+	for _, grad := range got[1:] {
+		for _, g := range grad {
+			if math.IsNaN(float64(g)) {
+				t.Fatal("a gradient is not a number")
+			}
+		}
 	}
 }
 

@@ -31,3 +31,26 @@ func SoftCrossEntropy(logits, target *Node) *Node {
 	logProbs := Sub(logits, spread(InsertAxes(LogSumExp(logits), -1), logits))
 	return Neg(ReduceSum(Mul(target, logProbs), -1))
 }
+
+// IgnoredLabel marks the positions that no loss counts, as PyTorch's ignore_index does.
+const IgnoredLabel = -100
+
+// TokenLoss is the mean cross entropy of the rows that have a label: logits [..., n] of any float dtype, labels [...]
+// integers, IgnoredLabel where a row does not count. The result is a float32 scalar, 0 if no row counts, where PyTorch
+// has 0/0.
+func TokenLoss(logits, labels *Node) *Node {
+	dims := logits.Shape().Dimensions
+	rows := Reshape(Float32(logits), -1, dims[len(dims)-1])
+	labels = Reshape(labels, rows.Shape().Dimensions[0])
+	counted := Float32(NotEqual(labels, Scalar(labels.Graph(), labels.DType(), IgnoredLabel)))
+	sum := ReduceAllSum(Mul(SmoothedCrossEntropy(rows, labels, 0), counted))
+	return Div(sum, MaxScalar(ReduceAllSum(counted), 1))
+}
+
+// NextLabels turns labels [batch, L] into those of a model that predicts the next token: every row moves one position
+// to the left and ends with IgnoredLabel.
+func NextLabels(labels *Node) *Node {
+	batch := labels.Shape().Dimensions[0]
+	end := BroadcastToDims(Scalar(labels.Graph(), labels.DType(), IgnoredLabel), batch, 1)
+	return Concatenate([]*Node{SliceAxis(labels, 1, AxisRangeToEnd(1)), end}, 1)
+}

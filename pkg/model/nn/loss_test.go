@@ -152,3 +152,37 @@ func TestCrossEntropiesAgree(t *testing.T) {
 		}
 	}
 }
+
+// TestTokenLoss: the mean counts rows with a label only, and is 0 without any.
+func TestTokenLoss(t *testing.T) {
+	x := normal(1, 0, 2, 2, 3, classes)
+	for _, labels := range [][]int32{
+		{3, 0, 1, 4, 0, 2}, {-100, 0, -100, 4, 0, -100}, {-100, -100, -100, -100, 2, -100},
+		{-100, -100, -100, -100, -100, -100},
+	} {
+		got := run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+			y := TokenLoss(in[0], Reshape(in[1], 2, 3))
+			return []*Node{y, Gradient(y, in[0])[0]}
+		}, x.tensor(), int32s(labels...))
+		host := func(v []float64) []float64 {
+			var sum, count float64
+			for i, label := range labels {
+				if label >= 0 {
+					target := smoothTarget([]int32{label}, classes, 0)
+					sum += hostCrossEntropy(v[i*classes:(i+1)*classes], target, classes)[0]
+					count++
+				}
+			}
+			return []float64{sum / max(count, 1)}
+		}
+		near(t, "loss", got[0], host(x.wide()), 1e-6)
+		near(t, "gradient", got[1], slope(host, x.wide()), 1e-6)
+	}
+}
+
+func TestNextLabels(t *testing.T) {
+	got := run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+		return []*Node{Float32(NextLabels(Reshape(in[0], 2, 3)))}
+	}, int32s(5, 6, -100, 1, 2, 3))
+	near(t, "labels", got[0], []float64{6, -100, -100, 2, 3, -100}, 0)
+}

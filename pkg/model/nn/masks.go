@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"math"
+
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 )
@@ -12,6 +14,12 @@ const Hidden = -10000
 // AdditiveMask turns a mask of ones (visible) and zeros, of any shape, into float32 scores to add.
 func AdditiveMask(visible *Node) *Node {
 	return MulScalar(OneMinus(Float32(visible)), Hidden)
+}
+
+// BarringMask turns a mask of ones (visible) and zeros, of any shape, into float32 scores to add, as language models do:
+// what is hidden gets the least finite number, which swallows any score. A row that sees nothing mixes all values alike.
+func BarringMask(visible *Node) *Node {
+	return MulScalar(OneMinus(Float32(visible)), -math.MaxFloat32)
 }
 
 // PaddingMask lets every row see the tokens that are no padding: mask [batch, L] is 1 at tokens and 0 at padding; the

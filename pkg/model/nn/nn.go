@@ -1,5 +1,6 @@
-// Package nn holds the leaf operations that BLIP-2's networks share: linear layers, LayerNorm, attention,
-// activations, dropout and cross entropy. Each reads its weights from the store under their checkpoint names.
+// Package nn holds the leaf operations that BLIP-2's networks share: linear layers, LayerNorm and RMSNorm, attention
+// and the cache of a decoder, activations, dropout and cross entropy. Each reads its weights from the store under their
+// checkpoint names.
 //
 // Activations set the compute type: weights are converted to the activation's dtype at use, while softmax,
 // LayerNorm statistics and losses are always computed in float32 (spec/model.md 11).
@@ -16,11 +17,16 @@ import (
 // Weight returns the named variable of the scope in the dtype of x. It panics if the store does not hold it: every
 // tensor is declared by the package of its network and created before graphs are built.
 func Weight(scope *model.Scope, name string, x *Node) *Node {
+	return Cast(Stored(scope, name, x.Graph()), x.DType())
+}
+
+// Stored returns the named variable of the scope in the dtype in which it is stored, else as Weight does.
+func Stored(scope *model.Scope, name string, g *Graph) *Node {
 	v := scope.GetVariable(name)
 	if v == nil {
 		panic(fmt.Errorf("tensor %s of scope %s is missing from the model", name, scope.Scope()))
 	}
-	return Cast(v.NodeValue(x.Graph()), x.DType())
+	return v.NodeValue(g)
 }
 
 // Cast converts x to the dtype; x itself if it has it.
@@ -94,6 +100,23 @@ func normalize(x *Node, eps float64) *Node {
 		return Mul(Sub(Sub(v, spread(rowMean(v), v)), along), spread(scale, v))
 	}
 	return fused(x, fast, plain, gradient)
+}
+
+// RMSNorm is T5's norm: the last axis of x [..., n] is divided by its root mean square, in float32, then multiplied
+// with weight. There is no mean to subtract and no bias.
+func RMSNorm(scope *model.Scope, x *Node, eps float64) *Node {
+	return rowwise(x, func(rows *Node) *Node {
+		rows32 := Float32(rows)
+		scale := Reciprocal(Sqrt(AddScalar(rowMean(Square(rows32)), eps)))
+		y := Mul(rows32, spread(scale, rows32))
+		y = Mul(y, spread(ExpandLeftToRank(Weight(scope, "weight", rows32), y.Rank()), y))
+		return Cast(y, x.DType())
+	})
+}
+
+// Embed looks up ids [...] in the scope's table [rows, n]: [..., n] in the given dtype.
+func Embed(scope *model.Scope, ids *Node, dtype dtypes.DType) *Node {
+	return Cast(Gather(Stored(scope, "weight", ids.Graph()), InsertAxes(ids, -1)), dtype)
 }
 
 // UnitNorm scales the last axis of x to unit length, dividing by max(‖x‖, 1e-12) as PyTorch's F.normalize does. The

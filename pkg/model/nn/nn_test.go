@@ -2,11 +2,13 @@ package nn
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
 	"github.com/gomlx/gomlx/ml/model"
 )
 
@@ -135,6 +137,72 @@ func TestLayerNorm(t *testing.T) {
 	}
 }
 
+func hostRMSNorm(x, weight []float64, eps float64) []float64 {
+	n := len(weight)
+	y := make([]float64, len(x))
+	for r := 0; r < len(x); r += n {
+		var square float64
+		for _, v := range x[r : r+n] {
+			square += v * v / float64(n)
+		}
+		for i, v := range x[r : r+n] {
+			y[r+i] = v / math.Sqrt(square+eps) * weight[i]
+		}
+	}
+	return y
+}
+
+func TestRMSNorm(t *testing.T) {
+	const n = 7
+	w := normal(1, 1, 0.5, n)
+	for _, c := range []struct {
+		name      string
+		x         array
+		eps       float64
+		tolerance float64
+	}{
+		{"plain", normal(3, 0.3, 1, 2, 3, n), 1e-6, 2e-6},
+		{"far from zero", normal(4, 50, 1, 4, n), 1e-6, 2e-6},
+		{"below eps", normal(5, 0, 1e-3, 2, 2, 2, n), 1e-4, 2e-6},
+		{"zero", normal(6, 0, 0, 2, n), 1e-6, 1e-5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := run(t, map[string]array{"/norm/weight": w}, func(scope *model.Scope, in []*Node) []*Node {
+				y := RMSNorm(scope.At("norm"), in[0], c.eps)
+				weight := scope.At("norm").GetVariable("weight").NodeValue(in[0].Graph())
+				return append([]*Node{y}, Gradient(probe(y), in[0], weight)...)
+			}, c.x.tensor())
+			x, wide := c.x.wide(), w.wide()
+			near(t, "value", got[0], hostRMSNorm(x, wide, c.eps), c.tolerance)
+			near(t, "gradient of x", got[1], slope(func(v []float64) []float64 {
+				return hostRMSNorm(v, wide, c.eps)
+			}, x), 10*c.tolerance)
+			near(t, "gradient of weight", got[2], slope(func(v []float64) []float64 {
+				return hostRMSNorm(x, v, c.eps)
+			}, wide), 10*c.tolerance)
+		})
+	}
+}
+
+// TestEmbed: rows of the table, in the dtype that is asked for; gradients add up where an id repeats.
+func TestEmbed(t *testing.T) {
+	table := normal(1, 0, 1, 5, 3)
+	ids := tensors.FromFlatDataAndDimensions([]int32{4, 0, 2, 4}, 2, 2)
+	got := run(t, map[string]array{"/words/weight": table}, func(scope *model.Scope, in []*Node) []*Node {
+		y := Embed(scope.At("words"), in[0], dtypes.Float32)
+		y.AssertDims(2, 2, 3)
+		half := Embed(scope.At("words"), in[0], dtypes.BFloat16)
+		if half.DType() != dtypes.BFloat16 {
+			t.Errorf("bfloat16 was asked for, %s came", half.DType())
+		}
+		weight := scope.At("words").GetVariable("weight").NodeValue(in[0].Graph())
+		return []*Node{y, Gradient(ReduceAllSum(y), weight)[0]}
+	}, ids)
+	w := table.wide()
+	near(t, "value", got[0], slices.Concat(w[12:15], w[0:3], w[6:9], w[12:15]), 0)
+	near(t, "gradient", got[1], []float64{1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 2, 2, 2}, 0)
+}
+
 func hostUnit(x []float64, n int) []float64 {
 	y := make([]float64, len(x))
 	for r := 0; r < len(x); r += n {
@@ -177,6 +245,9 @@ func TestActivation(t *testing.T) {
 	}{
 		{GELU, func(x float64) float64 { return x / 2 * math.Erfc(-x/math.Sqrt2) }},
 		{QuickGELU, func(x float64) float64 { return x / (1 + math.Exp(-1.702*x)) }},
+		{GELUNew, func(x float64) float64 {
+			return x / 2 * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
+		}},
 	} {
 		host := func(x []float64) []float64 {
 			y := make([]float64, len(x))
@@ -196,6 +267,32 @@ func TestActivation(t *testing.T) {
 		}
 		near(t, string(c.kind)+" gradient", got[1], slope(host, x.wide()), 2e-6)
 	}
+}
+
+// TestReLU: at 0 the gradient is 0, as in PyTorch.
+func TestReLU(t *testing.T) {
+	x := array{[]int{5}, []float32{-3, -1e-30, 0, 1e-30, 7}}
+	got := run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+		y := ReLU.Apply(in[0])
+		return append([]*Node{y}, Gradient(ReduceAllSum(MulScalar(y, 2)), in[0])...)
+	}, x.tensor())
+	near(t, "value", got[0], []float64{0, 0, 0, float64(x.values[3]), 7}, 0)
+	near(t, "gradient", got[1], []float64{0, 0, 0, 2, 2}, 0)
+}
+
+// TestGELUNewInFloat16: the cube of 60 is out of float16's range.
+func TestGELUNewInFloat16(t *testing.T) {
+	x := array{[]int{4}, []float32{-60, -1, 1, 60}}
+	got := run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+		half := Cast(in[0], dtypes.Float16)
+		y := GELUNew.Apply(half)
+		if y.DType() != dtypes.Float16 {
+			t.Errorf("float16 became %s", y.DType())
+		}
+		return []*Node{Float32(y), Gradient(ReduceAllSum(Float32(y)), in[0])[0]}
+	}, x.tensor())
+	near(t, "value", got[0], []float64{0, -0.1588, 0.8412, 60}, 1e-3)
+	near(t, "gradient", got[1], []float64{0, -0.0830, 1.0830, 1}, 1e-3)
 }
 
 // TestUnknownActivation: graph building turns only panics of errors into errors; others leave it stuck.

@@ -36,3 +36,18 @@ func (r *RNG) Dropout(x *Node, rate float64) *Node {
 	keep := GreaterOrEqual(r.Uniform(x.Graph(), x.Shape().Dimensions...), Scalar(x.Graph(), dtypes.Float32, rate))
 	return Where(keep, MulScalar(x, 1/(1-rate)), ZerosLike(x))
 }
+
+// Checkpoint starts a stretch of the graph whose draws are repeated in the backward pass instead of being kept; see
+// graph.Node.Checkpoint. The numbers stay the same.
+func (r *RNG) Checkpoint() {
+	if r != nil {
+		r.state = r.state.Checkpoint()
+	}
+}
+
+// StopCheckpoint ends what Checkpoint has started.
+func (r *RNG) StopCheckpoint() {
+	if r != nil {
+		r.state = r.state.StopCheckpoint()
+	}
+}

@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"slices"
+
 	"github.com/gomlx/compute"
 	. "github.com/gomlx/gomlx/core/graph"
 )
@@ -26,7 +28,12 @@ func runsOpByOp(x *Node) bool {
 }
 
 // spread broadcasts x, of like's rank, to like's dimensions, before an elementwise operation with it.
-func spread(x, like *Node) *Node { return BroadcastToDims(x, like.Shape().Dimensions...) }
+func spread(x, like *Node) *Node {
+	if slices.Equal(x.Shape().Dimensions, like.Shape().Dimensions) {
+		return x
+	}
+	return BroadcastToDims(x, like.Shape().Dimensions...)
+}
 
 // rowMean is the mean of every row of x [..., n]: [..., 1].
 func rowMean(x *Node) *Node { return ReduceAndKeep(x, ReduceMean, -1) }
