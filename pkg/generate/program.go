@@ -10,6 +10,9 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 )
 
+// maxPrograms is how many sizes of batches, texts and caches a program is compiled for at most; another is an error.
+const maxPrograms = 256
+
 // Program runs a network as a Model, one batch after the other. What depends on pictures or prompts alone is computed
 // once per batch and stays on the device; texts are read from their first token at every step.
 type Program struct {
@@ -35,6 +38,8 @@ func NewProgram(backend compute.Backend, store *mlx.Store,
 		p.Close()
 		return nil, fmt.Errorf("preparing the decoder: %w", err)
 	}
+	p.encode.SetMaxCache(maxPrograms)
+	p.next.SetMaxCache(maxPrograms)
 	return p, nil
 }
 

@@ -58,7 +58,7 @@ func TestSpoiledBlip(t *testing.T) {
 		}
 	}
 	const decoder = "text_decoder.bert.encoder.layer.1."
-	runGoldenMutations(t, "blip-caption", []mutation{
+	runGoldenMutations(t, "blip-caption", "", []mutation{
 		{"encoder", both(addTo(weightsFile, "visual_encoder.norm.bias", 0, 0.01)), "image_embeds["},
 		{"decoder", both(addTo(weightsFile, decoder+"crossattention.output.dense.bias", 0, 0.05)), "first_logits["},
 		{"twin", both(addTo("hf/model.safetensors", decoder+"output.dense.bias", 0, 1e-3)), "hf: " + decoder},
@@ -71,7 +71,7 @@ func TestSpoiledBlip(t *testing.T) {
 		{"nucleus", both(addTo(outputsFile, "nucleus_probs", 5, 0.01)), "nucleus_probs["},
 		{"wrong eps", both(config("vit_layer_norm_eps", 1e-2)), "image_embeds["},
 		{"wrong start", both(config("bos_token_id", 7)), "first_logits["},
-		{"no such token", both(config("bos_token_id", 1000)), "token 1000"},
+		{"no such token", both(config("bos_token_id", 1000)), "bos_token_id 1000"},
 		{"token", fewRuns(func(run, _ map[string]any) { sequence(run)["tokens"].([]any)[0] = 1 }),
 			"runs[0].sequences[0].tokens[0]"},
 		{"token by the paper's rule", fewRuns(func(_, run map[string]any) { sequence(run)["tokens"].([]any)[0] = 1 }),
@@ -92,7 +92,7 @@ func TestSpoiledSampling(t *testing.T) {
 	run := func(change func(run map[string]any)) func(*testing.T, string) {
 		return changeJSON(expectedFile, func(file map[string]any) { change(file["runs"].([]any)[0].(map[string]any)) })
 	}
-	runGoldenMutations(t, "sampling-filter", []mutation{
+	runGoldenMutations(t, "sampling-filter", "", []mutation{
 		{"kept", run(func(r map[string]any) { r["kept"].([]any)[0] = 3 }), "runs[0].kept[0]"},
 		{"temperature", run(func(r map[string]any) { r["temperature"] = 0.75 }), "probs/0["},
 		{"top_k", run(func(r map[string]any) { r["top_k"] = 3 }), "probs/0["},

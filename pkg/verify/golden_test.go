@@ -14,8 +14,9 @@ import (
 // weightsTensor is a tensor of a file.
 type weightsTensor = weights.Tensor
 
-// copyGolden copies the first recorded case of the kind into a fresh folder, which it returns.
-func copyGolden(t *testing.T, kind string) string {
+// copyGolden copies the first recorded case of the kind, and of the model if one is given, into a fresh folder, which
+// it returns.
+func copyGolden(t *testing.T, kind, model string) string {
 	t.Helper()
 	root := goldenDir(t)
 	cases, err := findCases(root)
@@ -24,7 +25,10 @@ func copyGolden(t *testing.T, kind string) string {
 	}
 	for _, name := range cases {
 		c, err := loadCase(root, name)
-		if err != nil || c.Kind != kind {
+		var config struct {
+			Model string `json:"model"`
+		}
+		if err != nil || c.Kind != kind || c.config(&config) != nil || model != "" && config.Model != model {
 			continue
 		}
 		dir := filepath.Join(t.TempDir(), filepath.Base(name))
@@ -36,7 +40,7 @@ func copyGolden(t *testing.T, kind string) string {
 		}
 		return dir
 	}
-	t.Skipf("no recorded case of kind %s", kind)
+	t.Skipf("no recorded case of kind %s %s", kind, model)
 	return ""
 }
 
@@ -53,12 +57,12 @@ func writable(dir string) error {
 	})
 }
 
-// runGoldenMutations spoils a recorded case in every given way.
-func runGoldenMutations(t *testing.T, kind string, mutations []mutation) {
+// runGoldenMutations spoils a recorded case of the kind and the model in every given way.
+func runGoldenMutations(t *testing.T, kind, model string, mutations []mutation) {
 	open := opener(t, "go")
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
-			dir := copyGolden(t, kind)
+			dir := copyGolden(t, kind, model)
 			m.spoil(t, dir)
 			report, err := Run(t.Context(), Options{Dir: dir, OpenBackend: open})
 			if err != nil {
