@@ -11,8 +11,8 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
-	"blip2/pkg/model/bert"
 	"blip2/pkg/model/blip"
+	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
 )
 
@@ -46,6 +46,11 @@ func (c blipConfig) model() (blip.Config, error) {
 	}
 	if err := cfg.Validate(); err != nil {
 		return cfg, err
+	}
+	for key, id := range map[string]int32{"bos_token_id": c.BOS, "sep_token_id": c.SEP} {
+		if id < 0 || int(id) >= c.Vocab {
+			return cfg, fmt.Errorf("config: %s %d is none of the %d tokens", key, id, c.Vocab)
+		}
 	}
 	return cfg, allPositive(map[string]float64{"vit_width": float64(c.Width), "vit_layers": float64(c.VisionLayers),
 		"vit_layer_norm_eps": c.VisionEps, "vocab": float64(c.Vocab), "hidden": float64(c.Hidden),
@@ -94,27 +99,23 @@ func blipCaption(c *Case, k *checker) error {
 
 // forward compares the image features, the logits of whole texts and what follows the prompt.
 func (b *blipCase) forward() error {
-	texts, err := b.intRows("text_ids")
+	texts, err := b.idRows("text_ids", b.cfg.Vocab)
 	if err != nil {
 		return err
 	}
-	mask, masks, err := b.intInput("text_mask")
+	mask, err := b.maskInput("text_mask")
 	if err != nil {
 		return err
 	}
 	length := b.config.PromptLength
-	if len(texts[0]) < length || len(masks) != len(texts)*len(texts[0]) {
-		return fmt.Errorf("%s: texts of %d tokens do not hold a prompt of %d or do not fit their mask", inputsFile,
-			len(texts[0]), length)
+	if len(texts[0]) < length {
+		return fmt.Errorf("%s: texts of %d tokens do not hold a prompt of %d", inputsFile, len(texts[0]), length)
 	}
 	lengths := make([]int32, len(texts))
 	for i, text := range texts {
 		text[0] = b.config.BOS
 		lengths[i] = int32(length)
 		b.prompts = append(b.prompts, text[:length:length])
-		if err := allBelow(text, b.cfg.Vocab); err != nil {
-			return err
-		}
 	}
 	store, err := b.set.store(blip.Params(b.cfg))
 	if err != nil {
@@ -132,7 +133,7 @@ func (b *blipCase) forward() error {
 			cross := blip.NewCross(scope, b.cfg, features)
 			return []output{
 				{"image_embeds", features},
-				{"logits", blip.Logits(scope, b.cfg, cross, in[1], in[2])},
+				{"logits", whereMask(blip.Logits(scope, b.cfg, cross, in[1], in[2]), in[2])},
 				{"first_logits", blip.NextLogits(scope, b.cfg, cross, in[3], in[4])},
 			}
 		}}.run(backend)
@@ -140,16 +141,10 @@ func (b *blipCase) forward() error {
 		return err
 	}
 	for _, r := range results {
-		values := tensors.MustCopyFlatData[float32](r.value)
-		switch r.name {
-		case "logits":
-			for i := range values {
-				values[i] *= float32(masks[i/b.cfg.Vocab]) // recorded as 0 where there is no token
-			}
-		case "first_logits":
-			b.nucleus(slices.Clone(values))
+		b.k.tensor(r.name, r.value)
+		if r.name == "first_logits" {
+			b.nucleus(tensors.MustCopyFlatData[float32](r.value))
 		}
-		b.k.floats(r.name, r.value.Shape().Dimensions, values)
 	}
 	return nil
 }
@@ -212,7 +207,7 @@ func (b *blipCase) write() error {
 }
 
 // flatten lists keys and values of all layers, layer by layer; paired is its inverse.
-func flatten(cross []bert.KV) []*Node {
+func flatten(cross []nn.KV) []*Node {
 	var nodes []*Node
 	for _, kv := range cross {
 		nodes = append(nodes, kv.K, kv.V)
@@ -220,10 +215,10 @@ func flatten(cross []bert.KV) []*Node {
 	return nodes
 }
 
-func paired(nodes []*Node) []bert.KV {
-	cross := make([]bert.KV, len(nodes)/2)
+func paired(nodes []*Node) []nn.KV {
+	cross := make([]nn.KV, len(nodes)/2)
 	for i := range cross {
-		cross[i] = bert.KV{K: nodes[2*i], V: nodes[2*i+1]}
+		cross[i] = nn.KV{K: nodes[2*i], V: nodes[2*i+1]}
 	}
 	return cross
 }

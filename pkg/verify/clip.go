@@ -79,15 +79,11 @@ func clipTextImage(c *Case, k *checker) error {
 	if err != nil {
 		return err
 	}
-	ids, _, err := c.intInput("input_ids")
+	ids, err := c.idInput("input_ids", cfg.Text.Vocab)
 	if err != nil {
 		return err
 	}
-	backend, err := c.backend()
-	if err != nil {
-		return err
-	}
-	results, err := program{store: store, inputs: []*tensors.Tensor{pixels, ids},
+	return c.compareProgram(k, program{store: store, inputs: []*tensors.Tensor{pixels, ids},
 		forward: func(scope *mlx.Scope, in []*Node) []output {
 			image := clip.ImageFeatures(scope, cfg, in[0])
 			text := clip.TextFeatures(scope, cfg, in[1], dtypes.Float32)
@@ -96,14 +92,7 @@ func clipTextImage(c *Case, k *checker) error {
 				{"image_embeds", nn.UnitNorm(image)}, {"text_embeds", nn.UnitNorm(text)},
 				{"logits_per_image", clip.Logits(scope, image, text)},
 			}
-		}}.run(backend)
-	if err != nil {
-		return err
-	}
-	for _, r := range results {
-		k.tensor(r.name, r.value)
-	}
-	return nil
+		}})
 }
 
 // clipOfHuggingFace renames the tensors of a CLIPModel to OpenAI's names (spec/weights.md 7): queries, keys and values

@@ -2,8 +2,19 @@ package verify
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/gomlx/compute/dtypes"
+	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
+	"blip2/pkg/model/nn"
+	"blip2/pkg/model/opt"
+	"blip2/pkg/model/t5"
 )
 
 // generateRun is one recorded search: its options and what came out, sequences of all rows in order, best first.
@@ -67,3 +78,170 @@ func (k *checker) generates(name string, runs []generateRun, search func(r gener
 	}
 	return nil
 }
+
+// generateCase is what the parts of a case of kind generate work on.
+type generateCase struct {
+	*Case
+	vocab   int
+	store   *mlx.Store
+	prefill generate.Prefill
+	advance generate.Advance
+	// prompts returns what penalties see in front of a run's texts, given the ids of its input; nil without ids.
+	prompts func(rows int, ids [][]int32) [][]int32
+	// room is how many tokens input and text may have together; 0 means any number.
+	room int
+}
+
+// generateTexts runs kind generate: many searches with one model.
+func generateTexts(c *Case, k *checker) error {
+	var config struct {
+		Model string `json:"model"`
+	}
+	var expected struct {
+		Runs []generateRun `json:"runs"`
+	}
+	if err := c.config(&config); err != nil {
+		return err
+	}
+	if err := c.readJSON(expectedFile, &expected); err != nil {
+		return err
+	}
+	models := map[string]func(c *Case) (*generateCase, error){"opt": generateOPT, "t5": generateT5}
+	open, ok := models[config.Model]
+	if !ok {
+		return fmt.Errorf("config: model %q: known are %s", config.Model,
+			strings.Join(slices.Sorted(maps.Keys(models)), ", "))
+	}
+	g, err := open(c)
+	if err != nil {
+		return err
+	}
+	defer g.store.Finalize()
+	backend, err := c.backend()
+	if err != nil {
+		return err
+	}
+	p, err := generate.NewCachedProgram(backend, g.store, g.prefill, g.advance)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return k.generates("runs", expected.Runs, func(r generateRun, o generate.Options) ([][]generate.Text, error) {
+		inputs, prompts, err := g.inputsOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return p.Generate(c.env.ctx, inputs, prompts, o)
+	})
+}
+
+// inputsOf returns what a run's input consists of, embeddings or ids, then the mask; and what penalties see of it.
+func (g *generateCase) inputsOf(r generateRun) ([]*tensors.Tensor, [][]int32, error) {
+	f, err := g.inputs()
+	if err != nil {
+		return nil, nil, err
+	}
+	mask, err := g.maskInput("attention_mask/" + r.Input)
+	if err != nil {
+		return nil, nil, err
+	}
+	shape := mask.Shape().Dimensions
+	if len(shape) != 2 || shape[0]*shape[1] == 0 {
+		return nil, nil, fmt.Errorf("%s: mask of input %s has shape %v", inputsFile, r.Input, shape)
+	}
+	if g.room > 0 && shape[1]+r.MaxNewTokens > g.room {
+		return nil, nil, fmt.Errorf("input %s of %d tokens with %d new ones: the model knows %d", r.Input, shape[1],
+			r.MaxNewTokens, g.room)
+	}
+	if name := "inputs_embeds/" + r.Input; f.Has(name) {
+		embeds, err := g.floatInput(name)
+		return []*tensors.Tensor{embeds, mask}, g.prompts(shape[0], nil), err
+	}
+	ids, err := g.idRows("input_ids/"+r.Input, g.vocab)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []*tensors.Tensor{matrix(ids), mask}, g.prompts(shape[0], ids), nil
+}
+
+// generateOPT prepares the part opt: the prompt's ids, padding included, stand in front of the text.
+func generateOPT(c *Case) (*generateCase, error) {
+	var config optConfig
+	if err := c.config(&config); err != nil {
+		return nil, err
+	}
+	cfg, err := config.model()
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	set, err := c.weights(nil)
+	if err != nil {
+		return nil, err
+	}
+	g := &generateCase{Case: c, vocab: cfg.Vocab, room: cfg.Positions, prompts: func(rows int, ids [][]int32) [][]int32 {
+		if ids == nil {
+			return make([][]int32, rows)
+		}
+		return ids
+	}}
+	g.prefill = func(scope *mlx.Scope, in []*Node, newTokens int) (*Node, []*Node, []*Node) {
+		embeds, mask := in[0], in[1]
+		if embeds.DType().IsInt() {
+			embeds = opt.Embed(scope, embeds, dtypes.Float32)
+		}
+		out := opt.Forward(scope, cfg, opt.Input{Embeds: embeds, Mask: mask,
+			Capacity: mask.Shape().Dimensions[1] + newTokens}, nil)
+		return opt.Logits(scope, cfg, lastOf(out.Hidden)), nil, out.Cache.Nodes()
+	}
+	g.advance = func(scope *mlx.Scope, _, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
+		ids := InsertAxes(tokens, -1)
+		out := opt.Forward(scope, cfg, opt.Input{Embeds: opt.Embed(scope, ids, dtypes.Float32), Mask: OnesLike(ids),
+			Cache: nn.CacheOf(cache).Pick(parents)}, nil)
+		return opt.Logits(scope, cfg, lastOf(out.Hidden)), out.Cache.Nodes()
+	}
+	g.store, err = set.store(opt.Params(cfg))
+	return g, err
+}
+
+// generateT5 prepares the part t5: the encoder reads the prompt, and the decoder's start is all that penalties see.
+func generateT5(c *Case) (*generateCase, error) {
+	var config t5Config
+	if err := c.config(&config); err != nil {
+		return nil, err
+	}
+	cfg, err := config.model()
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	set, err := c.weights(nil)
+	if err != nil {
+		return nil, err
+	}
+	g := &generateCase{Case: c, vocab: cfg.Vocab, prompts: func(rows int, _ [][]int32) [][]int32 {
+		return slices.Repeat([][]int32{{t5.StartID}}, rows)
+	}}
+	decode := func(scope *mlx.Scope, ids *Node, in t5.Input) (*Node, []*Node) {
+		in.Embeds = t5.Embed(scope, ids, dtypes.Float32)
+		out := t5.Decode(scope, cfg, in, nil)
+		return t5.Logits(scope, cfg, lastOf(out.Hidden)), out.Cache.Nodes()
+	}
+	g.prefill = func(scope *mlx.Scope, in []*Node, newTokens int) (*Node, []*Node, []*Node) {
+		embeds, mask := in[0], in[1]
+		if embeds.DType().IsInt() {
+			embeds = t5.Embed(scope, embeds, dtypes.Float32)
+		}
+		cross := t5.NewCross(scope, cfg, t5.Encode(scope, cfg, embeds, mask, nil), mask)
+		start := AddScalar(ZerosLike(SliceAxis(mask, 1, AxisRangeFromStart(1))), t5.StartID)
+		logits, cache := decode(scope, start, t5.Input{Cross: cross, Capacity: 1 + newTokens})
+		return logits, cross.Nodes(), cache
+	}
+	g.advance = func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
+		return decode(scope, InsertAxes(tokens, -1),
+			t5.Input{Cross: t5.CrossOf(fixed), Cache: nn.CacheOf(cache).Pick(parents)})
+	}
+	g.store, err = set.store(t5.Params(cfg))
+	return g, err
+}
+
+// lastOf returns the last position of hidden states [batch, L, D]: [batch, D].
+func lastOf(hidden *Node) *Node { return Squeeze(SliceAxis(hidden, 1, AxisElem(-1)), 1) }

@@ -14,6 +14,7 @@ func handlers() map[string]handler {
 	return map[string]handler{
 		"blip-caption":        blipCaption,
 		"clip-text-image":     clipTextImage,
+		"generate":            generateTexts,
 		"hf-convert":          hfConvert,
 		"image-normalize":     imageNormalize,
 		"image-resize":        imageResize,
@@ -41,7 +42,6 @@ func Kinds() []string { return slices.Sorted(maps.Keys(handlers())) }
 func PendingKinds() []string {
 	return []string{
 		"caption-metrics",
-		"generate",
 		"gqa-accuracy",
 		"hf-folder",
 		"hf-itm",

@@ -13,7 +13,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
-	"blip2/pkg/model/bert"
+	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
 )
 
@@ -96,7 +96,7 @@ func same(t *testing.T, name string, got, want []float32) {
 }
 
 // crossOf encodes the pictures and projects them for the decoder.
-func crossOf(scope *mlx.Scope, cfg Config, pixels *Node) []bert.KV {
+func crossOf(scope *mlx.Scope, cfg Config, pixels *Node) []nn.KV {
 	return NewCross(scope, cfg, EncodeImage(scope, cfg, pixels))
 }
 
