@@ -25,6 +25,7 @@ type WordPiece struct {
 	starts   map[string]int32 // pieces that start a word
 	inside   map[string]int32 // pieces inside a word, without "##"
 	longest  int              // length in bytes of the longest piece, "##" not counted
+	maxRunes int              // length above which a word is not split, but [UNK]
 	pad, unk int32
 	cls, sep int32
 	mask     int32
@@ -47,7 +48,7 @@ func LoadWordPiece(path string) (*WordPiece, error) {
 
 // NewWordPiece builds the tokenizer from the contents of a vocabulary file (see LoadWordPiece).
 func NewWordPiece(vocab []byte) (*WordPiece, error) {
-	t := &WordPiece{starts: map[string]int32{}, inside: map[string]int32{}}
+	t := &WordPiece{starts: map[string]int32{}, inside: map[string]int32{}, maxRunes: maxWordRunes}
 	for len(vocab) > 0 {
 		line, rest, _ := bytes.Cut(vocab, []byte("\n"))
 		vocab = rest
@@ -162,10 +163,10 @@ func (t *WordPiece) appendIDs(ids []int32, text string, limit int) []int32 {
 // appendWord splits one word by greedy longest match from the left; a word with a part that is not in the vocabulary
 // is one [UNK].
 func (t *WordPiece) appendWord(ids []int32, word []byte) []int32 {
-	if id, ok := t.starts[string(word)]; ok && len(word) <= maxWordRunes {
+	if id, ok := t.starts[string(word)]; ok && len(word) <= t.maxRunes {
 		return append(ids, id)
 	}
-	if len(word) > maxWordRunes && utf8.RuneCount(word) > maxWordRunes {
+	if len(word) > t.maxRunes && utf8.RuneCount(word) > t.maxRunes {
 		return append(ids, t.unk)
 	}
 	before, table := len(ids), t.starts
@@ -223,11 +224,17 @@ func (t *WordPiece) isSpecial(id int32) bool {
 
 // tidySpaces applies the reference's replacements one after the other: their order matters for strings such as " ' .".
 func tidySpaces(s string) string {
-	for _, r := range [...][2]string{
-		{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
-		{" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
-	} {
+	for _, r := range tidyRules {
 		s = strings.ReplaceAll(s, r[0], r[1])
 	}
 	return s
 }
+
+// tidyRules are Hugging Face's clean_up_tokenization. Read only.
+var tidyRules = [...][2]string{
+	{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
+	{" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+}
+
+// tidyNotBefore is the place in tidyRules at which the decoder of WordPiece has a rule of its own.
+const tidyNotBefore = 7
