@@ -114,7 +114,7 @@ func (p ImageProcessor) Pixels(img *dataset.RGB) []float32 {
 	if p.Crop {
 		square = p.cropped(img)
 	} else {
-		square = dataset.Resize(img, nil, p.Size, p.Size, dataset.Bicubic)
+		square = resize(img, p.Size, p.Size)
 	}
 	dataset.Normalize(out, square, false, p.Mean, p.Std)
 	return out
@@ -128,7 +128,17 @@ func (p ImageProcessor) cropped(img *dataset.RGB) *dataset.RGB {
 	} else {
 		w = p.Size * img.W / img.H
 	}
-	whole := dataset.Resize(img, nil, w, h, dataset.Bicubic)
+	whole := resize(img, w, h)
 	return dataset.Resize(whole, &dataset.Box{Top: (h - p.Size) / 2, Left: (w - p.Size) / 2, Height: p.Size, Width: p.Size},
 		p.Size, p.Size, dataset.Bicubic)
+}
+
+// resize is Pillow 13's bicubic resize, which transformers of our day runs on: where the height shrinks by more than twice
+// as much as the width, columns come before rows, and samples are rounded in between. Before Pillow 13, and in
+// dataset.Resize, rows always come first; the results differ by a level or two.
+func resize(img *dataset.RGB, w, h int) *dataset.RGB {
+	if img.H > h && img.H-h > 2*(img.W-w) {
+		img = dataset.Resize(img, nil, img.W, h, dataset.Bicubic)
+	}
+	return dataset.Resize(img, nil, w, h, dataset.Bicubic)
 }

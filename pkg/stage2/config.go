@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model/opt"
 	"blip2/pkg/model/qformer"
@@ -69,4 +70,12 @@ func (c Config) compute() dtypes.DType {
 		return dtypes.Float32
 	}
 	return c.Compute
+}
+
+// llm returns the scope of the language model; scope is the model's root.
+func (c Config) llm(scope *model.Scope) *model.Scope {
+	if c.OPT != nil {
+		return scope.At("opt_model")
+	}
+	return scope.At("t5_model")
 }

@@ -12,9 +12,9 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
-	"blip2/pkg/model/nn"
 	"blip2/pkg/model/opt"
 	"blip2/pkg/model/t5"
+	"blip2/pkg/stage2"
 )
 
 // generateRun is one recorded search: its options and what came out, sequences of all rows in order, best first.
@@ -84,8 +84,7 @@ type generateCase struct {
 	*Case
 	vocab   int
 	store   *mlx.Store
-	prefill generate.Prefill
-	advance generate.Advance
+	decoder stage2.Decoder
 	// prompts returns what penalties see in front of a run's texts, given the ids of its input; nil without ids.
 	prompts func(rows int, ids [][]int32) [][]int32
 	// room is how many tokens input and text may have together; 0 means any number.
@@ -106,6 +105,9 @@ func generateTexts(c *Case, k *checker) error {
 	if err := c.readJSON(expectedFile, &expected); err != nil {
 		return err
 	}
+	if strings.HasPrefix(config.Model, "blip2_") {
+		return generateBLIP2(c, k)
+	}
 	models := map[string]func(c *Case) (*generateCase, error){"opt": generateOPT, "t5": generateT5}
 	open, ok := models[config.Model]
 	if !ok {
@@ -121,7 +123,7 @@ func generateTexts(c *Case, k *checker) error {
 	if err != nil {
 		return err
 	}
-	p, err := generate.NewCachedProgram(backend, g.store, g.prefill, g.advance)
+	p, err := generate.NewCachedProgram(backend, g.store, g.decoder.Prefill, g.decoder.Advance)
 	if err != nil {
 		return err
 	}
@@ -184,21 +186,12 @@ func generateOPT(c *Case) (*generateCase, error) {
 		}
 		return ids
 	}}
-	g.prefill = func(scope *mlx.Scope, in []*Node, newTokens int) (*Node, []*Node, []*Node) {
-		embeds, mask := in[0], in[1]
-		if embeds.DType().IsInt() {
-			embeds = opt.Embed(scope, embeds, dtypes.Float32)
+	g.decoder = stage2.Decoder{OPT: &cfg, LLM: alone, Prefix: func(scope *mlx.Scope, in []*Node) (*Node, *Node) {
+		if in[0].DType().IsInt() {
+			return opt.Embed(scope, in[0], dtypes.Float32), in[1]
 		}
-		out := opt.Forward(scope, cfg, opt.Input{Embeds: embeds, Mask: mask,
-			Capacity: mask.Shape().Dimensions[1] + newTokens}, nil)
-		return opt.Logits(scope, cfg, lastOf(out.Hidden)), nil, out.Cache.Nodes()
-	}
-	g.advance = func(scope *mlx.Scope, _, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
-		ids := InsertAxes(tokens, -1)
-		out := opt.Forward(scope, cfg, opt.Input{Embeds: opt.Embed(scope, ids, dtypes.Float32), Mask: OnesLike(ids),
-			Cache: nn.CacheOf(cache).Pick(parents)}, nil)
-		return opt.Logits(scope, cfg, lastOf(out.Hidden)), out.Cache.Nodes()
-	}
+		return in[0], in[1]
+	}}
 	g.store, err = set.store(opt.Params(cfg))
 	return g, err
 }
@@ -220,28 +213,15 @@ func generateT5(c *Case) (*generateCase, error) {
 	g := &generateCase{Case: c, vocab: cfg.Vocab, prompts: func(rows int, _ [][]int32) [][]int32 {
 		return slices.Repeat([][]int32{{t5.StartID}}, rows)
 	}}
-	decode := func(scope *mlx.Scope, ids *Node, in t5.Input) (*Node, []*Node) {
-		in.Embeds = t5.Embed(scope, ids, dtypes.Float32)
-		out := t5.Decode(scope, cfg, in, nil)
-		return t5.Logits(scope, cfg, lastOf(out.Hidden)), out.Cache.Nodes()
-	}
-	g.prefill = func(scope *mlx.Scope, in []*Node, newTokens int) (*Node, []*Node, []*Node) {
-		embeds, mask := in[0], in[1]
-		if embeds.DType().IsInt() {
-			embeds = t5.Embed(scope, embeds, dtypes.Float32)
+	g.decoder = stage2.Decoder{T5: &cfg, LLM: alone, Prefix: func(scope *mlx.Scope, in []*Node) (*Node, *Node) {
+		if in[0].DType().IsInt() {
+			return t5.Embed(scope, in[0], dtypes.Float32), in[1]
 		}
-		cross := t5.NewCross(scope, cfg, t5.Encode(scope, cfg, embeds, mask, nil), mask)
-		start := AddScalar(ZerosLike(SliceAxis(mask, 1, AxisRangeFromStart(1))), t5.StartID)
-		logits, cache := decode(scope, start, t5.Input{Cross: cross, Capacity: 1 + newTokens})
-		return logits, cross.Nodes(), cache
-	}
-	g.advance = func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
-		return decode(scope, InsertAxes(tokens, -1),
-			t5.Input{Cross: t5.CrossOf(fixed), Cache: nn.CacheOf(cache).Pick(parents)})
-	}
+		return in[0], in[1]
+	}}
 	g.store, err = set.store(t5.Params(cfg))
 	return g, err
 }
 
-// lastOf returns the last position of hidden states [batch, L, D]: [batch, D].
-func lastOf(hidden *Node) *Node { return Squeeze(SliceAxis(hidden, 1, AxisElem(-1)), 1) }
+// alone is the scope of a language model that is all of the network.
+func alone(scope *mlx.Scope) *mlx.Scope { return scope }

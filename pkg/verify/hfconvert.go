@@ -48,8 +48,7 @@ func hfConvert(c *Case, k *checker) error {
 	if err := c.readJSON(expectedFile, &expected); err != nil {
 		return err
 	}
-	hints := published.Hints{VisionHeads: config.visionConfig.Heads, QFormerHeads: config.Heads, LLMHeads: config.LLMHeads}
-	lavis, err := published.Assemble(published.Parts{Main: filepath.Join(c.Dir, weightsFile), Hints: hints})
+	lavis, err := published.Assemble(published.Parts{Main: filepath.Join(c.Dir, weightsFile), Hints: config.hints()})
 	if err != nil {
 		return err
 	}

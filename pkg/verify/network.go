@@ -132,6 +132,8 @@ type program struct {
 	// named "grad/" + parameter.
 	loss      string
 	trainable []model.Param
+	// partial says that the graph is a part of the network: weights may be left unused.
+	partial bool
 }
 
 // result is the value of an output.
@@ -146,7 +148,9 @@ func (p program) run(backend compute.Backend) ([]result, error) {
 	var names []string
 	exec, err := mlx.NewExec(backend, p.store, func(scope *mlx.Scope, in []*Node) []*Node {
 		outputs := p.forward(scope, in)
-		p.mustUseAll(in[0].Graph())
+		if !p.partial {
+			p.mustUseAll(in[0].Graph())
+		}
 		outputs = append(outputs, p.gradients(outputs)...)
 		names = names[:0]
 		nodes := make([]*Node, len(outputs))

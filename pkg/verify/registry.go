@@ -16,6 +16,8 @@ func handlers() map[string]handler {
 		"clip-text-image":     clipTextImage,
 		"generate":            generateTexts,
 		"hf-convert":          hfConvert,
+		"hf-folder":           hfFolder,
+		"hf-itm":              hfITM,
 		"image-normalize":     imageNormalize,
 		"image-resize":        imageResize,
 		"lavis-pth":           lavisPth,
@@ -43,8 +45,6 @@ func PendingKinds() []string {
 	return []string{
 		"caption-metrics",
 		"gqa-accuracy",
-		"hf-folder",
-		"hf-itm",
 		"image-decode",
 		"lr-groups",
 		"nocaps-split",
