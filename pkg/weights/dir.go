@@ -184,8 +184,8 @@ func (x *shardIndex) encode() ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// LazyFrom returns a tensor of a source to be written: a floating-point one in the given dtype, or with "" and any other
-// as it is stored. It is read and converted when its turn comes, and its memory given back then.
+// LazyFrom returns a tensor of a source to be written: a floating-point one in the given dtype, or with "" and any
+// other as it is stored. It is read and converted when its turn comes, and its memory given back then.
 func LazyFrom(src Source, name string, dtype DType) (Lazy, error) {
 	info, err := src.Info(name)
 	if err != nil {

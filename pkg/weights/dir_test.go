@@ -290,7 +290,8 @@ func TestWritingTakesTheMemoryOfOneTensor(t *testing.T) {
 	runtime.GC()
 	var before runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if err := WriteDir(t.Context(), filepath.Join(t.TempDir(), "m"), tensors, DirOptions{MaxShardBytes: 10 * n}); err != nil {
+	dir := filepath.Join(t.TempDir(), "m")
+	if err := WriteDir(t.Context(), dir, tensors, DirOptions{MaxShardBytes: 10 * n}); err != nil {
 		t.Fatal(err)
 	}
 	if used := int64(most) - int64(before.HeapAlloc); used > 3*n {
