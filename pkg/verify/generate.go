@@ -87,7 +87,7 @@ type generateCase struct {
 	decoder stage2.Decoder
 	// prompts returns what penalties see in front of a run's texts, given the ids of its input; nil without ids.
 	prompts func(rows int, ids [][]int32) [][]int32
-	// room is how many tokens input and text may have together; 0 means any number.
+	// room is how many tokens the model reads at most; 0 means any number.
 	room int
 }
 
@@ -151,8 +151,17 @@ func (g *generateCase) inputsOf(r generateRun) ([]*tensors.Tensor, [][]int32, er
 	if len(shape) != 2 || shape[0]*shape[1] == 0 {
 		return nil, nil, fmt.Errorf("%s: mask of input %s has shape %v", inputsFile, r.Input, shape)
 	}
-	if g.room > 0 && shape[1]+r.MaxNewTokens > g.room {
-		return nil, nil, fmt.Errorf("input %s of %d tokens with %d new ones: the model knows %d", r.Input, shape[1],
+	longest := 0
+	for row := range slices.Chunk(tensors.MustCopyFlatData[int32](mask), shape[1]) {
+		tokens := 0
+		for _, m := range row {
+			tokens += int(m)
+		}
+		longest = max(longest, tokens)
+	}
+	// The last token is not read again.
+	if g.room > 0 && longest+r.MaxNewTokens-1 > g.room {
+		return nil, nil, fmt.Errorf("input %s of %d tokens with %d new ones: the model has %d positions", r.Input, longest,
 			r.MaxNewTokens, g.room)
 	}
 	if name := "inputs_embeds/" + r.Input; f.Has(name) {
