@@ -11,7 +11,7 @@ import (
 // TestBlipOfHuggingFace: every tensor of a BlipForConditionalGeneration finds its place.
 func TestBlipOfHuggingFace(t *testing.T) {
 	want := numbered(blip.Params(blip.Config{
-		Vision: vit.Config{Arch: vit.BLIP, ImageSize: 4, PatchSize: 2, Width: 4, Layers: 2, Heads: 2, MLP: 6},
+		Vision: vit.Config{Arch: vit.BLIP, ImageSize: 4, PatchSize: 2, Width: 4, Layers: 2, Heads: 2, MLPRatio: 1.5},
 		Hidden: 4, Layers: 1, Heads: 2, Intermediate: 3, Vocab: 5, MaxPositions: 4,
 	}))
 	hf := tensorSet{

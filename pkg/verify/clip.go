@@ -37,7 +37,7 @@ type clipConfig struct {
 func (c clipConfig) model() (clip.Config, error) {
 	cfg := clip.Config{
 		Image: vit.Config{Arch: vit.CLIP, ImageSize: c.ImageSize, PatchSize: c.PatchSize, Width: c.Width,
-			Layers: c.Layers, Heads: c.Heads, MLP: c.MLP, LayerNormEps: c.LayerNormEps},
+			Layers: c.Layers, Heads: c.Heads, MLPRatio: vit.RatioOf(c.MLP, c.Width), LayerNormEps: c.LayerNormEps},
 		Text: clip.Text{Vocab: c.TextVocab, Context: c.TextContext, Width: c.TextWidth, Layers: c.TextLayers,
 			Heads: c.TextHeads, MLP: c.TextMLP, LayerNormEps: c.LayerNormEps},
 		Embed: c.Embed,

@@ -85,7 +85,7 @@ func clipHF(set tensorSet) tensorSet {
 // TestClipOfHuggingFace: every tensor of a CLIPModel finds its place.
 func TestClipOfHuggingFace(t *testing.T) {
 	cfg := clip.Config{
-		Image: vit.Config{Arch: vit.CLIP, ImageSize: 4, PatchSize: 2, Width: 4, Layers: 2, Heads: 2, MLP: 6},
+		Image: vit.Config{Arch: vit.CLIP, ImageSize: 4, PatchSize: 2, Width: 4, Layers: 2, Heads: 2, MLPRatio: 1.5},
 		Text:  clip.Text{Vocab: 5, Context: 3, Width: 2, Layers: 1, Heads: 1, MLP: 3}, Embed: 3,
 	}
 	want := numbered(clip.Params(cfg))

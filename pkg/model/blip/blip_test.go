@@ -20,7 +20,7 @@ import (
 // tiny returns a captioner that runs in milliseconds.
 func tiny() Config {
 	return Config{
-		Vision: vit.Config{Arch: vit.BLIP, ImageSize: 6, PatchSize: 2, Width: 6, Layers: 1, Heads: 2, MLP: 10,
+		Vision: vit.Config{Arch: vit.BLIP, ImageSize: 6, PatchSize: 2, Width: 6, Layers: 1, Heads: 2, MLPRatio: 1.7,
 			LayerNormEps: 1e-6},
 		Hidden: 8, Layers: 2, Heads: 2, Intermediate: 12, Vocab: 20, MaxPositions: 9, LayerNormEps: 1e-12,
 	}

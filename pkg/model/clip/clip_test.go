@@ -20,7 +20,7 @@ import (
 // tiny returns a model that runs in milliseconds.
 func tiny() Config {
 	return Config{
-		Image: vit.Config{Arch: vit.CLIP, ImageSize: 6, PatchSize: 2, Width: 8, Layers: 2, Heads: 2, MLP: 12,
+		Image: vit.Config{Arch: vit.CLIP, ImageSize: 6, PatchSize: 2, Width: 8, Layers: 2, Heads: 2, MLPRatio: 1.5,
 			LayerNormEps: 1e-5},
 		Text:  Text{Vocab: 20, Context: 7, Width: 6, Layers: 2, Heads: 3, MLP: 10, LayerNormEps: 1e-5},
 		Embed: 5,

@@ -119,15 +119,17 @@ func TestPublishedSizes(t *testing.T) {
 	}
 }
 
-// TestMLPWidth: a width that is given counts, whatever the ratio would round to.
+// TestMLPWidth: a ratio is rounded down, and that of a width gives the width.
 func TestMLPWidth(t *testing.T) {
-	cfg := tiny(CLIP)
-	if got := cfg.MLPWidth(); got != 18 {
+	if got := tiny(CLIP).MLPWidth(); got != 18 {
 		t.Errorf("8 × 2.3 gives %d, want 18", got)
 	}
-	cfg.MLP = 13
-	if got := cfg.MLPWidth(); got != 13 {
-		t.Errorf("a width of 13 gives %d", got)
+	for width := 1; width < 300; width += 7 {
+		for mlp := 1; mlp < 2000; mlp += 13 {
+			if got := (Config{Width: width, MLPRatio: RatioOf(mlp, width)}).MLPWidth(); got != mlp {
+				t.Fatalf("the ratio of %d to %d gives %d", mlp, width, got)
+			}
+		}
 	}
 }
 
