@@ -149,11 +149,12 @@ func runWeightsInspect(app *App, opts inspectOptions) error {
 func inspect(src weights.Source, h published.Hints) (*inspectReport, error) {
 	r := &inspectReport{Path: src.Path(), Container: src.Container(), Files: src.Files(), Extras: extras(src)}
 	for _, name := range src.Names() {
-		t, err := src.Tensor(name)
+		t, err := src.Info(name)
 		if err != nil {
 			return nil, err
 		}
-		r.Tensors = append(r.Tensors, tensorInfo{name, t.DType, t.Shape, len(t.Data)})
+		r.Tensors = append(r.Tensors, tensorInfo{name, t.DType, t.Shape,
+			model.Count([]model.Param{{Shape: t.Shape}}) * t.DType.Size()})
 	}
 	var err error
 	if r.Types, err = published.CountTypes(src); err != nil {

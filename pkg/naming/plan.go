@@ -349,7 +349,7 @@ func (pl *Plan) check() error {
 }
 
 func (pl *Plan) checkShape(p model.Param, r recipe) error {
-	sources, err := pl.read(r)
+	sources, err := all(r.sources, pl.src.Info)
 	if err != nil {
 		return err
 	}
@@ -371,19 +371,6 @@ func SameShape(p model.Param, shape []int) error {
 	return nil
 }
 
-// read returns the file's tensors of a recipe.
-func (pl *Plan) read(r recipe) ([]weights.Tensor, error) {
-	sources := make([]weights.Tensor, len(r.sources))
-	for i, name := range r.sources {
-		t, err := pl.src.Tensor(name)
-		if err != nil {
-			return nil, err
-		}
-		sources[i] = t
-	}
-	return sources, nil
-}
-
 // Sources returns the file's tensors that give the named tensor of the model; none if the file does not give it.
 func (pl *Plan) Sources(name string) []string { return pl.recipes[name].sources }
 
@@ -394,7 +381,7 @@ func (pl *Plan) Tensor(name string) (t weights.Tensor, ok bool, err error) {
 	if !ok {
 		return t, false, nil
 	}
-	sources, err := pl.read(r)
+	sources, err := all(r.sources, pl.src.Tensor)
 	if err != nil {
 		return t, true, err
 	}
@@ -403,10 +390,20 @@ func (pl *Plan) Tensor(name string) (t weights.Tensor, ok bool, err error) {
 	return t, true, err
 }
 
+// DType returns the type of the file's tensors that give the named tensor of the model; ok is false if it gives none.
+func (pl *Plan) DType(name string) (dtype weights.DType, ok bool, err error) {
+	r, ok := pl.recipes[name]
+	if !ok {
+		return "", false, nil
+	}
+	t, err := pl.src.Info(r.sources[0])
+	return t.DType, true, err
+}
+
 // checkTwins compares a tensor that the file holds under two names.
 func (pl *Plan) checkTwins(t twinned) error {
-	a, errA := pl.read(t.a)
-	b, errB := pl.read(t.b)
+	a, errA := all(t.a.sources, pl.src.Tensor)
+	b, errB := all(t.b.sources, pl.src.Tensor)
 	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
@@ -433,7 +430,7 @@ func (t Table) Shapes(src Source) (map[string][]int, error) {
 		if !r.complete() {
 			continue
 		}
-		sources, err := pl.read(r)
+		sources, err := all(r.sources, src.Info)
 		if err != nil {
 			return nil, err
 		}

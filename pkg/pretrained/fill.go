@@ -107,6 +107,12 @@ func (r *Reader) Tensor(p model.Param) (t weights.Tensor, ok bool, err error) {
 	return t, true, err
 }
 
+// Info is Tensor without the numbers, which are not read.
+func (r *Reader) Info(p model.Param) (t weights.Tensor, ok bool, err error) {
+	dtype, ok, err := r.plan.DType(p.Name)
+	return weights.Tensor{Name: p.Name, DType: r.options.Precision(p, dtype), Shape: p.Shape}, ok, err
+}
+
 // adapt fits a tensor of the file to the model's shape, in the file's type.
 func (r *Reader) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tensor, error) {
 	if slices.Equal(t.Shape, p.Shape) {

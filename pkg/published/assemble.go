@@ -396,6 +396,21 @@ func (a *Assembly) Tensor(name string) (weights.Tensor, error) {
 	return t, err
 }
 
+// Info is Tensor without the numbers, which are not read.
+func (a *Assembly) Info(name string) (weights.Tensor, error) {
+	r, ok := a.from[name]
+	switch {
+	case !ok:
+		return weights.Tensor{}, fmt.Errorf("the model has no tensor %s", name)
+	case r.reader == nil && a.parts.DType == "":
+		return weights.Tensor{Name: name, DType: weights.F32, Shape: r.param.Shape}, nil
+	case r.reader == nil:
+		return weights.Tensor{Name: name, DType: a.parts.DType, Shape: r.param.Shape}, nil
+	}
+	t, _, err := r.reader.Info(r.param)
+	return t, err
+}
+
 // Done gives back the memory that reading a tensor took.
 func (a *Assembly) Done(name string) {
 	if r := a.from[name]; r.reader != nil {

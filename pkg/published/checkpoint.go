@@ -184,7 +184,7 @@ func (c *Checkpoint) Plan(allowMissing, allowUnexpected bool) (*naming.Plan, err
 func CountTypes(c weights.Source) ([]TypeCount, error) {
 	counts := map[weights.DType]*TypeCount{}
 	for _, name := range c.Names() {
-		t, err := c.Tensor(name)
+		t, err := c.Info(name)
 		if err != nil {
 			return nil, err
 		}
@@ -199,7 +199,7 @@ func CountTypes(c weights.Source) ([]TypeCount, error) {
 		}
 		n.Tensors++
 		n.Elements += int64(elements)
-		n.Bytes += int64(len(t.Data))
+		n.Bytes += int64(elements * t.DType.Size())
 	}
 	out := make([]TypeCount, 0, len(counts))
 	for _, n := range counts {

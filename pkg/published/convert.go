@@ -46,7 +46,7 @@ func (a *Assembly) Write(ctx context.Context, o Output) (*Written, error) {
 	if o.To == naming.HuggingFace {
 		spec = spec.withPublishedTokens()
 	}
-	outputs, dropped, err := table.Export(a.Names(), a.Tensor)
+	outputs, dropped, err := table.Export(a.Names(), a.Info, a.Tensor)
 	if err != nil {
 		return nil, err
 	}

@@ -116,7 +116,7 @@ func (v visionJSON) vit(arch, act string) (*vit.Config, error) {
 		return nil, fmt.Errorf("vision_config.hidden_act is %q, that of the network is %q", v.Act, act)
 	}
 	cfg := &vit.Config{Arch: arch, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Width: v.Hidden, Layers: v.Layers,
-		Heads: v.Heads, MLP: v.Intermediate, LayerNormEps: v.Eps}
+		Heads: v.Heads, MLPRatio: vit.RatioOf(v.Intermediate, v.Hidden), LayerNormEps: v.Eps}
 	return cfg, cfg.Validate()
 }
 
@@ -134,7 +134,8 @@ type bertJSON struct {
 	CrossFreq    int     `json:"cross_attention_frequency"`
 	EncoderWidth int     `json:"encoder_hidden_size"`
 	TextInput    bool    `json:"use_qformer_text_input"`
-	EOS          int     `json:"sep_token_id"`
+	BOS          int     `json:"bos_token_id"`
+	SEP          int     `json:"sep_token_id"`
 }
 
 // check reports what a BERT of this program cannot be.
@@ -330,7 +331,7 @@ func parseBLIP(raw []byte) (Spec, error) {
 	vision := visionJSON{Hidden: 768, Intermediate: 3072, Layers: 12, Heads: 12, ImageSize: 384, PatchSize: 16,
 		Act: "gelu", Eps: 1e-5}
 	text := bertJSON{Vocab: 30524, Hidden: 768, Layers: 12, Heads: 8, Intermediate: 3072, Positions: 512, Act: "gelu",
-		Eps: 1e-12, EOS: 102}
+		Eps: 1e-12, BOS: 30522, SEP: 102}
 	err := into(raw, "", &top)
 	if err == nil {
 		err = errors.Join(into(top.Vision, "vision_config", &vision), into(top.Text, "text_config", &text))
@@ -345,7 +346,7 @@ func parseBLIP(raw []byte) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
-	s := Spec{Model: naming.BLIPCaption, EOS: text.EOS, BLIP: &blip.Config{Vision: *encoder, Hidden: text.Hidden,
+	s := Spec{Model: naming.BLIPCaption, BOS: text.BOS, EOS: text.SEP, BLIP: &blip.Config{Vision: *encoder, Hidden: text.Hidden,
 		Layers: text.Layers, Heads: text.Heads, Intermediate: text.Intermediate, Vocab: text.Vocab,
 		MaxPositions: text.Positions, LayerNormEps: text.Eps}}
 	return s, s.Validate()

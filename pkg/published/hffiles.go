@@ -217,12 +217,14 @@ func (s Spec) hfBLIP() object {
 	text := hfBERT(qformer.Config{Vocab: b.Vocab, Hidden: b.Hidden, Layers: b.Layers, Heads: b.Heads,
 		Intermediate: b.Intermediate, MaxPositions: b.MaxPositions, LayerNormEps: b.LayerNormEps})
 	text["model_type"], text["encoder_hidden_size"], text["is_decoder"] = "blip_text_model", b.Vision.Width, true
-	text["bos_token_id"], text["pad_token_id"] = b.Vocab-2, 0 // [DEC] and [ENC] are the last two
-	if s.EOS != 0 {
-		text["eos_token_id"], text["sep_token_id"] = s.EOS, s.EOS
-	} else {
-		text["eos_token_id"], text["sep_token_id"] = 2, 102
+	bos, sep := s.BOS, s.EOS
+	if bos == 0 {
+		bos = b.Vocab - 2 // [DEC] and [ENC] are the last two
 	}
+	if sep == 0 {
+		sep = 102
+	}
+	text["bos_token_id"], text["eos_token_id"], text["sep_token_id"], text["pad_token_id"] = bos, sep, sep, 0
 	return object{
 		"model_type": "blip", "architectures": []string{"BlipForConditionalGeneration"}, "text_config": text,
 		"vision_config": hfVision(b.Vision, "blip_vision_model", "gelu"), "projection_dim": 512,

@@ -142,7 +142,9 @@ func (s shapes) vit(prefix string, h Hints) *vit.Config {
 	}
 	cfg.Width, cfg.PatchSize = s.dim(prefix+kernel, 0), s.dim(prefix+kernel, -1)
 	cfg.Layers = s.layers(prefix + blocks)
-	cfg.MLP = s.dim(prefix+blocks+"0."+mlp, 0)
+	if cfg.Width > 0 {
+		cfg.MLPRatio = vit.RatioOf(s.dim(prefix+blocks+"0."+mlp, 0), cfg.Width)
+	}
 	if grid := int(math.Round(math.Sqrt(float64(s.dim(prefix+table, -2) - 1)))); grid > 0 {
 		cfg.ImageSize = grid * cfg.PatchSize
 	}

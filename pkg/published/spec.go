@@ -39,7 +39,8 @@ type Spec struct {
 	QFormerText bool    `json:"qformer_text,omitempty"`  // the Q-Former has its text side and, in LAVIS, its LM head
 	EmbedDim    int     `json:"embed_dim,omitempty"`     // of the ITC features, stage 1
 	LLMWidth    int     `json:"llm_width,omitempty"`     // D: of the projection to the language model, stage 2
-	EOS         int     `json:"eos,omitempty"`           // token that ends a text of the language model
+	BOS         int     `json:"bos,omitempty"`           // token that starts a text of BLIP's decoder
+	EOS         int     `json:"eos,omitempty"`           // token that ends a text of the language model or decoder
 	ImageToken  *int    `json:"image_token,omitempty"`   // id of <image>, where the folder follows that convention
 }
 

@@ -3,8 +3,8 @@ package verify
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
-	"strings"
 
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
@@ -14,6 +14,8 @@ import (
 	"blip2/pkg/model/blip"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
+	"blip2/pkg/naming"
+	"blip2/pkg/published"
 )
 
 // blipConfig are the config keys of a case of BLIP's captioner.
@@ -223,96 +225,33 @@ func paired(nodes []*Node) []nn.KV {
 	return cross
 }
 
-// twin compares the folder hf/, a BlipForConditionalGeneration, with the case's weights and config: the same model
-// under other names.
+// twin compares the folder hf/, a BlipForConditionalGeneration, with the case's weights and config: each form of the
+// model gives the other bit for bit.
 func (b *blipCase) twin() error {
-	set, err := b.tensorSet("hf/model.safetensors", nil)
+	folder, file := filepath.Join(b.Dir, "hf"), filepath.Join(b.Dir, weightsFile)
+	hf, err := published.Assemble(published.Parts{Main: folder})
+	if err != nil {
+		return fmt.Errorf("hf: %w", err)
+	}
+	defer hf.Close()
+	if _, err := b.k.exports(hf, naming.LAVIS, file); err != nil {
+		return err
+	}
+	lavis, err := published.Assemble(published.Parts{Main: file,
+		Hints: published.Hints{VisionHeads: b.cfg.Vision.Heads, QFormerHeads: b.cfg.Heads}})
 	if err != nil {
 		return err
 	}
-	set = blipOfHuggingFace(set)
-	for _, p := range blip.Params(b.cfg) {
-		got, ok := set[p.Name]
-		if !ok {
-			b.k.problem("hf: no tensor %s", p.Name)
-			continue
-		}
-		delete(set, p.Name)
-		equalLists(b.k, "hf: "+p.Name, bitsOf(got.values), bitsOf(b.set[p.Name].values))
-	}
-	for name := range set {
-		b.k.problem("hf: the model has no tensor %s", name)
-	}
-	return b.twinConfig()
-}
-
-// blipOfHuggingFace renames the tensors of a BlipForConditionalGeneration to LAVIS's names (spec/weights.md 8). The
-// decoder's names are the same; what repeats a tied tensor or numbers positions is left out.
-func blipOfHuggingFace(set tensorSet) tensorSet {
-	names := strings.NewReplacer(
-		"vision_model.embeddings.class_embedding", "visual_encoder.cls_token",
-		"vision_model.embeddings.position_embedding", "visual_encoder.pos_embed",
-		"vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj",
-		"vision_model.encoder.layers", "visual_encoder.blocks",
-		"vision_model.post_layernorm", "visual_encoder.norm",
-		"self_attn.projection", "attn.proj", "self_attn.qkv", "attn.qkv",
-		"layer_norm1", "norm1", "layer_norm2", "norm2",
-	)
-	out := tensorSet{}
-	for name, t := range set {
-		if strings.HasSuffix(name, "position_ids") || strings.Contains(name, "predictions.decoder.") {
-			continue
-		}
-		out[names.Replace(name)] = t
-	}
-	return out
-}
-
-// twinConfig compares the folder's config.json. What transformers leaves out there has its class's default.
-func (b *blipCase) twinConfig() error {
-	type part struct {
-		Width        int     `json:"hidden_size"`
-		Intermediate int     `json:"intermediate_size"`
-		Layers       int     `json:"num_hidden_layers"`
-		Heads        int     `json:"num_attention_heads"`
-		LayerNormEps float64 `json:"layer_norm_eps"`
-		ImageSize    int     `json:"image_size"`
-		PatchSize    int     `json:"patch_size"`
-		EncoderWidth int     `json:"encoder_hidden_size"`
-		Vocab        int     `json:"vocab_size"`
-		Positions    int     `json:"max_position_embeddings"`
-		BOS          int32   `json:"bos_token_id"`
-		SEP          int32   `json:"sep_token_id"`
-	}
-	type config struct {
-		Vision part `json:"vision_config"`
-		Text   part `json:"text_config"`
-	}
-	got := config{
-		Vision: part{Width: 768, Intermediate: 3072, Layers: 12, Heads: 12, LayerNormEps: 1e-5, ImageSize: 384,
-			PatchSize: 16},
-		Text: part{Width: 768, Intermediate: 3072, Layers: 12, Heads: 8, LayerNormEps: 1e-12, EncoderWidth: 768,
-			Vocab: 30524, Positions: 512, BOS: 30522, SEP: 102},
-	}
-	if err := b.readJSON("hf/config.json", &got); err != nil {
+	defer lavis.Close()
+	if _, err := b.k.exports(lavis, naming.HuggingFace, folder); err != nil {
 		return err
 	}
-	v, c := b.cfg.Vision, b.cfg
-	want := config{
-		Vision: part{Width: v.Width, Intermediate: v.MLPWidth(), Layers: v.Layers, Heads: v.Heads,
-			LayerNormEps: v.LayerNormEps, ImageSize: v.ImageSize, PatchSize: v.PatchSize},
-		Text: part{Width: c.Hidden, Intermediate: c.Intermediate, Layers: c.Layers, Heads: c.Heads,
-			LayerNormEps: c.LayerNormEps, EncoderWidth: v.Width, Vocab: c.Vocab, Positions: c.MaxPositions,
-			BOS: b.config.BOS, SEP: b.config.SEP},
+	got, want := *hf.Spec.BLIP, b.cfg
+	for _, v := range []*vit.Config{&got.Vision, &want.Vision} {
+		v.MLPRatio = float64(v.MLPWidth()) / float64(v.Width) // one of several that give this width
 	}
-	equalLists(b.k, "hf: config.json", []part{got.Vision, got.Text}, []part{want.Vision, want.Text})
+	equalLists(b.k, "hf: config.json", []blip.Config{got}, []blip.Config{want})
+	equalLists(b.k, "hf: bos_token_id and sep_token_id", []int{hf.Spec.BOS, hf.Spec.EOS},
+		[]int{int(b.config.BOS), int(b.config.SEP)})
 	return nil
-}
-
-func bitsOf(values []float32) []uint32 {
-	bits := make([]uint32, len(values))
-	for i, v := range values {
-		bits[i] = math.Float32bits(v)
-	}
-	return bits
 }

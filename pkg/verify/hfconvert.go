@@ -83,7 +83,7 @@ func (k *checker) exports(a *published.Assembly, to, path string, without ...str
 	}
 	defer want.Close()
 	m, _ := naming.Find(a.Spec.Model)
-	outputs, notes, err := m.Tables[to].Export(a.Names(), a.Tensor)
+	outputs, notes, err := m.Tables[to].Export(a.Names(), a.Info, a.Tensor)
 	if err != nil {
 		return nil, err
 	}
