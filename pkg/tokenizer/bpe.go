@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -12,9 +13,9 @@ import (
 // comes first in the list of merges is joined until no pair is in it.
 type bytePairs struct {
 	vocabulary
-	first  [256]int32       // id of every byte inside a word, or noValue
-	last   [256]int32       // and at the end of one, where CLIP's pieces carry "</w>"
-	merges map[uint64]merge // by the two ids
+	first  [256]int32 // id of every byte inside a word, or noValue
+	last   [256]int32 // and at the end of one, where CLIP's pieces carry "</w>"
+	merges pairTable
 	whole  map[string]int32 // words of one piece, in bytes: most words of a text
 	unk    int32            // for bytes without an id; noValue: they are left out
 	fuse   bool             // several unk in a row are one
@@ -67,7 +68,7 @@ func newBytePairs(c bpeConfig) (*bytePairs, error) {
 		return nil, err
 	}
 	b := &bytePairs{vocabulary: v, unk: noValue, fuse: c.fuseUnk, suffix: c.suffix,
-		merges: make(map[uint64]merge, len(c.merges)), whole: make(map[string]int32, len(c.vocab))}
+		merges: newPairTable(len(c.merges)), whole: make(map[string]int32, len(c.vocab))}
 	if c.unk != "" {
 		id, ok := v.ids[c.unk]
 		if !ok {
@@ -108,11 +109,56 @@ func (b *bytePairs) addMerge(rank int32, pair [2]string) error {
 		return fmt.Errorf("merge %d joins %q and %q, but the vocabulary has no %q", rank+1, pair[0], pair[1],
 			pair[0]+pair[1])
 	}
-	b.merges[pairKey(left, right)] = merge{rank, id}
+	b.merges.put(left, right, merge{rank, id})
 	return nil
 }
 
-func pairKey(left, right int32) uint64 { return uint64(left)<<32 | uint64(uint32(right)) }
+// pairTable is a hash table of merges by the two ids, with linear probing: looking a pair up takes most of the time of
+// a long word.
+type pairTable struct {
+	slots []pairSlot // a power of two of them, at most half full
+	shift int        // of the hash, so that it is the number of a slot
+}
+
+type pairSlot struct {
+	left, right int32 // left is noValue in an empty slot
+	merge       merge
+}
+
+func newPairTable(size int) pairTable {
+	bits := 4
+	for 1<<bits < 2*size {
+		bits++
+	}
+	t := pairTable{slots: make([]pairSlot, 1<<bits), shift: 64 - bits}
+	for i := range t.slots {
+		t.slots[i].left = noValue
+	}
+	return t
+}
+
+// slot finds the slot of a pair, or the empty one where it belongs.
+func (t *pairTable) slot(left, right int32) *pairSlot {
+	const golden = 0x9E3779B97F4A7C15 // 2^64 over the golden ratio
+	at := (uint64(left)<<32 | uint64(uint32(right))) * golden >> t.shift
+	for {
+		s := &t.slots[at]
+		if s.left == left && s.right == right || s.left == noValue {
+			return s
+		}
+		at = (at + 1) & uint64(len(t.slots)-1)
+	}
+}
+
+// put adds a pair; of equal ones the last counts.
+func (t *pairTable) put(left, right int32, m merge) {
+	*t.slot(left, right) = pairSlot{left, right, m}
+}
+
+func (t *pairTable) get(left, right int32) (merge, bool) {
+	s := t.slot(left, right)
+	return s.merge, s.left != noValue
+}
 
 // findWhole lists the words that are one piece, so that they need no merging later. Being in the vocabulary is not
 // enough for that: the merges must lead there.
@@ -174,9 +220,6 @@ func (c candidate) before(d candidate) bool {
 func (b *bytePairs) merge(ids []int32, word string) []int32 {
 	room := b.room.Get().(*mergeRoom)
 	room.start(b, word)
-	for i := 0; i+1 < len(room.symbols); i++ {
-		room.consider(b, int32(i), int32(i+1))
-	}
 	for len(room.queue) > 0 {
 		room.join(b, room.pop())
 	}
@@ -194,9 +237,9 @@ func (b *bytePairs) merge(ids []int32, word string) []int32 {
 // keepRoom is the length of a word up to which its working memory is kept for the next one.
 const keepRoom = 1 << 12
 
-// start fills the list with the word's bytes.
+// start fills the list with the word's bytes and the queue with their pairs.
 func (r *mergeRoom) start(b *bytePairs, word string) {
-	r.symbols, r.queue = r.symbols[:0], r.queue[:0]
+	r.symbols, r.queue = slices.Grow(r.symbols[:0], len(word)), slices.Grow(r.queue[:0], len(word))
 	unknown := false // the symbol before is unk
 	for i := 0; i < len(word); i++ {
 		id := b.first[word[i]]
@@ -213,6 +256,14 @@ func (r *mergeRoom) start(b *bytePairs, word string) {
 			unknown = true
 		}
 	}
+	for i := range len(r.symbols) - 1 {
+		if m, ok := b.merges.get(r.symbols[i].id, r.symbols[i+1].id); ok {
+			r.queue = append(r.queue, candidate{m.rank, int32(i), m.id})
+		}
+	}
+	for i := len(r.queue)/2 - 1; i >= 0; i-- {
+		r.sink(i, r.queue[i])
+	}
 }
 
 func (r *mergeRoom) push(id int32) {
@@ -225,7 +276,7 @@ func (r *mergeRoom) push(id int32) {
 
 // consider queues the pair of two neighbours if it is in the list.
 func (r *mergeRoom) consider(b *bytePairs, left, right int32) {
-	if m, ok := b.merges[pairKey(r.symbols[left].id, r.symbols[right].id)]; ok {
+	if m, ok := b.merges.get(r.symbols[left].id, r.symbols[right].id); ok {
 		r.enqueue(candidate{m.rank, left, m.id})
 	}
 }
@@ -238,7 +289,7 @@ func (r *mergeRoom) join(b *bytePairs, c candidate) {
 		return
 	}
 	right := &r.symbols[left.next]
-	if m, ok := b.merges[pairKey(left.id, right.id)]; !ok || m.id != c.id {
+	if m, ok := b.merges.get(left.id, right.id); !ok || m.id != c.id {
 		return
 	}
 	left.id, left.next, right.gone = c.id, right.next, true
@@ -253,7 +304,7 @@ func (r *mergeRoom) join(b *bytePairs, c candidate) {
 	}
 }
 
-// enqueue and pop keep the queue a binary heap.
+// enqueue, pop and sink keep the queue a binary heap.
 func (r *mergeRoom) enqueue(c candidate) {
 	q := append(r.queue, c)
 	i := len(q) - 1
@@ -270,14 +321,18 @@ func (r *mergeRoom) enqueue(c candidate) {
 }
 
 func (r *mergeRoom) pop() candidate {
-	q := r.queue
-	top, c := q[0], q[len(q)-1]
-	q = q[:len(q)-1]
-	r.queue = q
-	if len(q) == 0 {
-		return top
+	top, last := r.queue[0], len(r.queue)-1
+	c := r.queue[last]
+	r.queue = r.queue[:last]
+	if last > 0 {
+		r.sink(0, c)
 	}
-	i := 0
+	return top
+}
+
+// sink puts a candidate into place i or, if smaller ones are below, further down.
+func (r *mergeRoom) sink(i int, c candidate) {
+	q := r.queue
 	for {
 		down := 2*i + 1
 		if down >= len(q) {
@@ -293,7 +348,6 @@ func (r *mergeRoom) pop() candidate {
 		i = down
 	}
 	q[i] = c
-	return top
 }
 
 // byteRunes are the characters that stand for bytes in the files of byte-level BPE: printable Latin-1 characters stand

@@ -25,15 +25,15 @@ type reference struct {
 	Files   map[string][]byte `json:"files"`   // of its folder
 	Shared  string            `json:"shared"`  // or its path in the shared folder
 	Literal bool              `json:"literal"` // names of special tokens are ordinary text to it
-	Special *SpecialIDs `json:"special"`
-	Size    int         `json:"size"`
-	IDs     [][]int32   `json:"ids"`
-	Plain   [][]int32   `json:"plain"` // without the model's own tokens, for the first texts
-	OfBytes [][]int32   `json:"broken"`
-	Decoded []string    `json:"decoded"` // of ids
-	Skipped []string    `json:"skipped"` // and without special tokens
-	Chance  []decoding  `json:"chance"`
-	Cut     []cutting   `json:"cut"`
+	Special *SpecialIDs       `json:"special"`
+	Size    int               `json:"size"`
+	IDs     [][]int32         `json:"ids"`
+	Plain   [][]int32         `json:"plain"` // without the model's own tokens, for the first texts
+	OfBytes [][]int32         `json:"broken"`
+	Decoded []string          `json:"decoded"` // of ids
+	Skipped []string          `json:"skipped"` // and without special tokens
+	Chance  []decoding        `json:"chance"`
+	Cut     []cutting         `json:"cut"`
 }
 
 // decoding is a row of any ids and its text, with and without special tokens.
@@ -83,8 +83,8 @@ func readReferences(t testing.TB) *references {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Texts) < 200 || len(r.Tokenizers) < 20 {
-		t.Fatalf("only %d texts and %d tokenizers", len(r.Texts), len(r.Tokenizers))
+	if len(r.Texts) < 200 || len(r.Tokenizers) == 0 {
+		t.Fatalf("only %d texts for %d tokenizers", len(r.Texts), len(r.Tokenizers))
 	}
 	return r
 }
@@ -128,9 +128,12 @@ func TestReferences(t *testing.T) {
 				got := tok.Encode(c.text, EncodeOptions{MaxLength: c.length, CutLeft: c.side == "left"})
 				wrong.ids(tok, fmt.Sprintf("%s cut to %d %s", c.text, c.length, c.side), got, c.ids)
 			}
-			for i := range r.Decoded {
-				wrong.text(r.IDs[i], tok.Decode(r.IDs[i], false), r.Decoded[i])
-				wrong.text(r.IDs[i], tok.Decode(r.IDs[i], true), r.Skipped[i])
+			for i, want := range r.Decoded {
+				wrong.text(r.IDs[i], tok.Decode(r.IDs[i], false), want)
+			}
+			last := r.IDs[len(r.IDs)-len(r.Skipped):]
+			for i, want := range r.Skipped {
+				wrong.text(last[i], tok.Decode(last[i], true), want)
 			}
 			for _, c := range r.Chance {
 				wrong.text(c.ids, tok.Decode(c.ids, false), c.text)

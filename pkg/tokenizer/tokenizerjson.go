@@ -118,7 +118,7 @@ func (n *namedID) UnmarshalJSON(data []byte) error {
 type modelJSON struct {
 	Type         string          `json:"type"`
 	Vocab        json.RawMessage `json:"vocab"`
-	Merges       []mergeJSON     `json:"merges"`
+	Merges       mergesJSON      `json:"merges"`
 	UnkToken     string          `json:"unk_token"`
 	UnkID        *int            `json:"unk_id"`
 	Prefix       *string         `json:"continuing_subword_prefix"`
@@ -130,31 +130,34 @@ type modelJSON struct {
 	IgnoreMerges bool            `json:"ignore_merges"`
 }
 
-// mergeJSON is a merge as "a b" or ["a","b"].
-type mergeJSON [2]string
+// mergesJSON are merges as "a b" or, all of them, ["a","b"].
+type mergesJSON [][2]string
 
 // UnmarshalJSON reads either form.
-func (m *mergeJSON) UnmarshalJSON(data []byte) error {
-	var text string
-	if len(data) > 0 && data[0] == '"' {
-		if err := json.Unmarshal(data, &text); err != nil {
-			return err
+func (m *mergesJSON) UnmarshalJSON(data []byte) error {
+	var texts []string
+	if json.Unmarshal(data, &texts) == nil {
+		*m = make(mergesJSON, len(texts))
+		for i, text := range texts {
+			left, right, ok := strings.Cut(text, " ")
+			if !ok || strings.Contains(right, " ") {
+				return fmt.Errorf("the merge %q is not two pieces with a space between", text)
+			}
+			(*m)[i] = [2]string{left, right}
 		}
-		left, right, ok := strings.Cut(text, " ")
-		if !ok || strings.Contains(right, " ") {
-			return fmt.Errorf("the merge %q is not two pieces with a space between", text)
-		}
-		*m = mergeJSON{left, right}
 		return nil
 	}
-	var pair []string
-	if err := json.Unmarshal(data, &pair); err != nil {
+	var pairs [][]string
+	if err := json.Unmarshal(data, &pairs); err != nil {
 		return err
 	}
-	if len(pair) != 2 {
-		return fmt.Errorf("a merge has 2 pieces, not %d", len(pair))
+	*m = make(mergesJSON, len(pairs))
+	for i, pair := range pairs {
+		if len(pair) != 2 {
+			return fmt.Errorf("merge %d has %d pieces, not 2", i+1, len(pair))
+		}
+		(*m)[i] = [2]string(pair)
 	}
-	*m = mergeJSON{pair[0], pair[1]}
 	return nil
 }
 
@@ -395,12 +398,9 @@ func (m *modelJSON) bytePairs() (model, error) {
 		return nil, fmt.Errorf("continuing_subword_prefix %q of a BPE model is not supported", *m.Prefix)
 	}
 	c := bpeConfig{unk: m.UnkToken, suffix: m.Suffix, fuseUnk: m.FuseUnk, ignoreMerges: m.IgnoreMerges,
-		merges: make([][2]string, len(m.Merges))}
+		merges: m.Merges}
 	if err := json.Unmarshal(m.Vocab, &c.vocab); err != nil {
 		return nil, fmt.Errorf("vocab: %w", err)
-	}
-	for i, merge := range m.Merges {
-		c.merges[i] = merge
 	}
 	return newBytePairs(c)
 }

@@ -135,7 +135,7 @@ fff9-fffb fffd 110bd 1bca0-1bca3 1d173-1d17a e0001 e0020-e007f f0000-ffffd 10000
 // afterUnicode9 holds the characters that take part in canonical ordering or composition in Unicode 15, but not in
 // Unicode 9, whose rules the reference's NFC and NFD follow.
 const afterUnicode9 = `
-7fd 898-89f 8ca-8d3 9fe c3c d3b eba 1715 1abf-1ace 1df6-1dfa a82c 10d24-10d27 10eab-10eac 10efd-10eff
+7fd 898-89f 8ca-8d3 9fe c3c d3b-d3c eba 1715 1abf-1ace 1df6-1dfa a82c 10d24-10d27 10eab-10eac 10efd-10eff
 10f46-10f50 10f82-10f85 11070 1133b 1145e 11839-1183a 11930 11935 11938 1193d-1193e 11943 119e0 11a34 11a47
 11a99 11d42 11d44-11d45 11d97 11f41-11f42 16ff0-16ff1 1e08f 1e130-1e136 1e2ae 1e2ec-1e2ef 1e4ec-1e4ef`
 
