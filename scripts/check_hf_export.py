@@ -117,8 +117,8 @@ def load_folder(path, dtype):
 
 
 def load_lavis(paths, exported, dtype):
-    """The exported folder's class with the tensors of LAVIS's files, what is wrong with them, and the names that have no
-    place there."""
+    """The exported folder's class with the tensors of LAVIS's files, what is wrong with them, and the names that have
+    no place there."""
     config = transformers.AutoConfig.from_pretrained(exported)
     cls, table, prefix = model_class(exported), lavis_names.BLIP2, None
     if cls is transformers.BlipForConditionalGeneration:

@@ -153,8 +153,8 @@ def main():
     p.add_argument("--tokenizers", required=True)
     ARGS.tokenizers = p.parse_args().tokenizers
     with tempfile.TemporaryDirectory() as ARGS.work:
-        done = script("make_random_hf.py", "--tokenizers", ARGS.tokenizers, "--out", ARGS.work, "--only", "blip2", "eva",
-                      "--image-size", "42", "--caption-image-size", "56")
+        done = script("make_random_hf.py", "--tokenizers", ARGS.tokenizers, "--out", ARGS.work, "--only", "blip2",
+                      "eva", "--image-size", "42", "--caption-image-size", "56")
         if done.returncode:
             sys.exit(done.stderr)
         unittest.main(argv=sys.argv[:1])
