@@ -8,8 +8,9 @@ import (
 	"fmt"
 
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/gomlx/ml/model"
+	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/model"
 	"blip2/pkg/model/opt"
 	"blip2/pkg/model/qformer"
 	"blip2/pkg/model/t5"
@@ -26,6 +27,9 @@ type Config struct {
 	OPT          *opt.Config    // the language model is either OPT
 	T5           *t5.Config     // or T5
 	Compute      dtypes.DType   // type of activations; the zero value means float32
+
+	// PromptLength is how many tokens of OPT's texts are a prompt that nothing is learned from, its leading </s> included.
+	PromptLength int
 }
 
 // NewConfig returns the model of a published checkpoint, for inference.
@@ -56,6 +60,26 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// TrainableParams lists the tensors that get gradients: query tokens, the Q-Former's query side, ln_vision, the
+// projection, and the image encoder unless it is frozen. The language model is always frozen.
+func TrainableParams(cfg Config) []model.Param {
+	params := qformer.Params(cfg.QFormer, false)
+	params = append(params, model.LayerNorm("ln_vision", cfg.Vision.Width)...)
+	params = append(params, qformer.ProjectionParams(cfg.QFormer, cfg.projection(), cfg.Width())...)
+	if !cfg.FreezeVision {
+		params = append(model.Prefixed("visual_encoder.", vit.Params(cfg.Vision)), params...)
+	}
+	return params
+}
+
+// projection is the name of the layer between Q-Former and language model.
+func (c Config) projection() string {
+	if c.OPT != nil {
+		return "opt_proj"
+	}
+	return "t5_proj"
+}
+
 // Width returns the features of the language model's token embeddings, D.
 func (c Config) Width() int {
 	if c.OPT != nil {
@@ -73,7 +97,7 @@ func (c Config) compute() dtypes.DType {
 }
 
 // llm returns the scope of the language model; scope is the model's root.
-func (c Config) llm(scope *model.Scope) *model.Scope {
+func (c Config) llm(scope *mlx.Scope) *mlx.Scope {
 	if c.OPT != nil {
 		return scope.At("opt_model")
 	}

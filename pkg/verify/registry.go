@@ -29,6 +29,8 @@ func handlers() map[string]handler {
 		"sampling-filter":     samplingFilter,
 		"stage1-features":     stage1Features,
 		"stage1-forward":      stage1Forward,
+		"stage2-opt":          stage2Loss,
+		"stage2-t5":           stage2Loss,
 		"t5-seq2seq":          t5Seq2Seq,
 		"text-process":        textProcess,
 		"vit-clip":            vision,
@@ -54,8 +56,6 @@ func PendingKinds() []string {
 		"stage1-caption",
 		"stage1-replicas",
 		"stage1-train",
-		"stage2-opt",
-		"stage2-t5",
 		"vqa-accuracy",
 		"vqa-lemmatize",
 	}
