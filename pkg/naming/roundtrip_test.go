@@ -109,7 +109,9 @@ func TestShapes(t *testing.T) {
 // blind is a file whose numbers cannot be read.
 type blind struct{ file }
 
-func (b blind) Tensor(name string) (weights.Tensor, error) { panic("the numbers of " + name + " are read") }
+func (b blind) Tensor(name string) (weights.Tensor, error) {
+	panic("the numbers of " + name + " are read")
+}
 
 // TestNamesOfCLIP compares the table with another way to rename: text replacement.
 func TestNamesOfCLIP(t *testing.T) {
