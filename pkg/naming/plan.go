@@ -404,6 +404,7 @@ func (pl *Plan) DType(name string) (dtype weights.DType, ok bool, err error) {
 func (pl *Plan) checkTwins(t twinned) error {
 	a, errA := all(t.a.sources, pl.src.Tensor)
 	b, errB := all(t.b.sources, pl.src.Tensor)
+	defer Drop(pl.src, slices.Concat(t.a.sources, t.b.sources)...)
 	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
@@ -411,6 +412,15 @@ func (pl *Plan) checkTwins(t twinned) error {
 		return fmt.Errorf("%s and %s differ, but the model has one tensor for both", t.a.sources[0], t.b.sources[0])
 	}
 	return nil
+}
+
+// Drop gives back the memory that reading tensors took, where the source can.
+func Drop(src Source, names ...string) {
+	if d, ok := src.(interface{ Drop(name string) }); ok {
+		for _, name := range names {
+			d.Drop(name)
+		}
+	}
 }
 
 // some names the first of a list.

@@ -132,17 +132,8 @@ func (r *Reader) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tens
 	return weights.FromFloat32(p.Name, p.Shape, values).CastFloat(t.DType)
 }
 
-// dropper is a source that can give back the memory of a tensor's data, which its next use reads again.
-type dropper interface{ Drop(name string) }
-
 // Done gives back the memory that a tensor's numbers took in the checkpoint's files.
-func (r *Reader) Done(p model.Param) {
-	if drop, ok := r.src.(dropper); ok {
-		for _, name := range r.plan.Sources(p.Name) {
-			drop.Drop(name)
-		}
-	}
-}
+func (r *Reader) Done(p model.Param) { naming.Drop(r.src, r.plan.Sources(p.Name)...) }
 
 // load moves the part's tensors from the open checkpoint into the store.
 func (p Part) load(store *mlx.Store, src naming.Source, o Options) (*Coverage, error) {

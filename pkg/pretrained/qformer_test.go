@@ -335,7 +335,7 @@ func TestCoverage(t *testing.T) {
 	}
 	details = strings.Join(cov.Lines(), "\n")
 	for _, text := range []string{"2 MISSING", "1 UNEXPECTED", "unexpected extra",
-		"missing Qformer.bert.encoder.layer.0.output.dense.bias"} {
+		"missing 2 tensors, Qformer.bert.encoder.layer.0.output.dense.bias"} {
 		if !strings.Contains(details, text) {
 			t.Errorf("the details of an error do not say %q:\n%s", text, details)
 		}

@@ -115,11 +115,7 @@ func (v *view) tensor(name string) (weights.Tensor, error) {
 	return t, err
 }
 
-func (v *view) drop(name string) {
-	for _, source := range v.plan.Sources(name) {
-		v.c.Drop(source)
-	}
-}
+func (v *view) drop(name string) { naming.Drop(v.c, v.plan.Sources(name)...) }
 
 func compareTensor(name string, a, b *view) (Difference, error) {
 	x, err := a.tensor(name)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"blip2/pkg/model"
 	"blip2/pkg/naming"
 	"blip2/pkg/weights"
 )
@@ -75,17 +76,20 @@ func (a *Assembly) Write(ctx context.Context, o Output) (*Written, error) {
 
 // table returns the way of naming that is asked for.
 func (a *Assembly) table(to string) (naming.Table, error) {
-	m, ok := naming.Find(a.Spec.Model)
-	if !ok {
-		return naming.Table{}, fmt.Errorf("%q is no network that is known", a.Spec.Model)
-	}
-	if a.Spec.Model == naming.BERT || a.Spec.Model == naming.EVAViT || a.Spec.Model == naming.CLIPViT {
-		return naming.Table{}, fmt.Errorf("%s is a part: put it together with the others by blip2 weights assemble",
-			a.Spec.Model)
-	}
+	m, _ := naming.Find(a.Spec.Model)
 	table, ok := m.Tables[to]
-	if !ok {
-		return naming.Table{}, fmt.Errorf("%s has no form for %s: LAVIS takes it from the folder of Hugging Face", a.Spec.Model, to)
+	switch {
+	case m.Name == naming.BERT || m.Name == naming.EVAViT || m.Name == naming.CLIPViT:
+		return table, fmt.Errorf("%s: holds %s, which is a part of BLIP-2: put it together with the others by "+
+			"blip2 weights assemble", a.parts.Main, a.Spec.Model)
+	case !ok && to == naming.LAVIS:
+		return table, fmt.Errorf("%s: LAVIS has no form of its own for %s: it reads the folder of Hugging Face", a.parts.Main,
+			a.Spec.Model)
+	case !ok:
+		return table, fmt.Errorf("%q is no form to write: want %s or %s", to, naming.HuggingFace, naming.LAVIS)
+	case to == naming.HuggingFace:
+		_, err := a.Spec.hfConfig() // which some models cannot have
+		return table, err
 	}
 	return table, nil
 }
@@ -124,19 +128,15 @@ func (a *Assembly) sideFiles(spec Spec, outputs []naming.Output, o Output) (map[
 	return files, nil
 }
 
-// mostBytes is the type of the largest part of the outputs.
+// mostBytes is the type of the largest part of the outputs, float32 first where parts are equal.
 func mostBytes(outputs []naming.Output) weights.DType {
 	bytes := map[weights.DType]int{}
 	for _, o := range outputs {
-		n := o.DType.Size()
-		for _, d := range o.Shape {
-			n *= d
-		}
-		bytes[o.DType] += n
+		bytes[o.DType] += model.Param{Shape: o.Shape}.Size() * o.DType.Size()
 	}
 	best := weights.F32
-	for dtype, n := range bytes {
-		if n > bytes[best] {
+	for _, dtype := range []weights.DType{weights.BF16, weights.F16} {
+		if bytes[dtype] > bytes[best] {
 			best = dtype
 		}
 	}

@@ -68,8 +68,8 @@ func ParseConfig(raw []byte) (Spec, error) {
 	case "blip-2":
 		return parseBLIP2(raw, arch)
 	case "opt":
-		cfg, _, err := parseOPT(raw)
-		return Spec{Model: naming.OPT, OPT: &cfg}, err
+		cfg, eos, err := parseOPT(raw)
+		return Spec{Model: naming.OPT, OPT: &cfg, EOS: eos}, err
 	case "t5":
 		cfg, err := parseT5(raw)
 		return Spec{Model: naming.T5, T5: &cfg}, err
@@ -179,7 +179,7 @@ func parseBLIP2(raw []byte, arch string) (Spec, error) {
 			Queries: top.Queries, CrossAttentionFreq: q.CrossFreq, EncoderWidth: q.EncoderWidth, Vocab: q.Vocab,
 			MaxPositions: q.Positions, LayerNormEps: q.Eps, Dropout: q.Dropout}}
 	if arch != "Blip2ForImageTextRetrieval" && !q.TextInput {
-		s.EmbedDim = 0
+		s.EmbedDim, s.QFormer.Vocab, s.QFormer.MaxPositions = 0, 0, 0
 		if err := s.addLLM(top.Text); err != nil {
 			return Spec{}, fmt.Errorf("text_config: %w", err)
 		}
@@ -360,5 +360,5 @@ func parseBERT(raw []byte) (Spec, error) {
 	}
 	s := Spec{Model: naming.BERT, BERT: &qformer.Config{Hidden: b.Hidden, Layers: b.Layers, Heads: b.Heads,
 		Intermediate: b.Intermediate, Vocab: b.Vocab, MaxPositions: b.Positions, LayerNormEps: b.Eps, Dropout: b.Dropout}}
-	return s, b.check("")
+	return s, errors.Join(b.check(""), s.Validate())
 }

@@ -26,9 +26,6 @@ type object map[string]any
 // generation_config.json and preprocessor_config.json where the network has them, and processor_config.json.
 // dtype is that of most tensors.
 func HFFiles(s Spec, dtype weights.DType) (map[string][]byte, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
 	config, err := s.hfConfig()
 	if err != nil {
 		return nil, err
@@ -91,6 +88,9 @@ func (s Spec) withPublishedTokens() Spec {
 
 // hfConfig is the content of config.json.
 func (s Spec) hfConfig() (object, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
 	switch s.Model {
 	case naming.BLIP2Stage1, naming.BLIP2OPT, naming.BLIP2T5:
 		return s.hfBLIP2()
