@@ -15,6 +15,7 @@ func handlers() map[string]handler {
 		"blip-caption":        blipCaption,
 		"clip-text-image":     clipTextImage,
 		"generate":            generateTexts,
+		"gqa-accuracy":        gqaAccuracy,
 		"hf-convert":          hfConvert,
 		"hf-folder":           hfFolder,
 		"hf-itm":              hfITM,
@@ -33,6 +34,7 @@ func handlers() map[string]handler {
 		"text-process":        textProcess,
 		"vit-clip":            vision,
 		"vit-eva":             vision,
+		"vqa-accuracy":        vqaAccuracy,
 	}
 }
 
@@ -44,7 +46,6 @@ func Kinds() []string { return slices.Sorted(maps.Keys(handlers())) }
 func PendingKinds() []string {
 	return []string{
 		"caption-metrics",
-		"gqa-accuracy",
 		"image-decode",
 		"lr-groups",
 		"nocaps-split",
@@ -56,7 +57,6 @@ func PendingKinds() []string {
 		"stage1-train",
 		"stage2-opt",
 		"stage2-t5",
-		"vqa-accuracy",
 		"vqa-lemmatize",
 	}
 }
