@@ -35,6 +35,7 @@ func handlers() map[string]handler {
 		"vit-clip":            vision,
 		"vit-eva":             vision,
 		"vqa-accuracy":        vqaAccuracy,
+		"vqa-lemmatize":       vqaLemmatize,
 	}
 }
 
@@ -57,6 +58,5 @@ func PendingKinds() []string {
 		"stage1-train",
 		"stage2-opt",
 		"stage2-t5",
-		"vqa-lemmatize",
 	}
 }
