@@ -15,6 +15,7 @@ func handlers() map[string]handler {
 		"blip-caption":        blipCaption,
 		"clip-text-image":     clipTextImage,
 		"generate":            generateTexts,
+		"gqa-accuracy":        gqaAccuracy,
 		"hf-convert":          hfConvert,
 		"hf-folder":           hfFolder,
 		"hf-itm":              hfITM,
@@ -36,6 +37,8 @@ func handlers() map[string]handler {
 		"text-process":        textProcess,
 		"vit-clip":            vision,
 		"vit-eva":             vision,
+		"vqa-accuracy":        vqaAccuracy,
+		"vqa-lemmatize":       vqaLemmatize,
 	}
 }
 
@@ -47,7 +50,6 @@ func Kinds() []string { return slices.Sorted(maps.Keys(handlers())) }
 func PendingKinds() []string {
 	return []string{
 		"caption-metrics",
-		"gqa-accuracy",
 		"image-decode",
 		"lr-groups",
 		"nocaps-split",
@@ -56,7 +58,5 @@ func PendingKinds() []string {
 		"retrieval-rerank",
 		"stage1-replicas",
 		"stage1-train",
-		"vqa-accuracy",
-		"vqa-lemmatize",
 	}
 }
