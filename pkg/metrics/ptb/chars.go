@@ -26,8 +26,8 @@ var (
 
 // signs are letters to the reference although Unicode does not count them as such: vowel signs, tone marks and
 // punctuation of several scripts, and combining accents. The last of them is the soft hyphen.
-const signs = `\x{237}-\x{24F}\x{2C2}-\x{2C5}\x{2D2}-\x{2DF}\x{2E5}-\x{2FF}\x{300}-\x{36F}\x{370}-\x{37D}\x{384}\x{385}` +
-	`\x{3CF}\x{3F6}\x{3FC}-\x{3FF}\x{483}-\x{487}\x{4CF}\x{4F6}-\x{4FF}\x{510}-\x{525}\x{55A}-\x{55F}` +
+const signs = `\x{237}-\x{24F}\x{2C2}-\x{2C5}\x{2D2}-\x{2DF}\x{2E5}-\x{2FF}\x{300}-\x{36F}\x{370}-\x{37D}` +
+	`\x{384}\x{385}\x{3CF}\x{3F6}\x{3FC}-\x{3FF}\x{483}-\x{487}\x{4CF}\x{4F6}-\x{4FF}\x{510}-\x{525}\x{55A}-\x{55F}` +
 	`\x{591}-\x{5BD}\x{5BF}\x{5C1}\x{5C2}\x{5C4}\x{5C5}\x{5C7}\x{615}-\x{61A}\x{63B}-\x{63F}\x{64B}-\x{65E}` +
 	`\x{670}\x{6D6}-\x{6EF}\x{6FA}-\x{6FF}\x{70F}\x{711}\x{730}-\x{74F}\x{750}-\x{77F}\x{7A6}-\x{7B1}` +
 	`\x{7CA}-\x{7F5}\x{7FA}\x{900}-\x{903}\x{93C}\x{93E}-\x{94E}\x{951}-\x{955}\x{962}\x{963}\x{981}-\x{983}` +

@@ -60,19 +60,22 @@ var (
 		"Govs?", "Adm", "Rev", "Maj", "Sgt", "Cpl", "Pvt", "Capt", "Ste?", "Ave", "Pres", "Lieut", "Hon", "Brig",
 		"Co?mdr", "Pfc", "Spc", "Supts?", "Det", "Mt", "Ft", "Adj", "Adv", "Asst", "Assoc", "Ens", "Insp", "Mlle",
 		"Mme", "Msgr", "Sfc")
-	names = anyOf("vs", "[v]", "Alex", "Wm", "Jos", "Cie", "a\\.k\\.a", "cf", "TREAS", "Ph", "Invt", "Elec", "Natl", "M[ft]g", "Dept")
+	names = anyOf("vs", "[v]", "Alex", "Wm", "Jos", "Cie", "a\\.k\\.a", "cf", "TREAS", "Ph", "Invt", "Elec",
+		"Natl", "M[ft]g", "Dept")
 
 	// Abbreviations only before a number.
 	counted = anyOf("ca", "figs?", "prop", "nos?", "bldg", "pp", "op", "art")
 
 	// After an acronym these words, capitalised, begin a sentence.
-	starters = anyOf("[A]bout", "[A]ccording", "[A]dditionally", "[A]fter", "[A]n", "[A]", "[A]s", "[A]t", "[B]ut", "[E]arlier", "[H]e", "[H]er", "[H]ere", "[H]owever", "[I]f", "[I]n", "[I]t", "[L]ast", "[M]any",
-		"[M]ore", "[M]r\\.", "[M]s\\.", "[N]ow", "[O]nce", "[O]ne", "[O]ther", "[O]ur", "[S]he", "[S]ince", "[S]o",
-		"[S]ome", "[S]uch", "[T]hat", "[T]he", "[T]heir", "[T]hen", "[T]here", "[T]hese", "[T]hey", "[T]his", "[W]e",
+	starters = anyOf("[A]bout", "[A]ccording", "[A]dditionally", "[A]fter", "[A]n", "[A]", "[A]s", "[A]t", "[B]ut",
+		"[E]arlier", "[H]e", "[H]er", "[H]ere", "[H]owever", "[I]f", "[I]n", "[I]t", "[L]ast", "[M]any", "[M]ore",
+		"[M]r\\.", "[M]s\\.", "[N]ow", "[O]nce", "[O]ne", "[O]ther", "[O]ur", "[S]he", "[S]ince", "[S]o", "[S]ome",
+		"[S]uch", "[T]hat", "[T]he", "[T]heir", "[T]hen", "[T]here", "[T]hese", "[T]hey", "[T]his", "[W]e",
 		"[W]hen", "[W]hile", "[W]hat", "[Y]et", "[Y]ou", "{tag}")
 
-	extensions = anyOf("bat", "bmp", "c", "class", "cgi", "cpp", "dll", "docx?", "exe", "gif", "gz", "h", "html?", "jar",
-		"java", "jpe?g", "mov", "mp3", "pdf", "php", "pl", "png", "ppt", "ps", "py", "sql", "tar", "txt", "wav", "x", "xml", "zip")
+	extensions = anyOf("bat", "bmp", "c", "class", "cgi", "cpp", "dll", "docx?", "exe", "gif", "gz", "h", "html?",
+		"jar", "java", "jpe?g", "mov", "mp3", "pdf", "php", "pl", "png", "ppt", "ps", "py", "sql", "tar", "txt",
+		"wav", "x", "xml", "zip")
 )
 
 // shapes are the names that patterns use. A name may use names that stand above it.
@@ -108,6 +111,10 @@ var shapes = [][2]string{
 	{"acros", `(?:[A-Za-z](?:\.[A-Za-z])+|{dotted})`},
 	{"small", anyOf(months, weekdays, states, companies, suffixes, others) + `\.`},
 	{"big", anyOf(titles, names, `{acro}`)},
+
+	// The tokens of the web.
+	{"mail", `[^ \t\n\f\r"<>|(){}\x{A0}]`},
+	{"domain", `[^ \t\n\f\r"<>|(){}.\x{A0}]`},
 
 	{"inner", `[,;:\x{3001}]`},
 	{"dots", `(?:\.{3,5}|(?:\.[ \x{A0}]){2,4}\.|[\x{85}\x{2026}])`},
@@ -146,7 +153,7 @@ var rules = []rule{
 	{pattern: `(?:www\.(?:[^ \t\n\f\r"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}|` +
 		"(?:[^ \\t\\n\\f\\r\"`'<>|.!?(){},-_$]+\\.)+(?:com|net|org|edu))" +
 		`(?:/[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},\-])?`},
-	{pattern: `(?:<|&lt;)?[a-zA-Z0-9][^ \t\n\f\r"<>|(){}\x{A0}]*@(?:[^ \t\n\f\r"<>|(){}.\x{A0}]+\.)*[^ \t\n\f\r"<>|(){}.\x{A0}]+(?:>|&gt;)?`},
+	{pattern: `(?:<|&lt;)?[a-zA-Z0-9]{mail}*@(?:{domain}+\.)*{domain}+(?:>|&gt;)?`},
 	{pattern: `@[a-zA-Z_][a-zA-Z_0-9]*|#{letter}+`},
 
 	{pattern: `{apos}(?:[msdMSD]|re|ve|ll)`, ahead: `[^A-Za-z]`, as: closing},
@@ -155,7 +162,8 @@ var rules = []rule{
 	// Numbers.
 	{pattern: `{digit}{1,2}[\-/]{digit}{1,2}[\-/]{digit}{2,4}`},
 	{pattern: `[\-+]?{num}`, as: hyphens},
-	{pattern: `[\x{207A}\x{207B}\x{208A}\x{208B}]?(?:[\x{2070}\x{B9}\x{B2}\x{B3}\x{2074}-\x{2079}]+|[\x{2080}-\x{2089}]+)`},
+	{pattern: `[\x{207A}\x{207B}\x{208A}\x{208B}]?` +
+		`(?:[\x{2070}\x{B9}\x{B2}\x{B3}\x{2074}-\x{2079}]+|[\x{2080}-\x{2089}]+)`},
 	{pattern: `(?:{digit}{1,4}[\- \x{A0}])?{digit}{1,4}(?:\\?/|\x{2044}){digit}{1,4}`, as: spaces},
 	{pattern: `[\x{BC}-\x{BE}\x{2153}-\x{215E}]`, as: fraction},
 

@@ -3,6 +3,7 @@ package ptb
 import (
 	"bytes"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -24,29 +25,23 @@ func Lines(captions []string) []string {
 const chunkUnits = 1 << 15
 
 func tokenize(captions []string, finish func([]byte) string) []string {
-	text, starts := join(captions)
 	out := make([]string, len(captions))
-	chunks := min(runtime.GOMAXPROCS(0), 1+len(text)/chunkUnits, max(1, len(captions)))
-	results := make([]chunk, chunks)
+	if len(captions) == 0 {
+		return out
+	}
+	text, starts := join(captions)
+	chunks := make([]chunk, min(runtime.GOMAXPROCS(0), 1+len(text)/chunkUnits, len(captions)))
 	var wg sync.WaitGroup
-	for k := range results {
-		first, last := k*len(captions)/chunks, (k+1)*len(captions)/chunks
-		results[k] = chunk{line: first, end: len(text), start: starts[first]}
-		if last < len(captions) {
-			results[k].end = starts[last]
-		}
-		wg.Go(func() { results[k].scan(text, finish, out) })
+	for k := range chunks {
+		first, last := k*len(captions)/len(chunks), (k+1)*len(captions)/len(chunks)
+		chunks[k] = chunk{start: starts[first], end: starts[last], out: out[first:last]}
+		wg.Go(func() { chunks[k].scan(text, finish) })
 	}
 	wg.Wait()
-	for k := 1; k < chunks; k++ {
-		if before := &results[k-1]; before.stopped > results[k].start {
-			// A token reaches over the border: mark-up may hold ends of lines.
-			before.end = results[k].end
-			before.start = before.stopped
-			before.scan(text, finish, out)
-			results[k].stopped = before.stopped
-			results[k].line, results[k].open = before.line, before.open
-		}
+	if slices.ContainsFunc(chunks, func(c chunk) bool { return c.beyond }) {
+		// A token reaches over a border, as mark-up may: what follows was cut from a wrong place.
+		whole := chunk{end: len(text), out: out}
+		whole.scan(text, finish)
 	}
 	return out
 }
@@ -77,69 +72,101 @@ func join(captions []string) (text []uint16, starts []int) {
 
 // chunk is a run of captions.
 type chunk struct {
-	line       int // the caption at start
-	start, end int // in the text
-	stopped    int // where the scan ended: behind end if a token reaches over it
-	open       []byte
+	start, end int      // in the text
+	out        []string // of its captions
+	beyond     bool     // its last token reaches over its end
 }
 
 // scanners keep automata between calls, as far as they are built.
 var scanners = sync.Pool{New: func() any { return newScanner() }}
 
 // scan cuts the chunk's text and finishes its lines.
-func (c *chunk) scan(text []uint16, finish func([]byte) string, out []string) {
+func (c *chunk) scan(text []uint16, finish func([]byte) string) {
 	s := scanners.Get().(*scanner)
 	defer scanners.Put(s)
 	s.text, s.hopeless = text, nil
-	line, pos := c.open, c.start
-	end := func() {
-		if c.line < len(out) {
-			out[c.line] = finish(line)
-		}
-		c.line++
-		line = line[:0]
-	}
+	lines := lineWriter{out: c.out, finish: finish}
+	pos := c.start
 	for pos < c.end {
 		size, r := s.match(pos)
-		token := text[pos : pos+size]
-		pos += size
-		if rules[r].as == lineEnd {
-			end()
+		token, rule := text[pos:pos+size-rules[r].split], &rules[r]
+		pos += len(token)
+		switch rule.as {
+		case drop:
 			continue
-		}
-		if rules[r].as == drop {
+		case lineEnd:
+			lines.end()
 			continue
-		}
-		pos -= rules[r].split
-		token = token[:len(token)-rules[r].split]
-		switch rules[r].as {
 		case repeat:
 			pos--
 		case acronym:
-			if pos--; len(token) == 2 {
+			pos--
+			if len(token) == 2 {
 				token = token[:1]
 			}
 		}
-		if len(line) > 0 {
-			line = append(line, ' ')
-		}
-		line = s.write(line, token, rules[r])
-		for {
-			cut := bytes.IndexByte(line, '\n')
-			if cut < 0 {
-				break
-			}
-			rest := bytes.Clone(line[cut+1:])
-			line = line[:cut]
-			end()
-			line = append(line, rest...)
-		}
+		lines.add(token, rule)
 	}
-	if c.stopped = pos; pos == len(text) {
-		end()
+	c.beyond = pos > c.end
+	if c.end == len(text) {
+		lines.end()
 	}
-	c.open = bytes.Clone(line)
 	s.text = nil
+}
+
+// lineWriter collects tokens as the reference prints them, one line per caption.
+type lineWriter struct {
+	line   []byte
+	out    []string // of the lines still to come
+	finish func([]byte) string
+}
+
+// end finishes a line.
+func (w *lineWriter) end() {
+	if len(w.out) > 0 {
+		w.out[0] = w.finish(w.line)
+		w.out = w.out[1:]
+	}
+	w.line = w.line[:0]
+}
+
+// add writes a token. Ends of lines inside it end lines, as they do in the reference's output.
+func (w *lineWriter) add(token []uint16, r *rule) {
+	if len(w.line) > 0 {
+		w.line = append(w.line, ' ')
+	}
+	if w.addPlain(token, r) {
+		return
+	}
+	text := lower(rewrite(string(utf16.Decode(token)), r))
+	for {
+		line, rest, more := strings.Cut(text, "\n")
+		w.line = append(w.line, line...)
+		if !more {
+			return
+		}
+		w.end()
+		text = rest
+	}
+}
+
+// addPlain writes a token that only needs small letters; false if it needs more.
+func (w *lineWriter) addPlain(token []uint16, r *rule) bool {
+	if r.as != keep && r.as != hyphens {
+		return false
+	}
+	n := len(w.line)
+	for _, c := range token {
+		switch {
+		case c >= utf8.RuneSelf || c == '\n':
+			w.line = w.line[:n]
+			return false
+		case 'A' <= c && c <= 'Z':
+			c |= 0x20
+		}
+		w.line = append(w.line, byte(c))
+	}
+	return true
 }
 
 // scanner finds the longest match at a place.
@@ -160,7 +187,7 @@ type place struct {
 	state int32
 }
 
-const stride = 256
+const stride = 64
 
 func newScanner() *scanner {
 	g := theGrammar()
@@ -177,7 +204,6 @@ func newScanner() *scanner {
 func (s *scanner) match(pos int) (size int, rule int32) {
 	d, state := s.whole, s.whole.start
 	end, rule := pos+1, int32(len(rules)-1)
-	tried := len(s.text)
 	var visited []place
 	for i := pos; i < len(s.text); i++ {
 		if state = d.step(state, s.g.classes[s.text[i]]); state == dead {
@@ -194,7 +220,6 @@ func (s *scanner) match(pos int) (size int, rule int32) {
 			visited = append(visited, p)
 		}
 	}
-	_ = tried
 	for _, p := range visited {
 		if p.pos >= end {
 			if s.hopeless == nil {
@@ -232,122 +257,6 @@ func (s *scanner) follows(pos, end int, rule int32) bool {
 		state = d.step(state, s.g.classes[s.text[i]])
 	}
 	return d.final[state] >= 0
-}
-
-// write appends the token as the reference prints it.
-func (s *scanner) write(line []byte, token []uint16, r rule) []byte {
-	if r.as == keep || r.as == hyphens {
-		if n := len(line); true {
-			for _, c := range token {
-				if c >= utf8.RuneSelf {
-					line = line[:n]
-					return append(line, lower(rewrite(string(utf16.Decode(token)), r))...)
-				}
-				if 'A' <= c && c <= 'Z' {
-					c |= 0x20
-				}
-				line = append(line, byte(c))
-			}
-		}
-		return line
-	}
-	return append(line, lower(rewrite(string(utf16.Decode(token)), r))...)
-}
-
-var (
-	openQuotes  = strings.NewReplacer("&apos;", "`", "'", "`", `"`, "``", "&quot;", "``")
-	closeQuotes = strings.NewReplacer("&apos;", "'", `"`, "''", "&quot;", "''")
-	curlyQuotes = strings.NewReplacer("\u0091", "`", "\u2018", "`", "\u201B", "`", "\u2039", "`", "\u0092", "'",
-		"\u2019", "'", "\u203A", "'", "\u0093", "``", "\u201C", "``", "\u00AB", "``", "\u0094", "''", "\u201D", "''",
-		"\u00BB", "''")
-	fractions  = strings.NewReplacer("\u00BC", "1/4", "\u00BD", "1/2", "\u00BE", "3/4", "\u2153", "1/3", "\u2154", "2/3")
-	currencies = strings.NewReplacer("\u00A2", "cents", "\u00A3", "#", "\u0080", "$", "\u00A4", "$", "\u20A0", "$",
-		"\u20AC", "$")
-	roundBrackets = strings.NewReplacer("(", "-LRB-", ")", "-RRB-")
-)
-
-// rewrite makes the token of the text.
-func rewrite(text string, r rule) string {
-	switch r.as {
-	case hyphens:
-		if text = strings.ReplaceAll(text, "\u00AD", ""); text == "" {
-			return "-"
-		}
-	case opening:
-		return curlyQuotes.Replace(openQuotes.Replace(text))
-	case closing:
-		return curlyQuotes.Replace(closeQuotes.Replace(text))
-	case ampersand:
-		for i := 0; i+5 <= len(text); i++ {
-			if strings.EqualFold(text[i:i+5], "&amp;") {
-				text = text[:i+1] + text[i+5:]
-			}
-		}
-	case dash:
-		return "--"
-	case dashes:
-		if len(text) == 3 || len(text) == 4 {
-			return "--"
-		}
-	case ellipsis:
-		return "..."
-	case fraction:
-		return fractions.Replace(text)
-	case currency:
-		return currencies.Replace(text)
-	case spaces:
-		return strings.ReplaceAll(text, " ", "\u00A0")
-	case phone:
-		return roundBrackets.Replace(strings.ReplaceAll(text, " ", "\u00A0"))
-	case brackets:
-		return roundBrackets.Replace(text)
-	case literal:
-		return r.text
-	}
-	return text
-}
-
-// lower is Java's String.toLowerCase: like strings.ToLower, but İ keeps its dot and a sigma that ends a word is final.
-func lower(s string) string {
-	if !strings.ContainsAny(s, "İΣ") {
-		return strings.ToLower(s)
-	}
-	runes := []rune(s)
-	var b strings.Builder
-	for i, r := range runes {
-		switch {
-		case r == 'İ':
-			b.WriteString("i\u0307")
-		case r == 'Σ' && finalSigma(runes, i):
-			b.WriteRune('ς')
-		default:
-			b.WriteRune(unicode.ToLower(r))
-		}
-	}
-	return b.String()
-}
-
-// finalSigma says whether a cased letter stands before place i and none behind, marks and apostrophes not counted.
-func finalSigma(runes []rune, i int) bool {
-	cased := func(at, step int) bool {
-		for at += step; 0 <= at && at < len(runes); at += step {
-			if r := runes[at]; !ignorable(r) {
-				return unicode.IsUpper(r) || unicode.IsLower(r) || unicode.IsTitle(r) ||
-					unicode.In(r, unicode.Other_Lowercase, unicode.Other_Uppercase)
-			}
-		}
-		return false
-	}
-	return cased(i, -1) && !cased(i, 1)
-}
-
-// ignorable says whether a character does not count where words end.
-func ignorable(r rune) bool {
-	switch r {
-	case '\'', '.', ':', '^', '`', 0xA8, 0xAD, 0xAF, 0xB4, 0xB7, 0xB8, 0x2019, 0x2018, 0x2024, 0x2027:
-		return true
-	}
-	return unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk)
 }
 
 // punctuation are the tokens that coco-caption takes out. Brackets are not taken out: the list has them in capitals,
