@@ -31,6 +31,7 @@ func handlers() map[string]handler {
 		"stage1-caption":      stage1Caption,
 		"stage1-features":     stage1Features,
 		"stage1-forward":      stage1Forward,
+		"stage1-train":        stage1Train,
 		"stage2-opt":          stage2Loss,
 		"stage2-t5":           stage2Loss,
 		"t5-seq2seq":          t5Seq2Seq,
@@ -57,6 +58,5 @@ func PendingKinds() []string {
 		"randaugment",
 		"retrieval-rerank",
 		"stage1-replicas",
-		"stage1-train",
 	}
 }
