@@ -27,6 +27,7 @@ func handlers() map[string]handler {
 		"qformer-init":        qformerInit,
 		"random-resized-crop": randomResizedCrop,
 		"retrieval-metrics":   retrievalMetrics,
+		"retrieval-rerank":    rerank,
 		"sampling-filter":     samplingFilter,
 		"stage1-caption":      stage1Caption,
 		"stage1-features":     stage1Features,
@@ -56,7 +57,6 @@ func PendingKinds() []string {
 		"nocaps-split",
 		"ptb-tokenize",
 		"randaugment",
-		"retrieval-rerank",
 		"stage1-replicas",
 	}
 }

@@ -77,13 +77,17 @@ func itemMetrics(c *Case, item string, img2txt [][]int) (map[string]float64, err
 	if len(i2t) != len(img2txt) || len(i2t) == 0 || len(i2t[0]) != len(t2i) || len(t2i) == 0 || len(t2i[0]) != len(i2t) {
 		return nil, fmt.Errorf("scores of %d images and %d texts, but texts of %d images", len(i2t), len(t2i), len(img2txt))
 	}
-	txt, img := retrieval.Recall(i2t, img2txt), retrieval.Recall(t2i, txt2img)
+	return lavisMetrics(retrieval.Recall(i2t, img2txt), retrieval.Recall(t2i, txt2img)), nil
+}
+
+// lavisMetrics are LAVIS's figures of the recalls of both directions, under its names.
+func lavisMetrics(txt, img retrieval.Scores) map[string]float64 {
 	txtMean, imgMean := (txt.R1+txt.R5+txt.R10)/3, (img.R1+img.R5+img.R10)/3
 	return map[string]float64{
 		"txt_r1": txt.R1, "txt_r5": txt.R5, "txt_r10": txt.R10, "txt_r_mean": txtMean,
 		"img_r1": img.R1, "img_r5": img.R5, "img_r10": img.R10, "img_r_mean": imgMean,
 		"r_mean": (txtMean + imgMean) / 2, "agg_metrics": txtMean,
-	}, nil
+	}
 }
 
 // scoreMatrix reads a tensor [queries, candidates] as rows.
