@@ -223,7 +223,7 @@ func (m *sentencePiece) model() (*unigram, error) {
 type spNormalizer struct {
 	table       *charsmap // nil: no character is replaced
 	userDefined *trie     // pieces that are kept as they are; nil if there are none
-	everywhere  bool      // the mark is put in front behind added tokens, too
+	everywhere  bool      // the mark is put in front behind added tokens, too, even if there is no space
 	spec        *sentencePiece
 }
 
@@ -258,12 +258,13 @@ func (n *spNormalizer) growth() float64 {
 
 func (n *spNormalizer) normalize(text string, first bool) string {
 	trim := n.spec.removeExtraWhitespaces
+	dummy := first || n.everywhere
 	for trim && text != "" {
 		to, size := n.prefix(text)
 		if to != " " {
 			break
 		}
-		text = text[size:]
+		text, dummy = text[size:], true
 	}
 	if text == "" {
 		return ""
@@ -272,7 +273,7 @@ func (n *spNormalizer) normalize(text string, first bool) string {
 	if n.spec.escapeWhitespaces {
 		space = spaceMark
 	}
-	dummy := n.spec.addDummyPrefix && (first || n.everywhere)
+	dummy = dummy && n.spec.addDummyPrefix
 	out := make([]byte, 0, len(text)+len(text)/2+len(space))
 	if dummy && !n.spec.whitespaceAsSuffix {
 		out = append(out, space...)
