@@ -134,11 +134,8 @@ func startsWord(s string) bool {
 	return n > 0 && isWordCharacter(r)
 }
 
-// isWordCharacter is \w of Unicode's regular expressions: letters, marks, decimal digits, connectors and the joiners.
-func isWordCharacter(r rune) bool {
-	return unicode.In(r, unicode.L, unicode.M, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic) ||
-		r == 0x200C || r == 0x200D
-}
+// isWordCharacter is \w of Unicode's regular expressions.
+func isWordCharacter(r rune) bool { return loadWordClasses().letter.has(r) || loadInWord().has(r) }
 
 // check says whether an id that a file declares for a token is the one it got.
 func (a *addedTokens) check(token addedToken, declared, got int32) error {

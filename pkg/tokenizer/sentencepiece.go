@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -39,6 +40,9 @@ const (
 )
 
 const spUnigramModel = 1
+
+// gapPiece, with the type unused, takes up an id.
+const gapPiece = "\x00"
 
 // parseSentencePiece reads a model file.
 func parseSentencePiece(data []byte) (*sentencePiece, error) {
@@ -94,6 +98,7 @@ func (m *sentencePiece) addPiece(data []byte) error {
 		return fmt.Errorf("piece %d: %w", number, err)
 	case len(p.piece) > maxPiece:
 		return fmt.Errorf("piece %d has %d bytes; at most %d are accepted", number, len(p.piece), maxPiece)
+	case p.piece == gapPiece && p.kind == spUnused:
 	case p.piece == "" || !utf8.ValidString(p.piece) || strings.Contains(p.piece, "\x00"):
 		return fmt.Errorf("piece %d is %q: it must not be empty, must be UTF-8 and without zero bytes", number,
 			p.piece)
@@ -171,16 +176,19 @@ func (m *sentencePiece) model() (*unigram, error) {
 	}
 	u := &unigram{unk: noValue, single: true, scores: make([]float64, len(m.pieces)),
 		vocabulary: vocabulary{make([]string, len(m.pieces)), make(map[string]int32, len(m.pieces))}}
-	lowest, highest := float32(math.MaxFloat32), float32(0x1p-126) // FLT_MAX and FLT_MIN
+	lowest := float32(math.MaxFloat32)
 	for _, p := range m.pieces {
 		if p.kind == spNormal {
-			lowest, highest = min(lowest, p.score), max(highest, p.score)
+			lowest = min(lowest, p.score)
 		}
 	}
 	u.unkScore = float64(lowest - unkPenalty)
 	var keys []trieKey
 	for i, p := range m.pieces {
 		id := int32(i)
+		if p.piece == gapPiece {
+			continue
+		}
 		if other, ok := u.ids[p.piece]; ok {
 			return nil, fmt.Errorf("the pieces %d and %d are both %q", other, id, p.piece)
 		}
@@ -192,17 +200,19 @@ func (m *sentencePiece) model() (*unigram, error) {
 			}
 			u.unk = id
 		case spUserDefined:
-			u.scores[i] = float64(float32(len(p.piece))*highest) - 0.1
+			u.scores[i] = float64(float32(0.1 * float64(len(p.piece)-1)))
 			keys = append(keys, trieKey{p.piece, id})
 		case spNormal:
 			keys = append(keys, trieKey{p.piece, id})
 		}
 	}
-	if u.unk == noValue {
-		return nil, errors.New("it has no piece for unknown characters")
-	}
 	if m.byteFallback {
 		u.bytes = u.byteIDs()
+		if missing := slices.Index(u.bytes[:], noValue); missing >= 0 {
+			return nil, fmt.Errorf("it has byte_fallback, but no piece %s", bytePiece(byte(missing)))
+		}
+	} else if u.unk == noValue {
+		return nil, errors.New("it has no piece for unknown characters")
 	}
 	u.trie = newTrie(keys)
 	u.room.New = func() any { return new(viterbiRoom) }
@@ -213,7 +223,7 @@ func (m *sentencePiece) model() (*unigram, error) {
 type spNormalizer struct {
 	table       *charsmap // nil: no character is replaced
 	userDefined *trie     // pieces that are kept as they are; nil if there are none
-	everywhere  bool      // the mark is put in front behind added tokens, too
+	everywhere  bool      // the mark is put in front behind added tokens, too, even if there is no space
 	spec        *sentencePiece
 }
 
@@ -248,12 +258,13 @@ func (n *spNormalizer) growth() float64 {
 
 func (n *spNormalizer) normalize(text string, first bool) string {
 	trim := n.spec.removeExtraWhitespaces
+	dummy := first || n.everywhere
 	for trim && text != "" {
 		to, size := n.prefix(text)
 		if to != " " {
 			break
 		}
-		text = text[size:]
+		text, dummy = text[size:], true
 	}
 	if text == "" {
 		return ""
@@ -262,7 +273,7 @@ func (n *spNormalizer) normalize(text string, first bool) string {
 	if n.spec.escapeWhitespaces {
 		space = spaceMark
 	}
-	dummy := n.spec.addDummyPrefix && (first || n.everywhere)
+	dummy = dummy && n.spec.addDummyPrefix
 	out := make([]byte, 0, len(text)+len(text)/2+len(space))
 	if dummy && !n.spec.whitespaceAsSuffix {
 		out = append(out, space...)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -260,10 +261,22 @@ func scale(value float64, exponent int) float64 {
 	case value == 0:
 		return 0
 	case exponent < 0:
-		return value / math.Pow10(-exponent)
+		return value / powerOfTen(-exponent)
 	default:
-		return value * math.Pow10(exponent)
+		return value * powerOfTen(exponent)
 	}
+}
+
+// powerOfTen is the float64 nearest to 10^n, which math.Pow10 does not always give.
+func powerOfTen(n int) float64 {
+	if n <= 22 {
+		return math.Pow10(n) // exact
+	}
+	power, err := strconv.ParseFloat("1e"+strconv.Itoa(n), 64)
+	if err != nil {
+		return math.Inf(1)
+	}
+	return power
 }
 
 // parseTokenizerJSON builds the pipeline of a tokenizer.json. Its names of special tokens are still to be set, and

@@ -218,3 +218,5 @@ func brokenLength(s string) int {
 }
 
 var loadNewer = sync.OnceValue(func() *runeSet { return newRuneSet(afterUnicode9) })
+
+var loadInWord = sync.OnceValue(func() *runeSet { return newRuneSet(unicode16InWord) })

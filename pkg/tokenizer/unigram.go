@@ -19,8 +19,8 @@ type unigram struct {
 	unkScore float64
 	bytes    *[256]int32 // ids of the byte pieces, nil if unknown characters are unk
 	special  []bool      // by id: special tokens, which literal text must not give
-	// single says that sums are rounded to float32 and unknown characters go to bytes one by one, as in SentencePiece
-	// itself; Hugging Face's tokenizers calculate in float64 and look at all that is unknown in a row together.
+	// single says that sums are float32 and unknown characters go to bytes one by one, as in SentencePiece itself;
+	// Hugging Face's tokenizers calculate in float64 and look at all that is unknown in a row together.
 	single bool
 	room   sync.Pool // of *viterbiRoom
 }
@@ -29,7 +29,7 @@ type unigram struct {
 const unkPenalty = 10
 
 // maxPiece bounds the length in bytes of pieces and added tokens that are looked for at every place of a text.
-const maxPiece = 4096
+const maxPiece = 8000
 
 // scoredPiece is an entry of a unigram vocabulary.
 type scoredPiece struct {
@@ -136,14 +136,24 @@ func (r *viterbiRoom) reset(n int) {
 }
 
 // offer takes a way to a position if it is better than those before.
-func (r *viterbiRoom) offer(at, from int, id int32, sum float64, single bool) {
+func (r *viterbiRoom) offer(at, from int, id int32, sum float64) {
 	if r.from[at] >= 0 && sum <= r.best[at] {
 		return
 	}
-	if single {
-		sum = float64(float32(sum))
-	}
 	r.best[at], r.from[at], r.id[at] = sum, int32(from), id
+}
+
+// maxSum is the size of float32 sums above which SentencePiece starts to count from 0 again.
+const maxSum = 100000
+
+// restart subtracts the sum at a position from those at and behind it, up to the last one that has been reached.
+func (r *viterbiRoom) restart(at, reached int) {
+	offset := float32(r.best[at])
+	for i := at; i <= reached; i++ {
+		if i == at || r.from[i] >= 0 {
+			r.best[i] = float64(float32(r.best[i]) - offset)
+		}
+	}
 }
 
 // maxUnigramWord bounds the length in bytes of one word, as positions are 32 bits wide. Longer ones are cut.
@@ -171,9 +181,13 @@ func (u *unigram) append(ids []int32, word string, literal bool) []int32 {
 
 // forward fills in the best ways from left to right.
 func (u *unigram) forward(room *viterbiRoom, word string, literal bool) {
+	reached := 0
 	for at := 0; at < len(word); {
 		_, size := utf8.DecodeRuneInString(word[at:])
 		known := false // the character is a piece on its own
+		if u.single && math.Abs(room.best[at]) > maxSum {
+			room.restart(at, reached)
+		}
 		sum := room.best[at]
 		node := int32(0)
 		for end := at; end < len(word); {
@@ -185,18 +199,23 @@ func (u *unigram) forward(room *viterbiRoom, word string, literal bool) {
 			if id == noValue || literal && int(id) < len(u.special) && u.special[id] {
 				continue
 			}
-			room.offer(end, at, id, sum+u.scores[id], u.single)
+			room.offer(end, at, id, u.plus(sum, u.scores[id]))
+			reached = max(reached, end)
 			known = known || end-at == size
 		}
 		if !known {
-			unkSum := sum + u.unkScore
-			if u.single {
-				unkSum = float64(float32(unkSum))
-			}
-			room.offer(at+size, at, u.unk, unkSum, u.single)
+			room.offer(at+size, at, u.unk, u.plus(sum, u.unkScore))
+			reached = max(reached, at+size)
 		}
 		at += size
 	}
+}
+
+func (u *unigram) plus(a, b float64) float64 {
+	if u.single {
+		return float64(float32(a) + float32(b))
+	}
+	return a + b
 }
 
 // backward appends the ids of the best way, several unknown characters in a row as one.
