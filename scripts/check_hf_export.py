@@ -6,7 +6,8 @@
 Both sides are loaded with transformers, one after the other. Checked are: no missing, unexpected or ill-shaped tensor
 in the export; every parameter equal bit for bit; stored types; config.json and generation_config.json; the ids and
 texts of the tokenizers; the pixels of the image processors; and what the models answer to the same picture and prompt
-(features, logits, ten greedy tokens). Prints a line per check, and ends with status 1 if anything differs.
+(features, logits, ten greedy tokens). Prints a line per check, and ends with status 1 if anything differs. One thing
+may: a BLIP-2 export has the image token that older folders lack, since transformers 4.57 cannot run them without.
 
 The original is a Hugging Face folder, or what LAVIS needs in its place: its .pth file, the image encoder's file where
 that was frozen, and the language model's folder. A later one wins over an earlier one, as in LAVIS:
@@ -35,7 +36,10 @@ import lavis_names
 
 CLASSES = {"blip-2": "Blip2ForConditionalGeneration", "opt": "OPTForCausalLM", "t5": "T5ForConditionalGeneration",
            "clip": "CLIPModel", "blip": "BlipForConditionalGeneration", "bert": "BertForMaskedLM"}
-NOT_CONFIG = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
+# Settings that change no answer: of the library, of a fresh model's weights, and of classes long gone.
+NOT_CONFIG = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "initializer_range",
+              "initializer_factor", "prefix", "output_past")
+DEFAULTS = {"position_embedding_type": "absolute"}
 # What published files hold and the models do not use: buffers, BERT's other heads, a stray table of T5.
 NOT_USED = re.compile(r"position_ids$|pooler\.|seq_relationship\.|EncDecAttention\.relative_attention_bias")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
@@ -291,9 +295,12 @@ def flat(value, path=""):
 
 
 def config_differences(before, after, ignored):
+    def values(config):
+        return {k: DEFAULTS.get(k.split(".")[-1]) if v is None else v for k, v in config.items()}
     a, b = flat(before), flat(after)
     keys = [k for k in sorted(set(a) | set(b)) if not k.startswith(tuple(ignored))]
-    return [f"{k}: {a.get(k)!r} became {b.get(k)!r}" for k in keys if a.get(k) != b.get(k)]
+    a, b = values(dict.fromkeys(keys) | a), values(dict.fromkeys(keys) | b)
+    return [f"{k}: {a[k]!r} became {b[k]!r}" for k in keys if a[k] != b[k]]
 
 
 def tokenizer_differences(before, after):
@@ -316,35 +323,53 @@ def image_differences(before, after, picture):
     return [] if a.shape == b.shape and torch.equal(a, b) else ["other pixels"]
 
 
-def check_processor(report, original, exported, picture):
-    """Blip2Processor must load and run, and give what the original's gives."""
+def check_image_token(report, before, after, ignored):
+    """config.json; an export may add the image token that older folders lack and transformers 4.57 needs."""
+    added = before.get("image_token_index") is None and after.get("image_token_index") is not None
+    if added:
+        report.line("image token", [], f"added: {after['image_token_index']}")
+        ignored = [*ignored, "image_token_index"]
+    report.line("config", config_differences(before, after, ignored))
+    return added
+
+
+def check_processor(report, original, exported, picture, added):
+    """Blip2Processor must load and run, and give what the original's gives. added: after the places of the image."""
     def run(path):
-        return transformers.Blip2Processor.from_pretrained(path)(images=picture, text=PROMPT, return_tensors="pt")
+        processor = transformers.Blip2Processor.from_pretrained(path)
+        return processor(images=picture, text=PROMPT, return_tensors="pt"), processor.num_query_tokens
     try:
-        got = run(exported)
+        got, places = run(exported)
     except Exception as problem:  # whatever goes wrong inside the library is a finding about the folder
         report.line("Blip2Processor", [f"does not load or run: {problem}"])
         return
     if tokenizer_of(original) is None or images_of(original) is None:
         report.line("Blip2Processor", [], f"loads and runs, {got.input_ids.shape[1]} ids for the prompt")
         return
-    want = run(original)
+    want, _ = run(original)
+    start = places if added else 0
+    if len(got.input_ids[0, :start].unique()) > 1:
+        report.line("Blip2Processor", [f"the first {start} ids are not one: {got.input_ids[0, :start].tolist()}"])
+        return
+    for key in ("input_ids", "attention_mask"):
+        got[key] = got[key][:, start:]
     report.line("Blip2Processor", [f"other {k}" for k in want if k not in got or not torch.equal(want[k], got[k])])
 
 
 def check_other_files(report, original, exported, picture, ignored):
     """Configurations, tokenizer, image processor, processor. original: None if it is LAVIS's files."""
-    words, images, kind = tokenizer_of(exported), images_of(exported), read_json(exported, "config.json")["model_type"]
+    words, images, added = tokenizer_of(exported), images_of(exported), False
     if original:
         configs = (transformers.AutoConfig.from_pretrained(path).to_dict() for path in (original, exported))
-        report.line("config", config_differences(*configs, ignored))
+        added = check_image_token(report, *configs, ignored)
         report.line("generation config", config_differences(generation_of(original), generation_of(exported), ignored))
     if tokenizer_of(original) is not None:
         report.line("tokenizer", tokenizer_differences(tokenizer_of(original), words))
     if images_of(original) is not None:
         report.line("image processor", image_differences(images_of(original), images, picture))
-    if kind == "blip-2" and words is not None and images is not None:
-        check_processor(report, original, exported, picture)
+    blip2 = read_json(exported, "config.json")["model_type"] == "blip-2"
+    if blip2 and words is not None and images is not None:
+        check_processor(report, original, exported, picture, added)
     return words, images
 
 
