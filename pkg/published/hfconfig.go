@@ -132,7 +132,6 @@ type bertJSON struct {
 	Eps          float64 `json:"layer_norm_eps"`
 	Dropout      float64 `json:"hidden_dropout_prob"`
 	CrossFreq    int     `json:"cross_attention_frequency"`
-	EncoderWidth int     `json:"encoder_hidden_size"`
 	TextInput    bool    `json:"use_qformer_text_input"`
 	BOS          int     `json:"bos_token_id"`
 	SEP          int     `json:"sep_token_id"`
@@ -158,7 +157,7 @@ func parseBLIP2(raw []byte, arch string) (Spec, error) {
 	vision := visionJSON{Hidden: 1408, Intermediate: 6144, Layers: 39, Heads: 16, ImageSize: 224, PatchSize: 14,
 		Act: "gelu", Eps: 1e-6, QKVBias: true}
 	q := bertJSON{Vocab: 30522, Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, Positions: 512, Act: "gelu",
-		Eps: 1e-12, Dropout: 0.1, CrossFreq: 2, EncoderWidth: 1408}
+		Eps: 1e-12, Dropout: 0.1, CrossFreq: 2}
 	if err := into(raw, "", &top); err != nil {
 		return Spec{}, err
 	}
@@ -176,8 +175,10 @@ func parseBLIP2(raw []byte, arch string) (Spec, error) {
 	s := Spec{Model: naming.BLIP2Stage1, Vision: encoder, LNVisionEps: vision.Eps, QFormerText: q.TextInput,
 		EmbedDim: top.EmbedDim, ImageToken: top.ImageToken,
 		QFormer: &qformer.Config{Hidden: q.Hidden, Layers: q.Layers, Heads: q.Heads, Intermediate: q.Intermediate,
-			Queries: top.Queries, CrossAttentionFreq: q.CrossFreq, EncoderWidth: q.EncoderWidth, Vocab: q.Vocab,
-			MaxPositions: q.Positions, LayerNormEps: q.Eps, Dropout: q.Dropout}}
+			Queries: top.Queries, CrossAttentionFreq: q.CrossFreq, Vocab: q.Vocab, MaxPositions: q.Positions,
+			LayerNormEps: q.Eps, Dropout: q.Dropout,
+			EncoderWidth: vision.Hidden, // whatever encoder_hidden_size says: the library overwrites it
+		}}
 	if arch != "Blip2ForImageTextRetrieval" && !q.TextInput {
 		s.EmbedDim, s.QFormer.Vocab, s.QFormer.MaxPositions = 0, 0, 0
 		if err := s.addLLM(top.Text); err != nil {
