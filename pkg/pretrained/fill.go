@@ -103,8 +103,12 @@ func (r *Reader) Tensor(p model.Param) (t weights.Tensor, ok bool, err error) {
 			return t, true, err
 		}
 	}
-	t, err = t.CastFloat(r.options.Precision(p, t.DType))
-	return t, true, err
+	to := r.options.Precision(p, t.DType)
+	cast, err := t.CastFloat(to)
+	if err != nil && to == weights.F16 && t.DType != to {
+		err = fmt.Errorf("%w: bf16 has the range of f32", err)
+	}
+	return cast, true, err
 }
 
 // Info is Tensor without the numbers, which are not read.
