@@ -192,3 +192,23 @@ func (s *Set) Expect(e Expected) {
 		s.Warnings = append(s.Warnings, warning)
 	}
 }
+
+// ReadReferences reads a file of annotations as Read does, without results: the candidates are empty.
+func ReadReferences(path string) ([]Item, error) {
+	d, err := open(path)
+	if err != nil {
+		return nil, fmt.Errorf("annotations: %w", err)
+	}
+	a, err := d.annotations()
+	if err != nil {
+		return nil, fmt.Errorf("annotations: %w", err)
+	}
+	if len(a.pictures) == 0 {
+		return nil, d.errorf("there are no pictures in it")
+	}
+	items := make([]Item, len(a.pictures))
+	for i, p := range a.pictures {
+		items[i] = Item{ID: p.id, References: p.texts}
+	}
+	return items, nil
+}
