@@ -49,17 +49,17 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := readLimited(f)
+	data, err := readLimited(f, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return data, nil
 }
 
-func readLimited(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("it has more than %d bytes, which no tokenizer file needs", maxFile)
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("it has more than %d bytes, which no tokenizer file needs", limit)
 	}
 	return data, err
 }
@@ -297,15 +297,13 @@ func (p *pipeline) isOPT() bool {
 	return true
 }
 
-// complete adds the tokens and the template to a pipeline that was made from vocabulary files; template gives the names
-// before and after a text.
-func (p *pipeline) complete(c *hfConfig, k kind, defaults specialNames, around func() (before, after string)) error {
+// complete adds the tokens and the template, the names of the tokens before and after a text, to a pipeline that was
+// made from vocabulary files.
+func (p *pipeline) complete(c *hfConfig, k kind, before, after string) error {
 	p.added = newAddedTokens(p.normalise)
-	p.setNames(c, defaults)
 	if err := p.addTokens(c, k, classes[c.class] == k, true); err != nil {
 		return err
 	}
-	before, after := around()
 	for _, end := range []struct {
 		name string
 		ids  *[]int32
@@ -338,7 +336,7 @@ func fromVocabTxt(data []byte, c *hfConfig) (*pipeline, error) {
 	if p.model, err = newWordPieces(ids, p.names.unk, continuation, maxWordRunes); err != nil {
 		return nil, fmt.Errorf("it is not a vocabulary of WordPiece (one piece per line): %w", err)
 	}
-	return p, p.complete(c, kindBERT, p.names, func() (string, string) { return p.names.cls, p.names.sep })
+	return p, p.complete(c, kindBERT, p.names.cls, p.names.sep)
 }
 
 // fromVocabJSON makes the tokenizer of GPT-2, OPT or CLIP from vocab.json and merges.txt.
@@ -360,13 +358,12 @@ func fromVocabJSON(data, merges []byte, c *hfConfig) (*pipeline, error) {
 		return nil, err
 	}
 	named := c.class != ""
-	addBOS := c.addBOS || !named && p.isOPT()
-	return p, p.complete(c, kindGPT2, p.guessNames(kindGPT2, named), func() (string, string) {
-		if addBOS {
-			return p.names.bos, ""
-		}
-		return "", ""
-	})
+	p.setNames(c, p.guessNames(kindGPT2, named))
+	before := ""
+	if c.addBOS || !named && p.isOPT() {
+		before = p.names.bos
+	}
+	return p, p.complete(c, kindGPT2, before, "")
 }
 
 // parseMerges reads merges.txt: a version line, then two pieces per line.
@@ -409,7 +406,7 @@ func clipPipeline(ids map[string]int32, pairs [][2]string, c *hfConfig) (*pipeli
 	if err != nil {
 		return nil, err
 	}
-	return p, p.complete(c, kindCLIP, p.names, func() (string, string) { return p.names.bos, p.names.eos })
+	return p, p.complete(c, kindCLIP, p.names.bos, p.names.eos)
 }
 
 // fromCLIPMerges makes CLIP's tokenizer from OpenAI's file, which implies the vocabulary and has more merges than are
@@ -419,7 +416,7 @@ func fromCLIPMerges(data []byte, c *hfConfig) (*pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := readLimited(unpacked)
+	text, err := readLimited(unpacked, maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -481,5 +478,6 @@ func fromSentencePiece(data []byte, c *hfConfig) (*pipeline, error) {
 			c.added = append(c.added, addedTokenJSON{ID: &id, Content: piece.piece, Special: true})
 		}
 	}
-	return p, p.complete(c, kindT5, kindT5.defaultNames(), func() (string, string) { return "", p.names.eos })
+	p.setNames(c, kindT5.defaultNames())
+	return p, p.complete(c, kindT5, "", p.names.eos)
 }
