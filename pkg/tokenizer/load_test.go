@@ -176,6 +176,7 @@ func TestLoadNames(t *testing.T) {
 		{replaced("t5", `"first"`, `"last"`), "prepend_scheme"},
 		{replaced("t5", `"content":"y"`, `"content":"`+strings.Repeat("y", 2000)+`"`), "times as long"},
 		{replaced("t5", `{"Sequence":{"id":"A"}},`, ``), "0 times"},
+		{replaced("t5", `{"type":"WhitespaceSplit"},`, strings.Repeat(`{"type":"WhitespaceSplit"},`, 40)), "42 parts"},
 		{replaced("t5", `"</s>":{"ids"`, `"<s>":{"ids"`), "special_tokens"},
 		{replaced("t5", `"unk_id":0`, `"unk_id":7`), "id 7"},
 		{replaced("t5", `-1.5`, `"x"`), "score"},

@@ -6,8 +6,8 @@
 // split into words and cut into pieces (see pipeline). Numbers, tables and order of operations are those of tokenizers
 // 0.22.2 and transformers 4.57.6, of SentencePiece 0.2.3 where only its model file is there.
 //
-// WordPiece is BERT's tokenizer for training, as the original and LAVIS have it. It differs from the fast one that Load
-// makes only for characters that are newer than Unicode 8, unassigned ones and capital sigma at the end of a word.
+// WordPiece is BERT's tokenizer for training, as LAVIS has it: transformers' slow class. It differs from the fast one
+// that Load makes only for characters that are unassigned or newer than Unicode 8, and for a few rare Chinese ones.
 package tokenizer
 
 import (
