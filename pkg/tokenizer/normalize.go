@@ -49,8 +49,8 @@ func (f normalizeFunc) normalize(text string, _ bool) string { return f.apply(te
 func (f normalizeFunc) growth() float64 { return f.factor }
 
 // bertNormalizer is BertNormalizer of Hugging Face's tokenizers. It differs from splitWords, which follows BERT's
-// original tokenizer, in the order (accents are stripped before lower-casing), in the final sigma, in a gap of its CJK
-// blocks and in the version of Unicode.
+// original tokenizer, in the order (accents are stripped before lower-casing), in a gap of its CJK blocks, in what it
+// does with unassigned characters (it keeps them) and in the version of Unicode.
 type bertNormalizer struct {
 	cleanText, isolateCJK, stripAccents, lowercase bool
 }

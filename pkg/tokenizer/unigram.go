@@ -172,7 +172,7 @@ func (u *unigram) append(ids []int32, word string, literal bool) []int32 {
 	room := u.room.Get().(*viterbiRoom)
 	room.reset(len(word) + 1)
 	u.forward(room, word, literal)
-	ids = u.backward(ids, room, word)
+	ids = u.backward(ids, room, word, literal)
 	if cap(room.best) <= keepRoom {
 		u.room.Put(room)
 	}
@@ -196,7 +196,7 @@ func (u *unigram) forward(room *viterbiRoom, word string, literal bool) {
 			}
 			end++
 			id := u.trie.values[node]
-			if id == noValue || literal && int(id) < len(u.special) && u.special[id] {
+			if id == noValue || u.forbids(id, literal) {
 				continue
 			}
 			room.offer(end, at, id, u.plus(sum, u.scores[id]))
@@ -211,6 +211,11 @@ func (u *unigram) forward(room *viterbiRoom, word string, literal bool) {
 	}
 }
 
+// forbids says that the id is that of a special token, which literal text must not give.
+func (u *unigram) forbids(id int32, literal bool) bool {
+	return literal && int(id) < len(u.special) && u.special[id]
+}
+
 func (u *unigram) plus(a, b float64) float64 {
 	if u.single {
 		return float64(float32(a) + float32(b))
@@ -219,7 +224,7 @@ func (u *unigram) plus(a, b float64) float64 {
 }
 
 // backward appends the ids of the best way, several unknown characters in a row as one.
-func (u *unigram) backward(ids []int32, room *viterbiRoom, word string) []int32 {
+func (u *unigram) backward(ids []int32, room *viterbiRoom, word string, literal bool) []int32 {
 	start := len(ids)
 	for end := len(word); end > 0; {
 		from := int(room.from[end])
@@ -232,7 +237,7 @@ func (u *unigram) backward(ids []int32, room *viterbiRoom, word string) []int32 
 		for from > 0 && room.id[from] == u.unk {
 			from = int(room.from[from])
 		}
-		ids = u.appendUnknown(ids, word[from:end])
+		ids = u.appendUnknown(ids, word[from:end], literal)
 		end = from
 	}
 	slices.Reverse(ids[start:])
@@ -249,8 +254,8 @@ func (u *unigram) appendBackward(ids []int32, id int32, text string) []int32 {
 
 // appendUnknown appends what stands for a stretch of unknown characters, backwards. The reference looks the stretch up
 // once more.
-func (u *unigram) appendUnknown(ids []int32, text string) []int32 {
-	if id, ok := u.ids[text]; ok && !u.single {
+func (u *unigram) appendUnknown(ids []int32, text string, literal bool) []int32 {
+	if id, ok := u.ids[text]; ok && !u.single && !u.forbids(id, literal) {
 		return append(ids, id)
 	}
 	if u.bytes == nil {

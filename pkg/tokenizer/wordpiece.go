@@ -1,8 +1,13 @@
-// Package tokenizer turns text into the integer ids that the language models of BLIP-2 were trained on.
+// Package tokenizer turns text into the integer ids that the language models of BLIP-2 were trained on, and back.
 //
-// The Q-Former reads BERT's uncased WordPiece (spec/data.md §4): a basic tokenizer that cleans, lower-cases, strips
-// accents and splits at white space, punctuation and CJK characters, then a greedy longest match against a vocabulary
-// in which pieces inside a word carry the prefix "##".
+// The Q-Former reads BERT's uncased WordPiece, OPT and GPT-2 byte-level BPE, CLIP a BPE with marks at the end of words,
+// T5 and Flan-T5 a SentencePiece unigram model (spec/data.md §4). Load makes any of them from the files of a model, as
+// Hugging Face's fast tokenizers are made from them: added tokens are taken out of the text, the rest is normalised,
+// split into words and cut into pieces (see pipeline). Numbers, tables and order of operations are those of tokenizers
+// 0.22.2 and transformers 4.57.6, of SentencePiece 0.2.3 where only its model file is there.
+//
+// WordPiece is BERT's tokenizer for training, as LAVIS has it: transformers' slow class. It differs from the fast one
+// that Load makes only for characters that are unassigned or newer than Unicode 8, and for a few rare Chinese ones.
 package tokenizer
 
 import (
