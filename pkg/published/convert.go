@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"blip2/pkg/model"
 	"blip2/pkg/naming"
 	"blip2/pkg/weights"
 )
@@ -120,27 +119,19 @@ func (a *Assembly) sideFiles(spec Spec, outputs []naming.Output, o Output) (map[
 			}
 		}
 	}
-	configs, err := HFFiles(spec, mostBytes(outputs))
+	types := make([]weights.DType, len(outputs))
+	for i, o := range outputs {
+		types[i] = o.DType
+	}
+	configs, err := HFFiles(spec, common(types))
 	if err != nil {
+		return nil, err
+	}
+	if err := a.keepOriginals(configs); err != nil {
 		return nil, err
 	}
 	maps.Copy(files, configs)
 	return files, nil
-}
-
-// mostBytes is the type of the largest part of the outputs, float32 first where parts are equal.
-func mostBytes(outputs []naming.Output) weights.DType {
-	bytes := map[weights.DType]int{}
-	for _, o := range outputs {
-		bytes[o.DType] += model.Param{Shape: o.Shape}.Size() * o.DType.Size()
-	}
-	best := weights.F32
-	for _, dtype := range []weights.DType{weights.BF16, weights.F16} {
-		if bytes[dtype] > bytes[best] {
-			best = dtype
-		}
-	}
-	return best
 }
 
 // lazy turns the outputs into what the writer takes; data are made when it asks for them.

@@ -197,16 +197,68 @@ func TestDType(t *testing.T) {
 	}
 }
 
-// TestMostBytes does not depend on the order of a map.
-func TestMostBytes(t *testing.T) {
-	of := func(dtype weights.DType, n int) naming.Output { return naming.Output{DType: dtype, Shape: []int{n}} }
-	for range 20 {
-		if got := mostBytes([]naming.Output{of(weights.F16, 4), of(weights.F32, 2), of(weights.BF16, 4)}); got != weights.F32 {
-			t.Fatalf("equal parts are %s", got)
+// TestCommon: a library that casts everything to one type must not round anything.
+func TestCommon(t *testing.T) {
+	for _, c := range []struct {
+		types []weights.DType
+		want  weights.DType
+	}{
+		{nil, weights.F32},
+		{[]weights.DType{weights.F16, weights.I64, weights.F16}, weights.F16},
+		{[]weights.DType{weights.BF16}, weights.BF16},
+		{[]weights.DType{weights.F16, weights.F32}, weights.F32},
+		{[]weights.DType{weights.F16, weights.BF16}, weights.F32},
+	} {
+		if got := common(c.types); got != c.want {
+			t.Errorf("%v: %s, want %s", c.types, got, c.want)
 		}
-		if got := mostBytes([]naming.Output{of(weights.F16, 9), of(weights.F32, 2)}); got != weights.F16 {
-			t.Fatalf("most is %s", got)
+	}
+}
+
+// TestKeepOriginals: converting a folder to one of the same kind changes only what is asked for.
+func TestKeepOriginals(t *testing.T) {
+	spec := tiny()["blip2-opt"]
+	dir := folder(t, spec, stateOf(spec))
+	edit := func(name string, change func(root map[string]any)) {
+		path := filepath.Join(dir, name)
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
 		}
+		var root map[string]any
+		if err := json.Unmarshal(raw, &root); err != nil {
+			t.Fatal(err)
+		}
+		change(root)
+		if raw, err = json.Marshal(root); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, raw, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit(configFile, func(root map[string]any) {
+		root["_name_or_path"] = "somebody/something"
+		root["text_config"].(map[string]any)["prefix"] = "</s>"
+		delete(root["vision_config"].(map[string]any), "attention_dropout")
+	})
+	out, _ := convert(t, Parts{Main: dir, DType: weights.BF16}, Output{To: naming.HuggingFace})
+	raw, err := os.ReadFile(filepath.Join(out, configFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var root struct {
+		Name   string         `json:"_name_or_path"`
+		DType  string         `json:"torch_dtype"`
+		Text   map[string]any `json:"text_config"`
+		Vision map[string]any `json:"vision_config"`
+	}
+	if err := json.Unmarshal(raw, &root); err != nil {
+		t.Fatal(err)
+	}
+	_, invented := root.Vision["attention_dropout"]
+	if root.Name != "somebody/something" || root.Text["prefix"] != "</s>" || invented || root.DType != "bfloat16" {
+		t.Errorf("config.json became %s", raw)
 	}
 }
 

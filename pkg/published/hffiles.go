@@ -24,7 +24,7 @@ type object map[string]any
 
 // HFFiles returns the configuration files with which transformers reads a folder of the network: config.json,
 // generation_config.json and preprocessor_config.json where the network has them, and processor_config.json.
-// dtype is that of most tensors.
+// dtype is that of the tensors.
 func HFFiles(s Spec, dtype weights.DType) (map[string][]byte, error) {
 	config, err := s.hfConfig()
 	if err != nil {
@@ -242,8 +242,11 @@ func (s Spec) hfGeneration() object {
 		}
 		return object{"_from_model_config": true, "bos_token_id": 2, "eos_token_id": eos, "pad_token_id": 1}
 	case s.T5 != nil:
-		return object{"_from_model_config": true, "bos_token_id": 1, "decoder_start_token_id": 0, "eos_token_id": 1,
-			"pad_token_id": 0}
+		o := object{"_from_model_config": true, "decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+		if s.Model == naming.BLIP2T5 {
+			o["bos_token_id"] = 1
+		}
+		return o
 	}
 	return nil
 }
