@@ -2,7 +2,7 @@ package cli
 
 import "github.com/spf13/cobra"
 
-func newScoreCmd(_ *App) *cobra.Command {
+func newScoreCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "score",
 		Short: "Judge result files as the official tools do",
@@ -10,5 +10,6 @@ func newScoreCmd(_ *App) *cobra.Command {
 Python or Java. Scores go to stdout; what may make them wrong (pictures without a result, results without a picture,
 results given twice, a split of an unexpected size) is said on stderr.`,
 	}
+	cmd.AddCommand(newScoreVQACmd(app), newScoreGQACmd(app))
 	return cmd
 }

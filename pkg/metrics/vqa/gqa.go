@@ -32,3 +32,18 @@ func ScoreGQA(predictions, answers []string) GQAScores {
 	}
 	return s
 }
+
+// ByType groups the normalised accuracy by the questions' structural types (Type) and semantic types (AnswerType).
+func (s GQAScores) ByType(questions []Question) (structural, semantic map[string]Group) {
+	byType, bySemantic := map[string]*sum{}, map[string]*sum{}
+	for i, q := range questions {
+		v := 0.0
+		if s.Matches[i] {
+			v = 1
+		}
+		addTo(byType, q.Type, v)
+		addTo(bySemantic, q.AnswerType, v)
+	}
+	plain := NewJudge(Direct) // does not round
+	return plain.groups(byType), plain.groups(bySemantic)
+}

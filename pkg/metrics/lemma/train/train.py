@@ -185,9 +185,9 @@ def main():
     rules = Rules(nlp)
     held = json.load(open(args.held_out, encoding="utf-8")) if args.held_out else []
     count = read_answers(args.annotations)
-    count.update(cased(count))
     for s in held:
         count.pop(s, None)
+    count.update(cased(count))
     rows = list(nlp.pipe(sorted(count), batch_size=512))
     table = train(rules, rows, lambda s: 1 + math.log2(count[s]) / 2, args.minimum, args.c)
     print(len(rows), "answers,", len(table), "features")
