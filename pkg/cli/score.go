@@ -10,6 +10,6 @@ func newScoreCmd(app *App) *cobra.Command {
 Python or Java. Scores go to stdout; what may make them wrong (pictures without a result, results without a picture,
 results given twice, a split of an unexpected size) is said on stderr.`,
 	}
-	cmd.AddCommand(newScoreVQACmd(app), newScoreGQACmd(app))
+	cmd.AddCommand(newScoreVQACmd(app), newScoreGQACmd(app), newScoreRetrievalCmd(app))
 	return cmd
 }
