@@ -11,6 +11,6 @@ Python or Java. Scores go to stdout; what may make them wrong (pictures without 
 results given twice, a split of an unexpected size) is said on stderr.`,
 		Example: `  blip2 score captions --results results.json --annotations coco_karpathy_test_gt.json`,
 	}
-	cmd.AddCommand(newScoreCaptionsCmd(app), newScoreVQACmd(app), newScoreGQACmd(app))
+	cmd.AddCommand(newScoreCaptionsCmd(app), newScoreVQACmd(app), newScoreGQACmd(app), newScoreRetrievalCmd(app))
 	return cmd
 }

@@ -97,7 +97,10 @@ func rerank(c *Case, k *checker) error {
 	for _, name := range expected.Ties {
 		delete(expected.Metrics, name)
 	}
-	got := rerankMetrics(r, owner, images)
+	got, err := rerankMetrics(r, owner, images)
+	if err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(expected.Metrics)) {
 		value, ok := got[name]
 		if !ok {
@@ -131,11 +134,14 @@ func (c *Case) recordedSet() (recordedSet, []int32, error) {
 }
 
 // rerankMetrics computes the recalls under the reference's names.
-func rerankMetrics(r *stage1.Ranking, owner []int32, images int) map[string]float64 {
-	img2txt, txt2img := make([][]int, images), make([][]int, len(owner))
+func rerankMetrics(r *stage1.Ranking, owner []int32, images int) (map[string]float64, error) {
+	img2txt := make([][]int, images)
 	for text, image := range owner {
 		img2txt[image] = append(img2txt[image], text)
-		txt2img[text] = []int{int(image)}
 	}
-	return lavisMetrics(retrieval.Recall(r.I2T, img2txt), retrieval.Recall(r.T2I, txt2img))
+	both, err := retrieval.Evaluate(r.I2T, r.T2I, img2txt)
+	if err != nil {
+		return nil, err
+	}
+	return both.Metrics(), nil
 }
