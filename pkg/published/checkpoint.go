@@ -1,6 +1,7 @@
 package published
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -179,10 +180,7 @@ func CountTypes(c weights.Source) ([]TypeCount, error) {
 		out = append(out, *n)
 	}
 	slices.SortFunc(out, func(a, b TypeCount) int {
-		if a.Bytes != b.Bytes {
-			return int(b.Bytes - a.Bytes)
-		}
-		return len(a.DType) - len(b.DType)
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.DType, b.DType))
 	})
 	return out, nil
 }

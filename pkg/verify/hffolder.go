@@ -53,7 +53,11 @@ func (c *Case) openFolder(k *checker, pictures ...string) (*folder, error) {
 		if err != nil {
 			return nil, err
 		}
-		values = append(values, f.processor.Pixels(img)...)
+		pixels, err := f.processor.Pixels(img)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		values = append(values, pixels...)
 	}
 	size := f.processor.Size
 	shape := []int{len(pictures), 3, size, size}
