@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -28,7 +29,7 @@ Known networks are BLIP-2 (stage 1, with OPT, with T5), OPT, Flan-T5, CLIP, BLIP
 encoders EVA ViT-g and CLIP ViT-L. A tensor is used, ignored for a stated reason, or an error.`,
 		Example: `  blip2 weights inspect models/blip2_pretrained.pth
   blip2 weights assemble --stage 1 --vision eva_vit_g.pth --bert bert-base-uncased --out models/start-vitg
-  blip2 weights convert --to hf --out models/hf runs/stage2/checkpoints/latest
+  blip2 weights convert --to hf --out models/hf runs/stage1
   blip2 weights check models/hf models/original`,
 	}
 	cmd.AddCommand(newWeightsInspectCmd(app), newWeightsConvertCmd(app), newWeightsCheckCmd(app), newWeightsAssembleCmd(app))
@@ -130,7 +131,12 @@ type tensorInfo struct {
 }
 
 func runWeightsInspect(app *App, opts inspectOptions) error {
-	src, err := weights.OpenAny(opts.path)
+	run, err := findRun(app, opts.path)
+	if err != nil {
+		return err
+	}
+	run.hints(&opts.hints.Hints)
+	src, err := weights.OpenAny(run.path)
 	if err != nil {
 		return err
 	}
@@ -154,7 +160,7 @@ func inspect(src weights.Source, h published.Hints) (*inspectReport, error) {
 			return nil, err
 		}
 		r.Tensors = append(r.Tensors, tensorInfo{name, t.DType, t.Shape,
-			model.Count([]model.Param{{Shape: t.Shape}}) * t.DType.Size()})
+			model.Param{Shape: t.Shape}.Size() * t.DType.Size()})
 	}
 	var err error
 	if r.Types, err = published.CountTypes(src); err != nil {
@@ -216,43 +222,47 @@ func clipText(s string) string {
 
 func (r *inspectReport) writeText(w io.Writer, tensors bool) error {
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name, value string) { fmt.Fprintf(tab, "%s\t%s\n", name, value) }
-	row("path", r.Path)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(tab, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("path", "%s", r.Path)
 	size := int64(0)
 	for _, f := range r.Files {
 		size += f.Size
 	}
-	row("container", fmt.Sprintf("%s, %s", r.Container, byteSize(int64(size))))
-	if r.Format == "" {
-		row("network", "not known: "+r.Problem)
-	} else {
-		row("network", fmt.Sprintf("%s (%s)", r.Format, r.Model))
-		for _, line := range r.Spec.Describe() {
-			name, value, _ := strings.Cut(line, ": ")
-			row("  "+name, value)
-		}
-		row("sizes from", r.SizesFrom)
-		if missing := r.Spec.Missing(); len(missing) > 0 {
-			row("not in it", strings.Join(missing, ", "))
-		}
-		row("model's tensors", fmt.Sprintf("%d, %d parameters in those of the network", len(r.Coverage.Filled),
-			parametersOf(r.Spec, r.Coverage.Filled)))
-	}
-	row("file's tensors", fmt.Sprintf("%d, %d numbers", len(r.Tensors), r.Parameters))
+	row("container", "%s, %s", r.Container, byteSize(size))
+	row("in the file", "%s, %s numbers", countOf(len(r.Tensors), "tensor"), thousands(r.Parameters))
 	for _, t := range r.Types {
-		row("  "+string(t.DType), fmt.Sprintf("%d tensors, %s", t.Tensors, byteSize(int64(t.Bytes))))
+		row("  "+string(t.DType), "%s, %s", countOf(t.Tensors, "tensor"), byteSize(t.Bytes))
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.Extras)) {
-		row("  "+key, r.Extras[key])
+		row("  "+key, "%s", r.Extras[key])
 	}
-	if r.Format != "" && r.Problem != "" {
-		row("problem", r.Problem)
+	if r.Format == "" {
+		row("network", "not known: %s", r.Problem)
+	} else {
+		row("network", "%s (%s)", r.Format, r.Model)
+		for _, line := range r.Spec.Describe() {
+			name, value, _ := strings.Cut(line, ": ")
+			row("  "+name, "%s", value)
+		}
+		row("  sizes from", "%s", r.SizesFrom)
+		row("  filled", "%s, %s parameters", countOf(len(r.Coverage.Filled), "tensor"),
+			thousands(parametersOf(r.Spec, r.Coverage.Filled)))
+		if missing := r.Spec.Missing(); len(missing) > 0 {
+			row("  not in it", "%s", strings.Join(missing, ", "))
+		}
+		if r.Problem != "" {
+			row("problem", "%s", r.Problem)
+		}
 	}
 	if err := tab.Flush(); err != nil {
 		return err
 	}
 	if r.Coverage != nil {
-		writeNotes(w, r.Coverage.Lines()[1:], tensors)
+		for _, line := range r.Coverage.Lines()[1:] {
+			fmt.Fprintln(w, line)
+		}
 	}
 	if !tensors {
 		return nil
@@ -264,18 +274,21 @@ func (r *inspectReport) writeText(w io.Writer, tensors bool) error {
 	return tab.Flush()
 }
 
-// shownNotes is how many lines about tensors are shown without --tensors.
-const shownNotes = 20
-
-// writeNotes writes lines about single tensors, the first of them or all.
-func writeNotes(w io.Writer, lines []string, all bool) {
-	for i, line := range lines {
-		if !all && i == shownNotes {
-			fmt.Fprintf(w, "and %d more (all with --tensors or --json)\n", len(lines)-i)
-			return
-		}
-		fmt.Fprintln(w, line)
+// countOf writes a number of things.
+func countOf(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
 	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// thousands writes a number with commas.
+func thousands(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for at := len(s) - 3; at > 0; at -= 3 {
+		s = s[:at] + "," + s[at:]
+	}
+	return s
 }
 
 // byteSize writes a size in bytes, kB, MB or GB (powers of 1000).
@@ -294,11 +307,11 @@ func byteSize(n int64) string {
 }
 
 // parametersOf counts the elements of the named tensors of a network.
-func parametersOf(s *published.Spec, names []string) int {
-	n := 0
+func parametersOf(s *published.Spec, names []string) int64 {
+	n := int64(0)
 	for _, p := range s.Params() {
 		if _, ok := slices.BinarySearch(names, p.Name); ok {
-			n += model.Count([]model.Param{p})
+			n += int64(p.Size())
 		}
 	}
 	return n
@@ -315,11 +328,13 @@ The exit code is 1 if they are not the same model, or if a difference is above -
   blip2 weights check --tolerance 1e-2 models/f32 models/bf16`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !(opts.tolerance >= 0) {
+				return usagef("--tolerance %g: give a number of 0 or more", opts.tolerance)
+			}
 			opts.a, opts.b = args[0], args[1]
 			return runWeightsCheck(cmd.Context(), app, opts)
 		},
 	}
-	opts.hints.add(cmd)
 	cmd.Flags().Float64Var(&opts.tolerance, "tolerance", 0, "largest difference that counts as the same")
 	cmd.Flags().BoolVar(&opts.all, "all", false, "list every tensor, not only those that differ")
 	return cmd
@@ -329,20 +344,21 @@ type weightsCheckOptions struct {
 	a, b      string
 	tolerance float64
 	all       bool
-	hints     hintFlags
 }
 
 func runWeightsCheck(ctx context.Context, app *App, opts weightsCheckOptions) error {
-	a, err := published.Open(opts.a, opts.hints.Hints)
-	if err != nil {
-		return err
+	var sides [2]*published.Checkpoint
+	for i, path := range []string{opts.a, opts.b} {
+		run, err := findRun(app, path)
+		if err != nil {
+			return err
+		}
+		if sides[i], err = published.Open(run.path, published.Hints{}); err != nil {
+			return err
+		}
+		defer sides[i].Close() // read only: nothing can be lost
 	}
-	defer a.Close()
-	b, err := published.Open(opts.b, opts.hints.Hints)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
+	a, b := sides[0], sides[1]
 	c, err := published.Compare(ctx, a, b)
 	if err != nil {
 		return err
@@ -367,29 +383,23 @@ const shownDifferences = 20
 
 func writeComparison(w io.Writer, c *published.Comparison, same, all bool) error {
 	fmt.Fprintf(w, "A: %s (%s)\nB: %s (%s)\n", c.FormatA, c.ModelA, c.FormatB, c.ModelB)
-	for _, only := range []struct {
-		side  string
-		notes []naming.Note
-	}{{"A", c.OnlyA}, {"B", c.OnlyB}} {
-		for _, n := range only.notes {
-			fmt.Fprintf(w, "only in %s: %s", only.side, n.Name)
-			if n.Reason != "" {
-				fmt.Fprintf(w, " (%s)", n.Reason)
-			}
-			fmt.Fprintln(w)
-		}
+	for _, line := range append(naming.NoteLines("only in A", c.OnlyA), naming.NoteLines("only in B", c.OnlyB)...) {
+		fmt.Fprintln(w, line)
 	}
-	equal, bits := 0, 0
+	equal, bits, shown, more := 0, 0, 0, 0
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	shown := 0
 	for _, d := range c.Tensors {
-		if d.MaxAbs == 0 && d.Reason == "" {
+		same := d.MaxAbs == 0 && d.Reason == ""
+		if same {
 			equal++
 		}
 		if d.Bits {
 			bits++
 		}
-		if !all && (shown == shownDifferences || d.MaxAbs == 0 && d.Reason == "") {
+		if !all && (same || shown == shownDifferences) {
+			if !same {
+				more++
+			}
 			continue
 		}
 		if shown++; shown == 1 {
@@ -404,12 +414,15 @@ func writeComparison(w io.Writer, c *published.Comparison, same, all bool) error
 	if err := tab.Flush(); err != nil {
 		return err
 	}
+	if more > 0 {
+		fmt.Fprintf(w, "and %d more that differ (all with --all or --json)\n", more)
+	}
 	verdict := "the same model"
 	if !same {
 		verdict = "NOT the same model"
 	}
-	_, err := fmt.Fprintf(w, "%s: %d tensors compared, %d with equal numbers, %d of them bit for bit; largest difference %.3g\n",
-		verdict, len(c.Tensors), equal, bits, c.MaxAbs)
+	_, err := fmt.Fprintf(w, "%s: of %d tensors in both %d have equal numbers, %d of them bit for bit; %d only in A, %d only in B; "+
+		"largest difference %.3g\n", verdict, len(c.Tensors), equal, bits, len(c.OnlyA), len(c.OnlyB), c.MaxAbs)
 	return err
 }
 
@@ -430,6 +443,7 @@ func (f *partsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.Vision, "vision", "", "`path` of the image encoder: its own file, openai/clip-vit-*, or a BLIP-2 with one")
 	cmd.Flags().StringVar(&f.LLM, "llm", "", "`path` of the language model: facebook/opt-*, google/flan-t5-*, or a BLIP-2 folder with one")
 	cmd.Flags().StringVar(&f.dtype, "dtype", "", dtypeUsage)
+	cmd.Flags().IntVar(&f.VisionLayers, "vision-layers", 0, "blocks of --vision that are used (default: all but the last)")
 	cmd.Flags().IntVar(&f.ImageSize, "image-size", 0, "pixels per side of the pictures; the position table is resized")
 	cmd.Flags().StringVar(&f.tokenizer, "tokenizer", "", "`folder` whose tokenizer files go along (default: those beside the weights)")
 	cmd.Flags().Float64Var(&f.shard, "max-shard", 5, "largest file in `GB`")
@@ -437,9 +451,11 @@ func (f *partsFlags) add(cmd *cobra.Command) {
 	f.allow.add(cmd)
 }
 
-// write assembles the parts and writes them.
-func (f *partsFlags) write(ctx context.Context, app *App) error {
-	var err error
+// maxShard bounds --max-shard, in GB, far beyond any disk.
+const maxShard = 1e6
+
+// parse checks the flags and turns them into Parts.
+func (f *partsFlags) parse() (err error) {
 	if f.out == "" {
 		return usagef("--out is missing: name the folder to write")
 	}
@@ -449,21 +465,35 @@ func (f *partsFlags) write(ctx context.Context, app *App) error {
 	if f.AllowMissing, f.AllowUnexpected, err = f.allow.parse(); err != nil {
 		return err
 	}
-	if f.shard <= 0 {
-		return usagef("--max-shard %g: give a size above 0", f.shard)
+	if !(f.shard > 0 && f.shard <= maxShard) {
+		return usagef("--max-shard %g: give the GB of a file, above 0", f.shard)
 	}
-	if f.ImageSize < 0 {
-		return usagef("--image-size %d: give the pixels per side", f.ImageSize)
+	for _, n := range []struct {
+		flag string
+		n    int
+	}{{"--image-size", f.ImageSize}, {"--vision-layers", f.VisionLayers}, {"--queries", f.Queries},
+		{"--vision-heads", f.hints.VisionHeads}, {"--qformer-heads", f.hints.QFormerHeads}, {"--llm-heads", f.hints.LLMHeads}} {
+		if n.n < 0 {
+			return usagef("%s %d: give a number above 0", n.flag, n.n)
+		}
 	}
 	f.Hints = f.hints.Hints
+	return nil
+}
+
+// write assembles the parts and writes them.
+func (f *partsFlags) write(ctx context.Context, app *App) error {
+	if err := f.parse(); err != nil {
+		return err
+	}
+	if err := f.fromRun(app); err != nil {
+		return err
+	}
 	a, err := published.Assemble(f.Parts)
 	if err != nil {
 		return err
 	}
 	defer a.Close() // read only: nothing can be lost
-	for _, cov := range a.Coverages {
-		app.Log.Info("checkpoint read", "coverage", cov.String())
-	}
 	w, err := a.Write(ctx, published.Output{Dir: f.out, To: f.to, Tokenizer: f.tokenizer, MaxShard: int64(f.shard * 1e9)})
 	if err != nil {
 		return err
@@ -474,16 +504,32 @@ func (f *partsFlags) write(ctx context.Context, app *App) error {
 	return writeWritten(app.Out, w)
 }
 
+// fromRun takes what a run of this program knows of its checkpoint.
+func (f *partsFlags) fromRun(app *App) error {
+	for _, path := range []*string{&f.Main, &f.QFormer} {
+		if *path == "" {
+			continue
+		}
+		run, err := findRun(app, *path)
+		if err != nil {
+			return err
+		}
+		*path = run.path
+		run.parts(&f.Parts)
+	}
+	return nil
+}
+
 func writeWritten(w io.Writer, r *published.Written) error {
 	for _, cov := range r.Coverages {
 		for _, line := range cov.Lines() {
 			fmt.Fprintln(w, line)
 		}
 	}
-	for _, n := range r.Dropped {
-		fmt.Fprintf(w, "dropped %s: %s\n", n.Name, n.Reason)
+	for _, line := range naming.NoteLines("dropped", r.Dropped) {
+		fmt.Fprintln(w, line)
 	}
-	_, err := fmt.Fprintf(w, "wrote %s: %s, %d tensors, %s: %s\n", r.Dir, r.Format, r.Tensors, byteSize(int64(r.Bytes)),
+	_, err := fmt.Fprintf(w, "wrote %s: %s, %s, %s: %s\n", r.Dir, r.Format, countOf(r.Tensors, "tensor"), byteSize(r.Bytes),
 		strings.Join(r.Files, ", "))
 	return err
 }
@@ -495,7 +541,8 @@ func newWeightsConvertCmd(app *App) *cobra.Command {
 		Short: "Write a checkpoint in the form of Hugging Face or LAVIS",
 		Long: `Writes a checkpoint as a folder for transformers — safetensors, config.json and what else its classes read — or under
 LAVIS's names as safetensors. Parts that the source lacks, because LAVIS does not store what was frozen, are given with
---vision and --llm. The folder appears when all of it is written.`,
+--vision and --llm; LAVIS's form may do without them. Of a run of this program, the folder or a checkpoint in it, the
+configuration says the number of heads and where the image encoder is. The folder appears when all of it is written.`,
 		Example: `  blip2 weights convert --to lavis --out models/lavis models/blip2-opt-2.7b
   blip2 weights convert --to hf --out models/hf --vision eva_vit_g.pth --llm opt-2.7b blip2_pretrained_opt2.7b.pth
   blip2 weights convert --to hf --dtype bf16 --out models/bf16 models/blip2-opt-2.7b`,
@@ -504,7 +551,7 @@ LAVIS's names as safetensors. Parts that the source lacks, because LAVIS does no
 			if opts.to != naming.HuggingFace && opts.to != naming.LAVIS {
 				return usagef("--to %q: want hf or lavis", opts.to)
 			}
-			opts.Main = args[0]
+			opts.Main, opts.Partial = args[0], opts.to == naming.LAVIS
 			return opts.write(cmd.Context(), app)
 		},
 	}
@@ -524,7 +571,7 @@ func newWeightsAssembleCmd(app *App) *cobra.Command {
 the seed. Stage 2: an image encoder, the Q-Former of a stage-1 or stage-2 checkpoint, and a language model; the
 projection between them is drawn where the checkpoint has none. The result is written under LAVIS's names.`,
 		Example: `  blip2 weights assemble --stage 1 --vision eva_vit_g.pth --bert bert-base-uncased --out models/stage1-start
-  blip2 weights assemble --stage 2 --vision eva_vit_g.pth --qformer blip2_pretrained.pth --llm opt-2.7b --out models/stage2-start`,
+  blip2 weights assemble --stage 2 --vision eva_vit_g.pth --qformer runs/stage1 --llm opt-2.7b --out models/stage2-start`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -532,6 +579,8 @@ projection between them is drawn where the checkpoint has none. The result is wr
 				return usagef("--stage 1 takes --vision and --bert, and neither --qformer nor --llm")
 			case stage == 2 && (opts.Vision == "" || qformer == "" || bert != "" || opts.LLM == ""):
 				return usagef("--stage 2 takes --vision, --qformer and --llm, and not --bert")
+			case stage == 2 && opts.Queries != 0:
+				return usagef("--queries is for stage 1: the Q-Former of stage 2 has its own")
 			case stage != 1 && stage != 2:
 				return usagef("--stage %d: want 1 or 2", stage)
 			}

@@ -6,6 +6,7 @@ package stage2
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gomlx/compute/dtypes"
 	mlx "github.com/gomlx/gomlx/ml/model"
@@ -34,8 +35,8 @@ type Config struct {
 
 // NewConfig returns the model of a published checkpoint, for inference.
 func NewConfig(s published.Spec) (Config, error) {
-	if s.Vision == nil || s.QFormer == nil {
-		return Config{}, fmt.Errorf("%s is not complete: it lacks %v", s.Model, s.Missing())
+	if len(s.Missing()) > 0 {
+		return Config{}, fmt.Errorf("%s is not complete: it lacks the %s", s.Model, strings.Join(s.Missing(), " and the "))
 	}
 	cfg := Config{Vision: *s.Vision, FreezeVision: true, LNVisionEps: s.LNVisionEps, QFormer: *s.QFormer, OPT: s.OPT,
 		T5: s.T5}

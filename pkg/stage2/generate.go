@@ -72,6 +72,11 @@ func (g *Generator) Generate(ctx context.Context, pixels *tensors.Tensor, p Prom
 	if n := pixels.Shape().Dimensions[0]; n != p.Rows {
 		return nil, fmt.Errorf("%d pictures and %d prompts", n, p.Rows)
 	}
+	for row := range p.Rows {
+		if !slices.Contains(p.Mask[row*p.Length:][:p.Length], 1) {
+			return nil, fmt.Errorf("prompt %d has no tokens: encode it with its special tokens", row)
+		}
+	}
 	if c := g.cfg.OPT; c != nil && g.cfg.QFormer.Queries+p.Length+o.MaxNewTokens > c.Positions {
 		return nil, fmt.Errorf("%d queries, a prompt of %d and %d new tokens are more than OPT's %d positions",
 			g.cfg.QFormer.Queries, p.Length, o.MaxNewTokens, c.Positions)
