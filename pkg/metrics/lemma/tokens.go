@@ -270,10 +270,8 @@ func unit(s string) int {
 	return longest
 }
 
-var units = []string{"km", "km²", "km³", "m", "m²", "m³", "dm", "dm²", "dm³", "cm", "cm²", "cm³", "mm", "mm²", "mm³",
-	"ha", "µm", "nm", "yd", "in", "ft", "kg", "g", "mg", "µg", "t", "lb", "oz", "m/s", "km/h", "kmh", "mph", "hPa", "Pa", "mbar",
-	"mb", "MB", "kb", "KB", "gb", "GB", "tb", "TB", "T", "G", "M", "K", "%", "$", "£", "€", "¥", "US$", "C$", "A$", "₹",
-	"₩"}
+var units = strings.Fields(`km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s
+	km/h kmh mph hPa Pa mbar mb MB kb KB gb GB tb TB T G M K % $ £ € ¥ US$ C$ A$ ₹ ₩`)
 
 // dots is the length of the run of periods at the start of s.
 func dots(s string) int { return len(s) - len(strings.TrimLeft(s, ".")) }

@@ -32,7 +32,8 @@ type Annotations struct {
 }
 
 const expectedAnnotations = `VQA annotations ` +
-	`({"annotations": [{"question_id": 1, "answers": [{"answer": "yes"}, ...]}]}) or A-OKVQA's list ([{"question_id": "a", "direct_answers": ["yes", ...]}])`
+	`({"annotations": [{"question_id": 1, "answers": [{"answer": "yes"}, ...]}]}) or ` +
+	`A-OKVQA's list ([{"question_id": "a", "direct_answers": ["yes", ...]}])`
 
 // ReadAnnotations reads the annotations of VQA v2, OK-VQA or A-OKVQA, plain or compressed with gzip.
 func ReadAnnotations(path string) (*Annotations, error) {

@@ -100,7 +100,7 @@ func TestReadAnnotationsErrors(t *testing.T) {
 		`{"annotations": [1]}`:                  "annotations[0] is a number",
 		`{"annotations": [{"answers": []}]}`:    `annotations[0] lacks "question_id"`,
 		`{"annotations": [{"question_id": 1}]}`: "(question 1) has no answers",
-		`{"annotations": [{"question_id": 1, "answers": [2]}]}`:                      "answer 0 is a number; it must be a string: write it in quotes",
+		`{"annotations": [{"question_id": 1, "answers": [2]}]}`:                      "it must be a string: write it in quotes",
 		`{"annotations": [{"question_id": 1, "answers": [{"answer": null}]}]}`:       "answer 0 is null",
 		`{"annotations": [{"question_id": 1, "answers": [{"answer_id": 1}]}]}`:       `answer 0 lacks "answer"`,
 		`{"annotations": [{"question_id": [1]}]}`:                                    "annotations[0].question_id is a list",
@@ -165,10 +165,10 @@ func TestReadResultsErrors(t *testing.T) {
 		`{"1": {"x": ""}}`:                     `lacks "direct_answer"`,
 		`[{"question_id": 1, "answer": 2}]`:    "item 0.answer is a number; it must be a string: write it in quotes",
 		`[{"question_id": 1, "answer": null}]`: "item 0.answer is null",
-		`[{"question_id": 1, "answer": "a", "gt_ans": []}]`:                                     "gt_ans is an empty list",
-		`[{"question_id": 1, "answer": "a", "gt_ans": [1]}]`:                                    "gt_ans[0] is a number",
-		`[{"question_id": 1, "answer": "a", "gt_ans": "b"}, {"question_id": 2, "answer": "a"}]`: "1 of 2 results have the right answer",
-		`{"question_id": 1, "answer": "a"} [1]`:                                                 "object 2 is a list",
+		`[{"question_id": 1, "answer": "a", "gt_ans": []}]`:                                    "gt_ans is an empty list",
+		`[{"question_id": 1, "answer": "a", "gt_ans": [1]}]`:                                   "gt_ans[0] is a number",
+		`[{"question_id": 1, "answer": "a", "gt_ans": "b"}, {"question_id": 2, "answer": ""}]`: "1 of 2 results have",
+		`{"question_id": 1, "answer": "a"} [1]`:                                                "object 2 is a list",
 	} {
 		if _, err := ReadResults(write(t, text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", text, err, want)
