@@ -25,9 +25,9 @@ func newScoreGQACmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gqa",
 		Short: "Accuracy of answers to GQA's questions",
-		Long: `Scores answers to GQA's questions, each of which has one right answer, in both ways that are in use: "normalised"
-compares after punctuation, articles and number words are dealt with on both sides, as LAVIS and the BLIP-2 paper do;
-"raw" compares the strings as they are, as GQA's own evaluator does.
+		Long: `Scores answers to GQA's questions, each of which has one right answer, in both ways that are in use:
+"normalised" compares after punctuation, articles and number words are dealt with on both sides, as LAVIS does; "raw"
+compares the strings as they are, as GQA's own evaluator does.
 
 Results are LAVIS's list of {"question_id", "pred_ans", "gt_ans"}, which needs no question file, or GQA's list of
 {"questionId", "prediction"}, which does. With the official question file the accuracies by structural and semantic type

@@ -30,8 +30,8 @@ func newScoreRetrievalCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "retrieval",
 		Short: "Recall at 1, 5 and 10 of image and text retrieval",
-		Long: `Ranks texts for every picture and pictures for every text, and prints how often a right one is among the first 1, 5
-and 10, from a file of scores or of features (safetensors).
+		Long: `Ranks texts for every picture and pictures for every text, and prints how often a right one is among the
+first 1, 5 and 10, from a file of scores or of features (safetensors).
 
 --scores has one matrix for each direction, i2t [pictures, texts] and t2i [texts, pictures], or one of them for both.
 --features has image_feats [pictures, queries, width] or [pictures, width] and text_feat [texts, width]; the score of a

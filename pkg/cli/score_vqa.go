@@ -30,11 +30,11 @@ func newScoreVQACmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vqa",
 		Short: "Accuracy of answers: VQA v2, OK-VQA and A-OKVQA",
-		Long: `Scores answers against those of several people, overall, by type of answer and by type of question, as one of two
-scorers does: "official" is the VQA challenge's, "lavis" its older copy inside LAVIS, which published BLIP-2 figures come
-from. They differ: the copy never normalises articles and number words of the people's answers. For A-OKVQA both count a
-third for every equal direct answer, at most 1; "official" leaves out the questions marked as difficult, as A-OKVQA's
-own evaluator does.
+		Long: `Scores answers against those of several people, overall, by type of answer and by type of question,
+as one of two scorers does: "official" is the VQA challenge's, "lavis" its older copy inside LAVIS, from which published
+BLIP-2 figures come. They differ: the copy never normalises articles and number words of the people's answers. For
+A-OKVQA both count a third for every equal direct answer, at most 1; "official" leaves out the questions marked as
+difficult, as A-OKVQA's own evaluator does.
 
 Results are a list of {"question_id", "answer"}, LAVIS's lists ("pred_ans"), such objects line by line, or A-OKVQA's
 predictions by id. Annotations are the official files. All may be compressed with gzip.

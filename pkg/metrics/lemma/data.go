@@ -17,6 +17,8 @@ var files embed.FS
 type tables struct {
 	nouns, verbs rules
 	special      map[string][]string // tokens of strings that are split by a table
+	runs         map[string]string   // those strings by the parts that they have otherwise, each followed by a zero byte
+	longest      int                 // greatest number of these parts
 	weights      map[string][kinds]int16
 	bias         [kinds]int
 }
@@ -40,6 +42,7 @@ var load = sync.OnceValue(func() *tables {
 		text, tokens, _ := strings.Cut(line, "\t")
 		t.special[text] = strings.Split(tokens, " ")
 	})
+	t.findRuns()
 	lines("weights", t.addWeights)
 	return t
 })

@@ -13,8 +13,8 @@ type word struct {
 	marks       [5]byte // '0' or '1' each: see look
 }
 
-// look marks a token: it is a verb; an irregular form of one; an irregular form of a noun; a regular form of a verb; and
-// it ends in s.
+// look marks a token: it is a verb; an irregular form of one; an irregular form of a noun; a regular form of a verb;
+// and it ends in s.
 func (t *tables) look(text string) word {
 	w := word{text: text, lower: tokenizer.Lower(text)}
 	lemma := t.verbs.lemma(w.lower, w.lower)

@@ -28,8 +28,8 @@ func (t *tables) tokens(text string) []string {
 	return out
 }
 
-// maxSpecial is at least as long as the longest string in the table, in bytes: longer ones need not be looked up, which keeps
-// long pieces from being hashed once per mark.
+// maxSpecial is at least as long as the longest string in the table, in bytes: longer ones need not be looked up,
+// which keeps long pieces from being hashed once per mark.
 const maxSpecial = 32
 
 // isSpecial returns the tokens of a string that is split by the table.
@@ -41,9 +41,56 @@ func (t *tables) isSpecial(s string) ([]string, bool) {
 	return tokens, ok
 }
 
-// piece appends the tokens of a text without white space.
+// piece appends the tokens of a text without white space: those of its parts, and where parts in a row make up a string
+// of the table, the tokens of that, such as the smiley of "cat:)".
 func (t *tables) piece(out []string, s string) []string {
-	var suffixes []string // from the end
+	parts := t.split(s)
+	for i := 0; i < len(parts); {
+		n, tokens := t.longestRun(parts[i:])
+		if n == 0 {
+			out = append(out, parts[i])
+			i++
+			continue
+		}
+		out = append(out, tokens...)
+		i += n
+	}
+	return out
+}
+
+// longestRun is the greatest number of parts at the start that make up a string of the table which, without the table,
+// is split into just these parts; and its tokens. It is 0 if there is none.
+func (t *tables) longestRun(parts []string) (n int, tokens []string) {
+	var key []byte
+	for i, part := range parts[:min(len(parts), t.longest)] {
+		if key = append(append(key, part...), 0); len(key) > 2*maxSpecial {
+			break
+		}
+		if text, ok := t.runs[string(key)]; ok && i > 0 {
+			n, tokens = i+1, t.special[text]
+		}
+	}
+	return n, tokens
+}
+
+// findRuns finds the strings of the table that are split into several parts without it.
+func (t *tables) findRuns() {
+	plain := &tables{}
+	t.runs = map[string]string{}
+	for text := range t.special {
+		parts := plain.split(text)
+		if len(parts) < 2 {
+			continue
+		}
+		t.longest = max(t.longest, len(parts))
+		t.runs[strings.Join(parts, "\x00")+"\x00"] = text
+	}
+}
+
+// split takes marks off both ends of a text without white space and then splits inside it, until the rest is a string
+// of the table.
+func (t *tables) split(s string) []string {
+	var out, suffixes []string // suffixes from the end
 	for s != "" {
 		if _, ok := t.isSpecial(s); ok {
 			break
@@ -106,16 +153,19 @@ func inside(out []string, s string) []string {
 	return out
 }
 
-// isAddress says whether a piece is the address of a web page, which stays whole.
+// isAddress says whether a piece is the address of a web page or of a person, which stays whole.
 func isAddress(s string) bool {
-	if strings.Contains(s, "://") || strings.HasPrefix(s, "www.") {
+	s = strings.TrimPrefix(strings.TrimPrefix(s, "http://"), "https://")
+	host, _, _ := strings.Cut(s, "/")
+	dot := strings.LastIndexByte(host, '.')
+	if dot < 1 || strings.ContainsAny(host, ",:") {
+		return false
+	}
+	switch host[dot+1:] {
+	case "com", "org", "net", "edu", "gov", "info", "tv", "co", "uk", "us", "ca", "de", "fr", "it":
 		return true
 	}
-	switch s[strings.LastIndexByte(s, '.')+1:] {
-	case "com", "org", "net", "edu", "gov", "info", "tv", "co", "uk", "us", "ca", "de", "fr", "it":
-		return strings.LastIndexByte(s, '.') > 0 && !strings.ContainsAny(s, "/,:")
-	}
-	return false
+	return strings.HasPrefix(host, "www.")
 }
 
 // infix is the length of the mark at the start of s that splits a piece after the character before; 0 if there is none.
@@ -220,9 +270,8 @@ func unit(s string) int {
 	return longest
 }
 
-var units = []string{"km", "km²", "km³", "m", "m²", "m³", "dm", "dm²", "dm³", "cm", "cm²", "cm³", "mm", "mm²", "mm³", "ha",
-	"µm", "nm", "yd", "in", "ft", "kg", "g", "mg", "µg", "t", "lb", "oz", "m/s", "km/h", "kmh", "mph", "hPa", "Pa", "mbar",
-	"mb", "MB", "kb", "KB", "gb", "GB", "tb", "TB", "T", "G", "M", "K", "%", "$", "£", "€", "¥", "US$", "C$", "A$", "₹", "₩"}
+var units = strings.Fields(`km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s
+	km/h kmh mph hPa Pa mbar mb MB kb KB gb GB tb TB T G M K % $ £ € ¥ US$ C$ A$ ₹ ₩`)
 
 // dots is the length of the run of periods at the start of s.
 func dots(s string) int { return len(s) - len(strings.TrimLeft(s, ".")) }

@@ -31,8 +31,9 @@ type Annotations struct {
 	TypeNames map[string]string // names of the question types, in OK-VQA
 }
 
-const expectedAnnotations = `VQA annotations ({"annotations": [{"question_id": 1, "answers": [{"answer": "yes"}, ...]}]}) ` +
-	`or A-OKVQA's list ([{"question_id": "a", "direct_answers": ["yes", ...]}])`
+const expectedAnnotations = `VQA annotations ` +
+	`({"annotations": [{"question_id": 1, "answers": [{"answer": "yes"}, ...]}]}) or ` +
+	`A-OKVQA's list ([{"question_id": "a", "direct_answers": ["yes", ...]}])`
 
 // ReadAnnotations reads the annotations of VQA v2, OK-VQA or A-OKVQA, plain or compressed with gzip.
 func ReadAnnotations(path string) (*Annotations, error) {

@@ -10,9 +10,9 @@ import (
 const expectedGQA = `GQA questions ({"id": {"question": "...", "answer": "yes"}}), or LAVIS's list ` +
 	`([{"question_id": "1", "answer": "yes"}])`
 
-// ReadGQAQuestions reads the questions of GQA with their answers: the official file, whose structural and semantic types
-// become Type and AnswerType, or LAVIS's list, plain or compressed with gzip. Ids that occur again are returned too; the
-// last one counts.
+// ReadGQAQuestions reads the questions of GQA with their answers: the official file, whose structural and semantic
+// types become Type and AnswerType, or LAVIS's list, plain or compressed with gzip. Ids that occur again are returned
+// too; the last one counts.
 func ReadGQAQuestions(path string) (questions []Question, repeated []string, err error) {
 	g := &gqaReader{known: interned{}, at: map[string]int{}}
 	err = parse(path, expectedGQA, func(s *jsonscan.Scanner) error {
