@@ -3,20 +3,15 @@ package cli
 import (
 	"encoding/json"
 	"math"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"blip2/pkg/weights"
 )
 
-func writeTensors(t *testing.T, tensors ...weights.Tensor) string {
+func scoreTensors(t *testing.T, tensors ...weights.Tensor) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "scores.safetensors")
-	if err := weights.Write(path, tensors, nil); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return writeTensors(t, "scores", tensors)
 }
 
 func retrievalJSON(t *testing.T, args ...string) retrievalReport {
@@ -35,17 +30,17 @@ func TestScoreRetrieval(t *testing.T) {
 	t2i := weights.FromFloat32("t2i", []int{3, 2}, []float32{1, 2, 1, 2, 2, 1})
 	for name, text := range map[string]string{"img2txt": `{"img2txt": [[0, 2], [1]]}`, "txt2img": `{"txt2img": [0, 1, 0]}`,
 		"captions": `[{"image": "a", "caption": "x"}, {"image": "b", "caption": ["y"]}, {"image": "a", "caption": "z"}]`} {
-		r := retrievalJSON(t, "--scores", writeTensors(t, i2t, t2i), "--texts", writeFile(t, "map.json", text))
+		r := retrievalJSON(t, "--scores", scoreTensors(t, i2t, t2i), "--texts", writeFile(t, "map.json", text))
 		if r.Metrics["txt_r1"] != 50 || math.Abs(r.Metrics["img_r1"]-200.0/3) > 1e-9 || r.Images != 2 || r.Texts != 3 {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
 	mapping := writeFile(t, "map.json", `{"txt2img": [0, 1, 0]}`)
-	one := retrievalJSON(t, "--scores", writeTensors(t, i2t), "--texts", mapping)
+	one := retrievalJSON(t, "--scores", scoreTensors(t, i2t), "--texts", mapping)
 	if one.Metrics["txt_r1"] != 50 || math.Abs(one.Metrics["img_r1"]-200.0/3) > 1e-9 {
 		t.Errorf("one matrix for both directions: %+v", one.Metrics)
 	}
-	got := runApp(t, nil, "score", "retrieval", "--scores", writeTensors(t, i2t, t2i), "--texts", mapping)
+	got := runApp(t, nil, "score", "retrieval", "--scores", scoreTensors(t, i2t, t2i), "--texts", mapping)
 	want := `DIRECTION                   R@1    R@5     R@10    MEAN   QUERIES  CANDIDATES
 picture to text             50.00  100.00  100.00  83.33  2        3
 text to picture             66.67  100.00  100.00  88.89  3        2
@@ -60,7 +55,7 @@ text to picture, by chance  50.00  100.00  100.00  83.33  3        2
 func TestScoreRetrievalFeatures(t *testing.T) {
 	images := weights.FromFloat32("image_feats", []int{2, 2, 2}, []float32{1, 0, 1, 0, 1, 0, 0, 1})
 	texts := weights.FromFloat32("text_feat", []int{2, 2}, []float32{1, 0, 0, 1})
-	path := writeTensors(t, images, texts)
+	path := scoreTensors(t, images, texts)
 	got := runApp(t, nil, "score", "retrieval", "--features", path, "--backend", "go", "--json")
 	var report retrievalReport
 	if err := json.Unmarshal([]byte(got.out), &report); err != nil {
@@ -71,7 +66,7 @@ func TestScoreRetrievalFeatures(t *testing.T) {
 		t.Errorf("%+v, %s", report.Metrics, got.err)
 	}
 	texts.Data[3] = 0x40 // 1 becomes 3
-	got = runApp(t, nil, "score", "retrieval", "--features", writeTensors(t, images, texts), "--backend", "go")
+	got = runApp(t, nil, "score", "retrieval", "--features", scoreTensors(t, images, texts), "--backend", "go")
 	if !strings.Contains(got.err, "do not have length 1") {
 		t.Errorf("%s", got.err)
 	}
@@ -79,10 +74,10 @@ func TestScoreRetrievalFeatures(t *testing.T) {
 
 func TestScoreRetrievalErrors(t *testing.T) {
 	nan := float32(math.NaN())
-	square := writeTensors(t, weights.FromFloat32("i2t", []int{2, 3}, []float32{1, 2, 3, 4, 5, nan}))
-	flat := writeTensors(t, weights.FromFloat32("sims", []int{6}, make([]float32, 6)))
-	unknown := writeTensors(t, weights.FromFloat32("x", []int{1, 1}, make([]float32, 1)))
-	odd := writeTensors(t, weights.FromFloat32("image_feats", []int{2, 3}, make([]float32, 6)),
+	square := scoreTensors(t, weights.FromFloat32("i2t", []int{2, 3}, []float32{1, 2, 3, 4, 5, nan}))
+	flat := scoreTensors(t, weights.FromFloat32("sims", []int{6}, make([]float32, 6)))
+	unknown := scoreTensors(t, weights.FromFloat32("x", []int{1, 1}, make([]float32, 1)))
+	odd := scoreTensors(t, weights.FromFloat32("image_feats", []int{2, 3}, make([]float32, 6)),
 		weights.FromFloat32("text_feat", []int{2, 2}, make([]float32, 4)))
 	three, two := writeFile(t, "three.json", `{"txt2img": [0, 1, 1]}`), writeFile(t, "two.json", `{"txt2img": [0, 1]}`)
 	for _, tt := range []struct {

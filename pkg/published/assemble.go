@@ -162,7 +162,7 @@ func usedLayers(network string, v vit.Config) int {
 	if network != naming.CLIP && network != naming.CLIPViT && network != naming.EVAViT {
 		return v.Layers
 	}
-	for _, name := range []string{"clip-vit-l-14", "eva-vit-g-14"} {
+	for _, name := range []string{"clip-vit-l14", "eva-vit-g14"} {
 		if p, err := vit.Preset(name); err == nil && p.Arch == v.Arch && p.Width == v.Width && p.Layers == v.Layers {
 			return v.Layers
 		}

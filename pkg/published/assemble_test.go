@@ -402,8 +402,8 @@ func TestImageSize(t *testing.T) {
 
 // TestUsedLayers: files of encoders have a block more than BLIP-2 uses, unless it was taken out.
 func TestUsedLayers(t *testing.T) {
-	g, _ := vit.Preset("eva-vit-g-14")
-	l, _ := vit.Preset("clip-vit-l-14")
+	g, _ := vit.Preset("eva-vit-g14")
+	l, _ := vit.Preset("clip-vit-l14")
 	for _, c := range []struct {
 		network string
 		v       vit.Config

@@ -26,7 +26,7 @@ func bertBase(width int) *qformer.Config {
 // preset returns BLIP-2 of published sizes: encoder "L" or "g", language model empty for stage 1.
 func preset(t *testing.T, encoder, llm string) Spec {
 	t.Helper()
-	names := map[string]string{"L": "clip-vit-l-14", "g": "eva-vit-g-14"}
+	names := map[string]string{"L": "clip-vit-l14", "g": "eva-vit-g14"}
 	v, err := vit.Preset(names[encoder])
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestFromShapes(t *testing.T) {
 	}
 	captioner.Vision.MLPRatio = vit.RatioOf(4096, 1024)
 	specs["BLIP"] = Spec{Model: naming.BLIPCaption, BLIP: &captioner}
-	full, err := clip.Preset("clip-vit-l-14")
+	full, err := clip.Preset("clip-vit-l14")
 	if err != nil {
 		t.Fatal(err)
 	}

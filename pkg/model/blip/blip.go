@@ -37,7 +37,7 @@ func Preset(name string) (Config, error) {
 	if name != "blip-large" {
 		return Config{}, fmt.Errorf("no BLIP captioner is called %q: choose blip-large", name)
 	}
-	vision, err := vit.Preset("blip-vit-l-16")
+	vision, err := vit.Preset("blip-vit-l16")
 	return Config{Vision: vision, Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, Vocab: 30524,
 		MaxPositions: 512, LayerNormEps: 1e-12}, err
 }

@@ -120,7 +120,7 @@ func normProject(x []float64, weight, bias, w []float32, eps float64) []float64 
 
 // TestPublishedSizes compares parameter totals with the published model (spec/model.md 9).
 func TestPublishedSizes(t *testing.T) {
-	cfg, err := Preset("clip-vit-l-14")
+	cfg, err := Preset("clip-vit-l14")
 	if err != nil {
 		t.Fatal(err)
 	}
