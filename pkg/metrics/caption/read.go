@@ -27,12 +27,17 @@ type document struct {
 	data []byte
 }
 
-// open reads a file, which must be UTF-8.
+// open reads a file.
 func open(name string) (*document, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
+	return newDocument(name, data)
+}
+
+// newDocument takes a file's bytes, which must be UTF-8.
+func newDocument(name string, data []byte) (*document, error) {
 	if utf8.Valid(data) {
 		return &document{name, data}, nil
 	}

@@ -167,7 +167,15 @@ func FuzzRead(f *testing.F) {
 	f.Add(`{"1": "x"}`, `[{"image": "x_1.jpg", "caption": ["a"]}]`)
 	f.Add(`[{"image_id": 2`, "{\"annotations\": [}")
 	f.Fuzz(func(t *testing.T, results, annotations string) {
-		set, err := readTexts(t, "r.json", results, "a.json", annotations)
+		r, err := newDocument("r.json", []byte(results))
+		if err != nil {
+			return
+		}
+		a, err := newDocument("a.json", []byte(annotations))
+		if err != nil {
+			return
+		}
+		set, err := newSet(r, a)
 		if err != nil {
 			if !strings.Contains(err.Error(), ".json") {
 				t.Errorf("error %v names no file", err)
