@@ -249,6 +249,7 @@ func (d *document) byID() ([]entry, error) {
 		return nil, d.errorf("%w", err)
 	}
 	var out []entry
+	seen := map[string]bool{}
 	for dec.More() {
 		name, err := dec.Token()
 		if err != nil {
@@ -263,9 +264,13 @@ func (d *document) byID() ([]entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if id == "" {
-			return nil, d.errorf("a picture has the empty name")
+		switch {
+		case id == "":
+			return nil, d.errorf("entry %d: a picture has the empty name", len(out))
+		case seen[id]:
+			return nil, d.errorf("entry %d: picture %q was there before", len(out), id)
 		}
+		seen[id] = true
 		out = append(out, entry{id: id, texts: texts})
 	}
 	return out, nil

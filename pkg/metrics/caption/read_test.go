@@ -85,6 +85,8 @@ func TestErrorsNamePlaces(t *testing.T) {
 		{`[{"image_id": [1], "caption": "x"}]`, cocoAnnotations, "r.json: entry 0: image_id is a list, want a whole number"},
 		{`["x", {"image_id": 1, "caption": "x"}]`, cocoAnnotations, "r.json: entry 1: some entries are plain texts"},
 		{`{"1": ["x", "y"]}`, cocoAnnotations, "picture 1 has 2 captions, want 1"},
+		{`{"1": "x", "2": "y", "1": "z"}`, cocoAnnotations, `r.json: entry 2: picture "1" was there before`},
+		{`{"": "x"}`, cocoAnnotations, "r.json: entry 0: a picture has the empty name"},
 		{`{"1": [3]}`, cocoAnnotations, `"1"[0]: is a number, want a string`},
 		{"[{\"image_id\": 1, \"caption\": \"\xff\"}]", cocoAnnotations, "r.json: byte 29 is not UTF-8"},
 		{`["x"]`, cocoAnnotations, "1 captions without ids, but"},
