@@ -31,9 +31,9 @@ func newBenchMetricsCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "metrics",
 		Short: "Measure how fast captions are scored",
-		Long: `Scores the captions of a file of annotations, of each picture one against the others, and prints the time by part,
-in the first run and the median of all, and the peak of host memory. Without --annotations it makes up 5,000 pictures
-with 25,000 captions, as many as the Karpathy test split of COCO has.`,
+		Long: `Scores the captions of a file of annotations, of each picture one against the others, and prints the time by
+part, in the first run and the median of all, and the peak of host memory. Without --annotations it makes up 5,000
+pictures with 25,000 captions, as many as the Karpathy test split of COCO has.`,
 		Example: `  blip2 bench metrics
   blip2 bench metrics --annotations coco_karpathy_test_gt.json --json`,
 		Args: cobra.NoArgs,
@@ -56,6 +56,7 @@ type benchMetricsReport struct {
 	Parts       []benchPart        `json:"parts"` // the last is all together
 	NotComputed map[string]string  `json:"not_computed"`
 	Scores      map[string]float64 `json:"scores"`
+	CPUSeconds  float64            `json:"cpu_seconds"` // processor time of a run, all cores together; 0: not measured
 	PeakMemory  uint64             `json:"peak_memory"` // bytes of the process; 0 is not measured
 	Machine     benchMachine       `json:"machine"`
 	Build       versionInfo        `json:"build"`
@@ -87,6 +88,7 @@ func runBenchMetrics(ctx context.Context, app *App, opts benchMetricsOptions) er
 		r.Captions += 1 + len(it.References)
 	}
 	var runs [][]benchPart
+	cpu := usage.CPUSeconds()
 	for range opts.runs {
 		parts, err := r.measure(ctx, items, opts.spice)
 		if err != nil {
@@ -102,6 +104,7 @@ func runBenchMetrics(ctx context.Context, app *App, opts benchMetricsOptions) er
 		slices.Sort(seconds)
 		r.Parts = append(r.Parts, benchPart{first.Name, first.First, seconds[len(seconds)/2]})
 	}
+	r.CPUSeconds = (usage.CPUSeconds() - cpu) / float64(opts.runs)
 	r.PeakMemory = usage.PeakMemory()
 	if app.Globals.JSON {
 		return writeJSON(app.Out, r)
@@ -220,6 +223,7 @@ func (r *benchMetricsReport) writeText(w io.Writer) error {
 		{"data", fmt.Sprintf("%s: %d pictures, %d captions", r.Data, r.Pictures, r.Captions)},
 		{"machine", r.Machine.String()},
 		{"build", fmt.Sprintf("commit %s, %s %s", r.Build.commitText(), r.Build.Go, r.Build.Platform)},
+		{"processor time", secondsText(r.CPUSeconds, " per run, all cores together")},
 		{"host memory", "peak " + gigabytes(r.PeakMemory)},
 	} {
 		fmt.Fprintf(tab, "%s\t%s\n", row[0], row[1])

@@ -64,14 +64,16 @@ the annotations' images have.`,
 	flags := cmd.Flags()
 	flags.StringVar(&opts.results, "results", "", "file of captions to judge")
 	flags.StringVar(&opts.annotations, "annotations", "", "file of reference captions")
-	flags.StringSliceVar(&opts.metrics, "metrics", nil, "some of "+strings.Join(caption.Kinds(), ",")+" (default: all)")
+	flags.StringSliceVar(&opts.metrics, "metrics", nil,
+		"some of "+strings.Join(caption.Kinds(), ",")+" (default: all)")
 	flags.StringVar(&opts.splitBy, "split-by", "", "score the parts that this label of the pictures makes, too")
 	flags.StringVar(&opts.expect, "expect", "", "split that the annotations should be, or a number of pictures; warn if\n"+
 		"they are not: "+strings.Join(known, ", "))
 	flags.StringVar(&opts.perImage, "per-image", "", "write the values of each picture to this file, a JSON object a line")
 	flags.StringVar(&opts.df, "cider-df", "", "take CIDEr-D's document frequencies from this file (default: from the\n"+
 		"references that are scored)")
-	flags.StringVar(&opts.writeDF, "write-cider-df", "", "write the document frequencies of the scored references to\nthis file")
+	flags.StringVar(&opts.writeDF, "write-cider-df", "",
+		"write the document frequencies of the scored references to\nthis file")
 	flags.BoolVar(&opts.strict, "strict", false, "fail on anything that would be a warning, or is not computed")
 	return cmd
 }
@@ -108,7 +110,8 @@ func (o scoreCaptionsOptions) expected() (*caption.Expected, error) {
 		}
 		names = append(names, e.Name)
 	}
-	return nil, usagef("--expect %q is neither a number of pictures nor a known split%s", o.expect, suggest(o.expect, names))
+	return nil, usagef("--expect %q is neither a number of pictures nor a known split%s", o.expect,
+		suggest(o.expect, names))
 }
 
 // captionReport is what score captions prints.

@@ -25,7 +25,9 @@ func ptbTokenize(c *Case, k *checker) error {
 		return err
 	}
 	equalLists(k, "tokens", ptb.Tokenize(inputs.Captions), expected.Tokens)
-	equalLists(k, "raw", ptb.Lines(inputs.Captions), expected.Raw)
+	if expected.Raw != nil {
+		equalLists(k, "raw", ptb.Lines(inputs.Captions), expected.Raw)
+	}
 	return nil
 }
 

@@ -29,7 +29,7 @@ func rougeL(c *corpus) Score {
 }
 
 // commonSubsequence returns the length of the longest common subsequence, 64 cells of the usual table at a time: bit j
-// of row is clear where the length grows at word j of a. (Hyyrö 2004, "Bit-parallel LCS-length computation revisited".)
+// of row is clear where the length grows at word j of a (Hyyrö 2004, Bit-parallel LCS-length computation revisited).
 func commonSubsequence(a, b []int32) int {
 	if len(a) > len(b) {
 		a, b = b, a
@@ -37,11 +37,18 @@ func commonSubsequence(a, b []int32) int {
 	if len(a) <= 64 {
 		return shortSubsequence(a, b)
 	}
+	size := (len(a) + 63) / 64
 	places := map[int32][]int{}
 	for j, w := range a {
 		places[w] = append(places[w], j)
 	}
-	row, hits := make([]uint64, (len(a)+63)/64), make([]uint64, (len(a)+63)/64)
+	full := map[int32][]uint64{} // the hits of words so frequent that setting them anew would take longer than the row
+	for w, at := range places {
+		if len(at) > size {
+			full[w] = setBits(make([]uint64, size), at)
+		}
+	}
+	row, scratch := make([]uint64, size), make([]uint64, size)
 	for k := range row {
 		row[k] = ^uint64(0)
 	}
@@ -50,8 +57,9 @@ func commonSubsequence(a, b []int32) int {
 		if !ok {
 			continue
 		}
-		for _, j := range at {
-			hits[j/64] |= 1 << (j % 64)
+		hits, frequent := full[w]
+		if !frequent {
+			hits = setBits(scratch, at)
 		}
 		carry := uint64(0)
 		for k, v := range row {
@@ -60,8 +68,10 @@ func commonSubsequence(a, b []int32) int {
 			sum, carry = bits.Add64(v, u, carry)
 			row[k] = sum | v&^u
 		}
-		for _, j := range at {
-			hits[j/64] = 0
+		if !frequent {
+			for _, j := range at {
+				scratch[j/64] = 0
+			}
 		}
 	}
 	n := 0
@@ -69,6 +79,14 @@ func commonSubsequence(a, b []int32) int {
 		n += int(^row[j/64] >> (j % 64) & 1)
 	}
 	return n
+}
+
+// setBits sets the bits at the places.
+func setBits(row []uint64, at []int) []uint64 {
+	for _, j := range at {
+		row[j/64] |= 1 << (j % 64)
+	}
+	return row
 }
 
 // shortSubsequence is commonSubsequence where a has at most 64 words.

@@ -31,13 +31,18 @@ func Read(resultsPath, annotationsPath string) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("results: %w", err)
 	}
-	results, err := resultsFile.results()
-	if err != nil {
-		return nil, fmt.Errorf("results: %w", err)
-	}
 	annotationsFile, err := open(annotationsPath)
 	if err != nil {
 		return nil, fmt.Errorf("annotations: %w", err)
+	}
+	return newSet(resultsFile, annotationsFile)
+}
+
+// newSet makes the set of two files.
+func newSet(resultsFile, annotationsFile *document) (*Set, error) {
+	results, err := resultsFile.results()
+	if err != nil {
+		return nil, fmt.Errorf("results: %w", err)
 	}
 	a, err := annotationsFile.annotations()
 	if err != nil {
@@ -57,10 +62,10 @@ func Read(resultsPath, annotationsPath string) (*Set, error) {
 		return nil, err
 	}
 	if len(set.Items) == 0 {
-		return nil, fmt.Errorf("no picture of %s has a result in %s: do the files belong together?", annotationsPath,
-			resultsPath)
+		return nil, fmt.Errorf("no picture of %s has a result in %s: do the files belong together?",
+			annotationsFile.path, resultsFile.path)
 	}
-	set.expect(filepath.Base(annotationsPath))
+	set.expect(filepath.Base(annotationsFile.path))
 	return set, nil
 }
 

@@ -24,17 +24,16 @@ var (
 	laterCapitals = append([]uint16{0x13A0, 0x13F4}, laterLetters...)
 )
 
-// signs are letters to the reference although Unicode does not count them as such: vowel signs, tone marks and
-// punctuation of several scripts, and combining accents. The last of them is the soft hyphen.
-const signs = `\x{237}-\x{24F}\x{2C2}-\x{2C5}\x{2D2}-\x{2DF}\x{2E5}-\x{2FF}\x{300}-\x{36F}\x{370}-\x{37D}` +
-	`\x{384}\x{385}\x{3CF}\x{3F6}\x{3FC}-\x{3FF}\x{483}-\x{487}\x{4CF}\x{4F6}-\x{4FF}\x{510}-\x{525}\x{55A}-\x{55F}` +
-	`\x{591}-\x{5BD}\x{5BF}\x{5C1}\x{5C2}\x{5C4}\x{5C5}\x{5C7}\x{615}-\x{61A}\x{63B}-\x{63F}\x{64B}-\x{65E}` +
-	`\x{670}\x{6D6}-\x{6EF}\x{6FA}-\x{6FF}\x{70F}\x{711}\x{730}-\x{74F}\x{750}-\x{77F}\x{7A6}-\x{7B1}` +
-	`\x{7CA}-\x{7F5}\x{7FA}\x{900}-\x{903}\x{93C}\x{93E}-\x{94E}\x{951}-\x{955}\x{962}\x{963}\x{981}-\x{983}` +
-	`\x{9BC}-\x{9C4}\x{9C7}\x{9C8}\x{9CB}-\x{9CD}\x{9D7}\x{9E2}\x{9E3}\x{A01}-\x{A03}\x{A3C}\x{A3E}-\x{A4F}` +
-	`\x{A81}-\x{A83}\x{ABC}-\x{ACF}\x{B82}\x{BBE}-\x{BC2}\x{BC6}-\x{BC8}\x{BCA}-\x{BCD}\x{C01}-\x{C03}` +
-	`\x{C3E}-\x{C56}\x{D3E}-\x{D44}\x{D46}-\x{D48}\x{E30}-\x{E3A}\x{E47}-\x{E4E}\x{EB1}-\x{EBC}` +
-	`\x{EC8}-\x{ECD}\x{AD}`
+// signs are letters to the reference although Unicode does not count them as such: accents, vowel signs, tone marks and
+// some punctuation of several scripts. The last of them is the soft hyphen.
+const signs = `\x{2C2}-\x{2C5}\x{2D2}-\x{2DF}\x{2E5}-\x{2EB}\x{2ED}\x{2EF}-\x{36F}\x{375}\x{378}\x{379}\x{384}\x{385}` +
+	`\x{3F6}\x{483}-\x{487}\x{55A}-\x{55F}\x{591}-\x{5BD}\x{5BF}\x{5C1}\x{5C2}\x{5C4}\x{5C5}\x{5C7}` +
+	`\x{615}-\x{61A}\x{64B}-\x{65E}\x{670}\x{6D6}-\x{6E4}\x{6E7}-\x{6ED}\x{6FD}\x{6FE}\x{70F}\x{711}` +
+	`\x{730}-\x{74C}\x{7A6}-\x{7B0}\x{7EB}-\x{7F3}\x{900}-\x{903}\x{93C}\x{93E}-\x{94E}\x{951}-\x{955}` +
+	`\x{962}\x{963}\x{981}-\x{983}\x{9BC}\x{9BE}-\x{9C4}\x{9C7}\x{9C8}\x{9CB}-\x{9CD}\x{9D7}\x{9E2}\x{9E3}` +
+	`\x{A01}-\x{A03}\x{A3C}\x{A3E}-\x{A4F}\x{A81}-\x{A83}\x{ABC}\x{ABE}-\x{ACF}\x{B82}\x{BBE}-\x{BC2}` +
+	`\x{BC6}-\x{BC8}\x{BCA}-\x{BCD}\x{C01}-\x{C03}\x{C3E}-\x{C56}\x{D3E}-\x{D44}\x{D46}-\x{D48}\x{E31}` +
+	`\x{E34}-\x{E3A}\x{E47}-\x{E4E}\x{EB1}\x{EB4}-\x{EBC}\x{EC8}-\x{ECD}\x{AD}`
 
 // letters, digits and capitals are the inside of character classes: what the reference takes for such, of the 16-bit
 // characters. Beyond them nothing is a letter.

@@ -7,5 +7,6 @@
 // package regexp; automaton.go runs all of them at once, as one deterministic automaton that is built as far as the
 // text needs it. scan.go cuts tokens and rewrites them (quotes, dashes, brackets, currency, fractions).
 //
-// The reference looks at UTF-16 units, and so does this package.
+// That automaton was compared with the reference's, pair of states by pair of states: both match the same texts by
+// rules of the same effect. The reference looks at UTF-16 units, and so does this package.
 package ptb

@@ -42,40 +42,49 @@ type rule struct {
 // anyOf joins alternatives.
 func anyOf(words ...string) string { return "(?:" + strings.Join(words, "|") + ")" }
 
-// Words that end in a period without ending a sentence. Letters in brackets are taken in that case only.
+// words makes a pattern of a list, in any case of letters.
+func words(list string) string { return anyOf(strings.Fields(regexp.QuoteMeta(list))...) }
+
+// exact makes a pattern of a list whose first letters are taken in that case only.
+func exact(list string) string {
+	var out []string
+	for _, w := range strings.Fields(list) {
+		out = append(out, "["+w[:1]+"]"+regexp.QuoteMeta(w[1:]))
+	}
+	return anyOf(out...)
+}
+
+// Words that end in a period without ending a sentence.
 var (
-	// Followed by a small letter as a rule: before a capital the sentence ends, too.
-	months   = anyOf("Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sept?", "Oct", "Nov", "Dec")
-	weekdays = anyOf("Mon", "Tues?", "Wed", "Thu(?:rs)?", "Fri")
-	states   = anyOf("Ala", "Ariz", "[A]z", "[A]rk", "Calif", "Colo", "Conn", "Ct", "Dak", "[D]el", "Fla", "Ga", "[I]ll",
-		"Ind", "Kans?", "Ky", "[L]a", "[M]ass", "Md", "Mich", "Minn", "[M]iss", "Mo", "Mont", "Neb", "Nev", "Okla",
-		"[O]re", "[P]a", "Penn", "Tenn", "[T]ex", "Va", "Vt", "[W]ash", "Wisc?", "Wyo")
-	companies = anyOf("Inc", "Cos?", "Corp", "Pp?t[ye]s?", "Ltd", "Plc", "Bancorp", "Bhd", "Assn", "Univ",
-		"Intl", "Sys", "Rt")
-	suffixes = anyOf("Jr", "Sr", "Bros", "(?:Ed|Ph)\\.D", "Esq", "Blvd", "Rd")
-	others   = anyOf("tel", "est", "ext", "sq", "etc", "al", "seq", "Bldg")
+	// Followed by a small letter as a rule; before a capital the sentence ends, too: months, days of the week, states,
+	// companies, what comes behind a name.
+	small = anyOf(words(`
+		al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec ed.d esq est
+		etc ext feb fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev
+		nov oct okla penn ph.d plc rd rt sep sept seq sq sr sys tel tenn
+		thu thurs tue tues univ va vt wed wis wisc wyo`),
+		exact("Ark Az Del Ill La Mass Miss Ore Pa Tex Wash"), `p?pt[ye]s?`)
 
-	// Followed by a capital as a rule: the sentence goes on.
-	titles = anyOf("Mr", "Mrs", "Ms", "[M]iss", "Drs?", "Profs?", "Sens?", "Reps?", "Attys?", "Lt", "Col", "Gen", "Messrs",
-		"Govs?", "Adm", "Rev", "Maj", "Sgt", "Cpl", "Pvt", "Capt", "Ste?", "Ave", "Pres", "Lieut", "Hon", "Brig",
-		"Co?mdr", "Pfc", "Spc", "Supts?", "Det", "Mt", "Ft", "Adj", "Adv", "Asst", "Assoc", "Ens", "Insp", "Mlle",
-		"Mme", "Msgr", "Sfc")
-	names = anyOf("vs", "[v]", "Alex", "Wm", "Jos", "Cie", "a\\.k\\.a", "cf", "TREAS", "Ph", "Invt", "Elec",
-		"Natl", "M[ft]g", "Dept")
+	// Followed by a capital as a rule; the sentence goes on: titles, first names, offices.
+	big = anyOf(words(`
+		a.k.a adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs
+		elec ens ft gen gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl
+		pfc ph pres prof profs pvt rep reps rev sen sens sfc sgt spc st ste supt supts treas vs wm`),
+		exact("Miss v"), `m[ft]g`)
 
-	// Abbreviations only before a number.
-	counted = anyOf("ca", "figs?", "prop", "nos?", "bldg", "pp", "op", "art")
+	// Only before a number.
+	counted = words("art bldg ca fig figs no nos op pp prop")
 
-	// After an acronym these words, capitalised, begin a sentence.
-	starters = anyOf("[A]bout", "[A]ccording", "[A]dditionally", "[A]fter", "[A]n", "[A]", "[A]s", "[A]t", "[B]ut",
-		"[E]arlier", "[H]e", "[H]er", "[H]ere", "[H]owever", "[I]f", "[I]n", "[I]t", "[L]ast", "[M]any", "[M]ore",
-		"[M]r\\.", "[M]s\\.", "[N]ow", "[O]nce", "[O]ne", "[O]ther", "[O]ur", "[S]he", "[S]ince", "[S]o", "[S]ome",
-		"[S]uch", "[T]hat", "[T]he", "[T]heir", "[T]hen", "[T]here", "[T]hese", "[T]hey", "[T]his", "[W]e",
-		"[W]hen", "[W]hile", "[W]hat", "[Y]et", "[Y]ou", "{tag}")
+	// After an acronym these words, with a capital, begin a sentence.
+	starters = anyOf(exact(`
+		A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More
+		Mr. Ms. Now Once One Other Our She Since So Some Such That The Their Then There These They This We What
+		When While Yet You`), `{tag}`)
 
-	extensions = anyOf("bat", "bmp", "c", "class", "cgi", "cpp", "dll", "docx?", "exe", "gif", "gz", "h", "html?",
-		"jar", "java", "jpe?g", "mov", "mp3", "pdf", "php", "pl", "png", "ppt", "ps", "py", "sql", "tar", "txt",
-		"wav", "x", "xml", "zip")
+	// Endings of the names of files.
+	extensions = words(`
+		bat bmp c cgi class cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php pl png ppt
+		ps py sql tar txt wav x xml zip`)
 )
 
 // shapes are the names that patterns use. A name may use names that stand above it.
@@ -109,12 +118,13 @@ var shapes = [][2]string{
 	{"dotted", `(?:(?:Canada|Sino|Korean|EU|Japan|non)-U\.S|U\.S\.-(?:U\.K|U\.S\.S\.R))`},
 	{"acro", `(?:[A-Za-z](?:\.[A-Za-z])*|{dotted})`},
 	{"acros", `(?:[A-Za-z](?:\.[A-Za-z])+|{dotted})`},
-	{"small", anyOf(months, weekdays, states, companies, suffixes, others) + `\.`},
-	{"big", anyOf(titles, names, `{acro}`)},
+	{"small", small + `\.`},
+	{"big", anyOf(big, `{acro}`)},
 
-	// The tokens of the web.
-	{"mail", `[^ \t\n\f\r"<>|(){}\x{A0}]`},
-	{"domain", `[^ \t\n\f\r"<>|(){}.\x{A0}]`},
+	// What no address of the web has.
+	{"out", `^ \t\n\f\r"<>|`},
+	{"mail", `[{out}(){}\x{A0}]`},
+	{"domain", `[{out}(){}.\x{A0}]`},
 
 	{"inner", `[,;:\x{3001}]`},
 	{"dots", `(?:\.{3,5}|(?:\.[ \x{A0}]){2,4}\.|[\x{85}\x{2026}])`},
@@ -142,17 +152,16 @@ var rules = []rule{
 	{pattern: `{word}`, ahead: `{apos}(?:[msdMSD]|re|ve|ll)`, as: hyphens},
 	{pattern: `[A-Za-z\x{AD}]*[A-MO-Za-mo-z]\x{AD}*`, ahead: `n{tick}t`, as: hyphens},
 	{pattern: `{word}`, as: hyphens},
-	{pattern: `{apos}n{apos}?|[lLdDjJ]{apos}|Dunkin{apos}|somethin{apos}|ol{apos}|{apos}em|` +
-		`[A-HJ-XZn]{tick}[{let}]{2}[{let}]*|{apos}[2-9]0s|{apos}till?|` +
-		`[{let}][{let}]*[aeiouyAEIOUY]{tick}[aeiouA-Z][{let}]*|{apos}cause|cont'd\.?|'twas|nor'easter|` +
-		`c'mon|e'er|s'mores|ev'ry|li'l|nat'l|O{tick}o`},
+	{pattern: `{apos}(?:em|cause|till?|n{apos}?|[2-9]0s)|(?:[lLdDjJ]|ol|somethin|Dunkin){apos}|O{tick}o|` +
+		`(?:nor'easter|c'mon|e'er|ev'ry|li'l|nat'l|s'mores|cont'd\.?)|` + // with the straight apostrophe only
+		`[A-HJ-XZn]{tick}[{let}]{2}[{let}]*|[{let}]+[aeiouyAEIOUY]{tick}[aeiouA-Z][{let}]*`}, // O'Brien, Hawai'i
 	{pattern: `y{apos}`, ahead: `[{let}]`},
 
 	// The web.
-	{pattern: `https?://[^ \t\n\f\r"<>|(){}]+[^ \t\n\f\r"<>|.!?(){},\-]`},
-	{pattern: `(?:www\.(?:[^ \t\n\f\r"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}|` +
-		"(?:[^ \\t\\n\\f\\r\"`'<>|.!?(){},-_$]+\\.)+(?:com|net|org|edu))" +
-		`(?:/[^ \t\n\f\r"<>|()]+[^ \t\n\f\r"<>|.!?(){},\-])?`},
+	{pattern: `https?://[{out}(){}]+[{out}(){},.!?\-]`},
+	{pattern: `(?:www\.(?:[{out}(){},.!?]+\.)+[a-zA-Z]{2,4}|` +
+		"(?:[{out}(){}`'.!?$,-_]+\\.)+(?:com|net|org|edu))" + // , to _ is a range: it has digits and capitals
+		`(?:/[{out}()]+[{out}(){},.!?\-])?`},
 	{pattern: `(?:<|&lt;)?[a-zA-Z0-9]{mail}*@(?:{domain}+\.)*{domain}+(?:>|&gt;)?`},
 	{pattern: `@[a-zA-Z_][a-zA-Z_0-9]*|#{letter}+`},
 
@@ -234,12 +243,15 @@ var rules = []rule{
 	{pattern: `[^\n]`, as: drop}, // the reference warns of characters that it does not know, once
 }
 
-// miscellaneous are characters that stand alone.
-const miscellaneous = `[+%&~\^|\\\x{A6}-\x{A9}\x{AC}\x{AE}-\x{B4}\x{B5}-\x{BA}\x{D7}\x{F7}` +
-	`\x{387}\x{5BE}\x{5C0}\x{5C3}\x{5C6}\x{5F3}\x{5F4}\x{600}-\x{603}\x{606}-\x{60A}\x{60C}\x{614}\x{61B}\x{61E}\x{66A}` +
-	`\x{66D}\x{703}-\x{70D}\x{7F6}-\x{7F8}\x{964}\x{965}\x{E4F}\x{1FBD}\x{2016}\x{2017}\x{2020}-\x{2023}` +
-	`\x{2030}-\x{2038}\x{203B}\x{203E}-\x{2042}\x{2044}\x{207A}-\x{207F}\x{208A}-\x{208E}\x{2100}-\x{214F}` +
-	`\x{2190}-\x{2BFF}\x{3012}\x{30FB}\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF20}\x{FF3B}-\x{FF40}\x{FF5B}-\x{FF65}]`
+// miscellaneous are characters that stand alone: signs, symbols, punctuation of other scripts.
+const miscellaneous = `[%&+\\\^|~` +
+	`\x{A6}-\x{A9}\x{AC}\x{AE}-\x{B1}\x{B4}\x{B6}-\x{B8}\x{D7}\x{F7}\x{387}\x{5BE}\x{5C0}\x{5C3}` +
+	`\x{5C6}\x{5F3}\x{5F4}\x{600}-\x{603}\x{606}-\x{60A}\x{60C}\x{614}\x{61B}\x{61E}\x{66A}\x{66D}` +
+	`\x{703}-\x{70D}\x{7F6}-\x{7F8}\x{964}\x{965}\x{E4F}\x{1FBD}\x{2016}\x{2017}\x{2020}-\x{2023}` +
+	`\x{2030}-\x{2038}\x{203B}\x{203E}-\x{2042}\x{2044}\x{207A}-\x{207E}\x{208A}-\x{208E}\x{2100}\x{2101}` +
+	`\x{2103}-\x{2106}\x{2108}\x{2109}\x{2114}\x{2116}-\x{2118}\x{211E}-\x{2123}\x{2125}\x{2127}\x{2129}` +
+	`\x{212E}\x{213A}\x{213B}\x{2140}-\x{2144}\x{214A}-\x{214D}\x{214F}\x{2190}-\x{2BFF}\x{3012}\x{30FB}` +
+	`\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF20}\x{FF3B}-\x{FF40}\x{FF5B}-\x{FF65}]`
 
 var nameInBraces = regexp.MustCompile(`\{[a-z]+\}`)
 
