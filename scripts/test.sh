@@ -48,7 +48,8 @@ bin/blip2 plugin install cpu
 bin/blip2 plugin check xla:cpu
 
 echo "== tests on XLA CPU"
-BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 ./pkg/verify/...
+BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 ./pkg/model/...
+BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 -run OnBackend ./pkg/verify
 
 echo "== reference cases in the binary, on both backends"
 bin/blip2 verify --backend go
