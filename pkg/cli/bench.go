@@ -52,9 +52,9 @@ const benchBatch = 8
 func newBenchCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure how fast this machine trains and scores",
+		Short: "Measure how fast this machine trains, infers and scores",
 	}
-	cmd.AddCommand(newBenchStage1Cmd(app), newBenchMetricsCmd(app))
+	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchMetricsCmd(app))
 	return cmd
 }
 
@@ -151,10 +151,15 @@ func runBenchStage1(ctx context.Context, app *App, opts benchOptions) error {
 	return report.writeText(app.Out)
 }
 
-// openBenchDevice opens the backend of the configuration; a wrong option is wrong usage.
+// openBenchDevice opens the backend of the configuration.
 func openBenchDevice(ctx context.Context, app *App, cfg *config.Stage1) (*device.Device, error) {
-	dev, err := device.Open(ctx, device.Options{Backend: cfg.Backend, DType: cfg.Device.DType,
+	return openDevice(ctx, device.Options{Backend: cfg.Backend, DType: cfg.Device.DType,
 		Preallocate: cfg.Device.Preallocate, MemoryFraction: float64(cfg.Device.MemoryFraction), Logger: app.Log})
+}
+
+// openDevice opens a backend; a wrong option is wrong usage.
+func openDevice(ctx context.Context, o device.Options) (*device.Device, error) {
+	dev, err := device.Open(ctx, o)
 	var option *device.OptionError
 	if errors.As(err, &option) {
 		return nil, &UsageError{Err: err}

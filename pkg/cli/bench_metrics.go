@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"blip2/pkg/internal/usage"
+	"blip2/pkg/internal/measure"
 	"blip2/pkg/metrics"
 	"blip2/pkg/metrics/caption"
 	"blip2/pkg/metrics/ptb"
@@ -88,7 +88,7 @@ func runBenchMetrics(ctx context.Context, app *App, opts benchMetricsOptions) er
 		r.Captions += 1 + len(it.References)
 	}
 	var runs [][]benchPart
-	cpu := usage.CPUSeconds()
+	cpu := measure.CPUSeconds()
 	for range opts.runs {
 		parts, err := r.measure(ctx, items, opts.spice)
 		if err != nil {
@@ -104,8 +104,8 @@ func runBenchMetrics(ctx context.Context, app *App, opts benchMetricsOptions) er
 		slices.Sort(seconds)
 		r.Parts = append(r.Parts, benchPart{first.Name, first.First, seconds[len(seconds)/2]})
 	}
-	r.CPUSeconds = (usage.CPUSeconds() - cpu) / float64(opts.runs)
-	r.PeakMemory = usage.PeakMemory()
+	r.CPUSeconds = (measure.CPUSeconds() - cpu) / float64(opts.runs)
+	r.PeakMemory = measure.PeakMemory()
 	if app.Globals.JSON {
 		return writeJSON(app.Out, r)
 	}

@@ -112,14 +112,18 @@ func Set(store *mlx.Store, name string, shape []int, values []float32) error {
 	return nil
 }
 
-// Put creates the variable of a parameter from its numbers, row-major and little-endian, or replaces the variable, in
-// the given type and straight on the backend's first device; a nil backend keeps the numbers in host memory. data are
-// copied.
-func Put(store *mlx.Store, backend compute.Backend, p Param, dtype dtypes.DType, data []byte) error {
+// NewTensor makes a tensor of a parameter's shape from its numbers, row-major and little-endian, in the given type and
+// straight on the backend's first device; a nil backend keeps the numbers in host memory. data are copied.
+func NewTensor(backend compute.Backend, p Param, dtype dtypes.DType, data []byte) (*tensors.Tensor, error) {
 	t, err := tensors.FromRaw(backend, 0, shapes.Make(dtype, p.Shape...), data)
 	if err != nil {
-		return fmt.Errorf("tensor %s: %w", p.Name, err)
+		return nil, fmt.Errorf("tensor %s: %w", p.Name, err)
 	}
+	return t, nil
+}
+
+// Keep creates the variable of a parameter with the tensor as its value, whatever its type, or replaces the variable.
+func Keep(store *mlx.Store, p Param, t *tensors.Tensor) error {
 	if store.GetVariable(Path(p.Name)) != nil {
 		if err := store.DeleteVariable(Path(p.Name)); err != nil {
 			return fmt.Errorf("tensor %s: %w", p.Name, err)

@@ -1,11 +1,16 @@
 package pretrained
 
 import (
+	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
@@ -71,6 +76,7 @@ type Reader struct {
 	plan     *naming.Plan
 	options  Options
 	adapters map[string]adapter
+	changes  sync.Mutex // of the coverage
 }
 
 // NewReader recognises how the checkpoint's tensors are named and checks names and shapes. With an error the Reader only
@@ -92,7 +98,8 @@ func NewReader(p Part, src naming.Source, o Options) (*Reader, error) {
 // Coverage says what becomes of every tensor; its Changes grow as tensors are read.
 func (r *Reader) Coverage() *Coverage { return r.plan.Coverage() }
 
-// Tensor returns a tensor of the part; ok is false if the checkpoint does not give it. The data may alias the file's.
+// Tensor returns a tensor of the part; ok is false if the checkpoint does not give it. The data may alias the file's. It
+// may be called from several goroutines.
 func (r *Reader) Tensor(p model.Param) (t weights.Tensor, ok bool, err error) {
 	t, ok, err = r.plan.Tensor(p.Name)
 	if err != nil || !ok {
@@ -130,6 +137,8 @@ func (r *Reader) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tens
 	if err != nil {
 		return t, err
 	}
+	r.changes.Lock()
+	defer r.changes.Unlock()
 	if cov := r.Coverage(); change != "" && !slices.Contains(cov.Changes, change) {
 		cov.Changes = append(cov.Changes, change)
 	}
@@ -145,26 +154,82 @@ func (p Part) load(store *mlx.Store, src naming.Source, o Options) (*Coverage, e
 	if err != nil {
 		return r.Coverage(), err
 	}
-	for _, param := range p.Params {
-		t, ok, err := r.Tensor(param)
-		if err == nil && ok {
-			err = Put(store, o.Backend, param, t)
-		}
-		if err != nil {
-			return r.Coverage(), err
-		}
-		r.Done(param)
-	}
-	return r.Coverage(), nil
+	return r.Coverage(), Fill(store, o.Backend, p.Params, r.Tensor, r.Done)
 }
 
-// Put creates the variable of a parameter, on the backend's first device; nil keeps the numbers in host memory.
-func Put(store *mlx.Store, backend compute.Backend, p model.Param, t weights.Tensor) error {
+// Fill creates the variables of the parameters for which read returns a tensor, on the backend's first device; a nil
+// backend keeps the numbers in host memory. done is called when a tensor has been copied. Both must be safe for
+// concurrent use. If a tensor cannot be read the store stays as it was.
+func Fill(store *mlx.Store, backend compute.Backend, params []model.Param,
+	read func(p model.Param) (t weights.Tensor, ok bool, err error), done func(p model.Param)) error {
+	copies, err := copyAll(params, func(p model.Param) (*tensors.Tensor, error) {
+		t, ok, err := read(p)
+		if err != nil || !ok {
+			return nil, err
+		}
+		defer done(p)
+		return newTensor(backend, p, t)
+	})
+	for i, t := range copies {
+		if t == nil {
+			continue
+		}
+		if err == nil {
+			err = model.Keep(store, params[i], t)
+		} else {
+			t.MustFinalizeAll()
+		}
+	}
+	return err
+}
+
+// maxCopiers bounds how many tensors are copied at once, and with that the memory of those that are there twice.
+const maxCopiers = 4
+
+// copyAll calls one for every parameter, for several at once: copying is bound by how fast the system hands out pages of
+// fresh memory, which it does for every thread by itself. The largest come first, since a tensor that is being copied may
+// be in memory twice, and that counts least while there is little else. The results are those of the parameters,
+// whatever of them an error has left.
+func copyAll(params []model.Param, one func(p model.Param) (*tensors.Tensor, error)) ([]*tensors.Tensor, error) {
+	order := make([]int, len(params))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(params[b].Size(), params[a].Size()) })
+	copies, errs := make([]*tensors.Tensor, len(params)), make([]error, len(params))
+	var next atomic.Int64
+	var failed atomic.Bool
+	var copiers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), maxCopiers) {
+		copiers.Go(func() {
+			for !failed.Load() {
+				n := int(next.Add(1)) - 1
+				if n >= len(order) {
+					return
+				}
+				i := order[n]
+				if copies[i], errs[i] = one(params[i]); errs[i] != nil {
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	copiers.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return copies, err
+		}
+	}
+	return copies, nil
+}
+
+// newTensor copies a tensor to the backend's first device.
+func newTensor(backend compute.Backend, p model.Param, t weights.Tensor) (*tensors.Tensor, error) {
 	dtype, ok := numberTypes()[t.DType]
 	if !ok {
-		return fmt.Errorf("tensor %s: dtype is %s, expected a floating-point type", p.Name, t.DType)
+		return nil, fmt.Errorf("tensor %s: dtype is %s, expected a floating-point type", p.Name, t.DType)
 	}
-	return model.Put(store, backend, p, dtype, t.Data)
+	return model.NewTensor(backend, p, dtype, t.Data)
 }
 
 // accept judges the shape of a tensor in the file.

@@ -34,8 +34,8 @@ type Note = naming.Note
 // Q-Former and comes with its checkpoint or starts at (1, 0) (spec/model.md 1 and 5.5).
 //
 // Names and shapes are checked before the store is changed; the error then names the tensors, and the Coverage, which
-// is nil only if the file could not be opened or recognised, lists all of them. Only unreadable numbers are found
-// later: then the store is partly filled and of no use.
+// is nil only if the file could not be opened or recognised, lists all of them. Unreadable numbers are found later, but
+// before the store is changed too.
 func LoadVision(store *mlx.Store, cfg vit.Config, path string, o Options) (*Coverage, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

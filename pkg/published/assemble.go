@@ -424,7 +424,8 @@ func (a *Assembly) Names() []string {
 	return names
 }
 
-// Tensor returns a tensor of the model, read or drawn. Its data may alias a file's. Errors name the file.
+// Tensor returns a tensor of the model, read or drawn. Its data may alias a file's. Errors name the file. It may be called
+// from several goroutines.
 func (a *Assembly) Tensor(name string) (weights.Tensor, error) {
 	r, ok := a.from[name]
 	if !ok {
@@ -471,15 +472,8 @@ func (a *Assembly) Done(name string) {
 
 // Fill puts all tensors into a store, straight on the backend's first device, or in host memory where backend is nil.
 func (a *Assembly) Fill(store *mlx.Store, backend compute.Backend) error {
-	for _, p := range a.Params {
+	return pretrained.Fill(store, backend, a.Params, func(p model.Param) (weights.Tensor, bool, error) {
 		t, err := a.Tensor(p.Name)
-		if err != nil {
-			return err
-		}
-		if err := pretrained.Put(store, backend, p, t); err != nil {
-			return err
-		}
-		a.Done(p.Name)
-	}
-	return nil
+		return t, err == nil, err
+	}, func(p model.Param) { a.Done(p.Name) })
 }

@@ -3,7 +3,6 @@ package stage1
 import (
 	"context"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -12,7 +11,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
-	"blip2/pkg/internal/usage"
+	"blip2/pkg/internal/measure"
 	"blip2/pkg/model"
 	"blip2/pkg/trainer"
 )
@@ -32,30 +31,23 @@ type BenchOptions struct {
 
 // BenchResult is what one run of Bench measured. Memory is in bytes, 0 where it could not be measured.
 type BenchResult struct {
-	Batch               int     `json:"batch"`
-	Warmup              int     `json:"warmup"`
-	Steps               int     `json:"steps"`
-	Parameters          int     `json:"parameters"`
-	TrainableParameters int     `json:"trainable_parameters"`
-	InitSeconds         float64 `json:"init_seconds"`    // drawing the weights
-	CompileSeconds      float64 `json:"compile_seconds"` // building and compiling the step
-	StepSeconds         Spread  `json:"step_seconds"`    // a step from the batch on the host to the losses on the host
-	CPUSeconds          float64 `json:"cpu_seconds"`     // mean processor time of a step, all cores; 0: not measured
-	ImgPerS             float64 `json:"img_per_s"`       // of the median step
-	StepFLOPs           float64 `json:"step_flops"`      // as StepFLOPs counts them
-	GFLOPPerS           float64 `json:"gflop_per_s"`     // of the median step
-	Parts               []FLOPs `json:"flops"`
-	PeakMemory          uint64  `json:"peak_memory"`       // most host memory the process ever held
-	PeakMemoryInit      uint64  `json:"peak_memory_init"`  // most until the weights were drawn
-	PeakMemorySteps     uint64  `json:"peak_memory_steps"` // most during the steps that count
-	Loss                float64 `json:"loss"`              // of the last step
-}
-
-// Spread describes a handful of measurements.
-type Spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
+	Batch               int            `json:"batch"`
+	Warmup              int            `json:"warmup"`
+	Steps               int            `json:"steps"`
+	Parameters          int            `json:"parameters"`
+	TrainableParameters int            `json:"trainable_parameters"`
+	InitSeconds         float64        `json:"init_seconds"`    // drawing the weights
+	CompileSeconds      float64        `json:"compile_seconds"` // building and compiling the step
+	StepSeconds         measure.Spread `json:"step_seconds"`    // a step from the batch on the host to the losses on the host
+	CPUSeconds          float64        `json:"cpu_seconds"`     // mean processor time of a step, all cores; 0: not measured
+	ImgPerS             float64        `json:"img_per_s"`       // of the median step
+	StepFLOPs           float64        `json:"step_flops"`      // as StepFLOPs counts them
+	GFLOPPerS           float64        `json:"gflop_per_s"`     // of the median step
+	Parts               []FLOPs        `json:"flops"`
+	PeakMemory          uint64         `json:"peak_memory"`       // most host memory the process ever held
+	PeakMemoryInit      uint64         `json:"peak_memory_init"`  // most until the weights were drawn
+	PeakMemorySteps     uint64         `json:"peak_memory_steps"` // most during the steps that count
+	Loss                float64        `json:"loss"`              // of the last step
 }
 
 // Bench trains a model of random weights on random pairs, by the code that trains real ones, and takes time and
@@ -86,14 +78,14 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	}
 	defer step.Close()
 	r.InitSeconds = time.Since(start).Seconds()
-	r.PeakMemoryInit = usage.PeakMemory()
+	r.PeakMemoryInit = measure.PeakMemory()
 
 	seconds, err := o.run(ctx, step, r)
 	if err != nil {
 		return nil, err
 	}
 	r.CompileSeconds = step.CompileTime().Seconds()
-	r.StepSeconds = spreadOf(seconds)
+	r.StepSeconds = measure.SpreadOf(seconds)
 	r.ImgPerS = float64(o.Batch) / r.StepSeconds.Median
 	r.GFLOPPerS = r.StepFLOPs / r.StepSeconds.Median / 1e9
 	return r, nil
@@ -142,10 +134,10 @@ func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResul
 		}
 		pixels, ids, mask := randomBatch(o.Config, o.Batch, rng)
 		if i == o.Warmup {
-			whole = max(whole, usage.PeakMemory())
-			usage.ResetPeakMemory()
+			whole = max(whole, measure.PeakMemory())
+			_ = measure.ResetPeakMemory()
 		}
-		start, startCPU := time.Now(), usage.CPUSeconds()
+		start, startCPU := time.Now(), measure.CPUSeconds()
 		result, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask))
 		took := time.Since(start)
 		if err != nil {
@@ -158,15 +150,15 @@ func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResul
 			seconds = append(seconds, took.Seconds())
 		}
 		if i >= max(o.Warmup, 1) { // the first step's processor time cannot be told from the compiler's
-			cpu = append(cpu, usage.CPUSeconds()-startCPU)
+			cpu = append(cpu, measure.CPUSeconds()-startCPU)
 		}
 		r.Loss = result.Loss
 		if o.OnStep != nil {
 			o.OnStep(i, took, result)
 		}
 	}
-	r.CPUSeconds = meanOf(cpu)
-	r.PeakMemorySteps = usage.PeakMemory()
+	r.CPUSeconds = measure.Mean(cpu)
+	r.PeakMemorySteps = measure.PeakMemory()
 	r.PeakMemory = max(whole, r.PeakMemorySteps)
 	return seconds, nil
 }
@@ -214,24 +206,4 @@ func randomBatch(cfg Config, batch int, rng *rand.Rand) (pixels []float32, ids, 
 		row[0], row[tokens-1] = int32(cfg.CLSID), int32(cfg.SEPID)
 	}
 	return pixels, ids, mask
-}
-
-// meanOf returns the mean of some values, 0 of none.
-func meanOf(values []float64) float64 {
-	sum := 0.0
-	for _, v := range values {
-		sum += v
-	}
-	return sum / max(float64(len(values)), 1)
-}
-
-// spreadOf returns median, smallest and largest of some values; the median of an even number of values is the mean
-// of the middle two.
-func spreadOf(values []float64) Spread {
-	if len(values) == 0 {
-		return Spread{Median: math.NaN(), Min: math.NaN(), Max: math.NaN()}
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return Spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1]}
 }

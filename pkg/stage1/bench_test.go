@@ -127,21 +127,6 @@ func TestRandomBatch(t *testing.T) {
 	}
 }
 
-func TestSpreadOf(t *testing.T) {
-	for _, tt := range []struct {
-		values []float64
-		want   Spread
-	}{
-		{[]float64{3}, Spread{3, 3, 3}},
-		{[]float64{9, 1, 2}, Spread{2, 1, 9}},
-		{[]float64{4, 1, 9, 2}, Spread{3, 1, 9}},
-	} {
-		if got := spreadOf(tt.values); got != tt.want {
-			t.Errorf("spreadOf(%v) = %v, want %v", tt.values, got, tt.want)
-		}
-	}
-}
-
 // BenchmarkStep is a training step of a tiny network on the Go backend: what is lost around the arithmetic.
 func BenchmarkStep(b *testing.B) {
 	o := benchTiny()

@@ -1,5 +1,7 @@
 package stage1
 
+import "slices"
+
 // FLOPs is the floating-point work of one part of a training step: its matrix products, two operations per
 // multiply-add. Everything else (norms, softmax, dropout, optimizer) is left out, as is usual.
 type FLOPs struct {
@@ -20,6 +22,15 @@ func TotalFLOPs(parts []FLOPs) float64 {
 	return total
 }
 
+// Parts of a step that see pictures alone.
+const (
+	partViT   = "ViT"
+	partCross = "cross-attention keys and values"
+	partImage = "image pass"
+)
+
+func imageParts() []string { return []string{partViT, partCross, partImage} }
+
 // StepFLOPs counts the work of one training step on a batch of pairs, by part (spec/stage1.md 8).
 //
 // Backwards, every product costs two of its size, one for the gradient of each factor. Two products have one only:
@@ -39,7 +50,7 @@ func StepFLOPs(cfg Config, batch int) []FLOPs {
 		}
 	}
 
-	vision := trained("ViT", b*cfg.Vision.FLOPs())
+	vision := trained(partViT, b*cfg.Vision.FLOPs())
 	vision.Backward -= b * product(s.n-1, float64(3*cfg.Vision.PatchSize*cfg.Vision.PatchSize), s.w)
 	if cfg.FreezeVision {
 		vision.Backward = 0
@@ -51,8 +62,8 @@ func StepFLOPs(cfg Config, batch int) []FLOPs {
 	text := s.l - 1 // ITG leaves out the last position, which predicts nothing
 	return []FLOPs{
 		vision,
-		trained("cross-attention keys and values", b*crossLayers*2*product(s.n, s.w, s.h)),
-		trained("image pass", b*(layers*s.layer(s.q, s.q, s.q)+crossLayers*s.cross()+product(s.q, s.h, s.e))),
+		trained(partCross, b*crossLayers*2*product(s.n, s.w, s.h)),
+		trained(partImage, b*(layers*s.layer(s.q, s.q, s.q)+crossLayers*s.cross()+product(s.q, s.h, s.e))),
 		trained("text pass", b*(layers*s.layer(s.l, s.l, s.l)+product(1, s.h, s.e))),
 		similarity,
 		trained("ITM pass", 3*b*((layers-1)*s.layer(s.q+s.l, s.q+s.l, s.q+s.l)+s.layer(s.q, s.q+s.l, s.q+s.l)+
@@ -60,6 +71,17 @@ func StepFLOPs(cfg Config, batch int) []FLOPs {
 		trained("ITG pass", b*layers*s.layer(text, text, s.q+text)),
 		trained("LM head", b*(product(text, s.h, s.h)+product(text, s.h, s.v))),
 	}
+}
+
+// ImageFLOPs counts the work of ImageFeatures on one picture: forward only.
+func ImageFLOPs(cfg Config) float64 {
+	total := 0.0
+	for _, p := range StepFLOPs(cfg, 1) {
+		if slices.Contains(imageParts(), p.Part) {
+			total += p.Forward
+		}
+	}
+	return total
 }
 
 // sizes are the model's dimensions, named as in spec/model.md.

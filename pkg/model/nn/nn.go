@@ -49,7 +49,7 @@ func Project(x, w *Node) *Node {
 	if x.Rank() != 2 {
 		flat = Reshape(x, -1, in)
 	}
-	y := Dot(flat, w).General([]int{1}, nil, []int{1}, nil)
+	y := product(flat, w)
 	if x.Rank() == 2 {
 		return y
 	}

@@ -1,8 +1,9 @@
-package usage
+package measure
 
 import (
 	"os"
 	"testing"
+	"time"
 )
 
 func TestParsePeakMemory(t *testing.T) {
@@ -41,7 +42,9 @@ func TestPeakMemory(t *testing.T) {
 	if _, err := os.Stat("/proc/self/clear_refs"); err != nil {
 		t.Skipf("this system has no high-water mark of memory: %v", err)
 	}
-	ResetPeakMemory()
+	if err := ResetPeakMemory(); err != nil {
+		t.Skipf("the high-water mark cannot be reset: %v", err)
+	}
 	before := PeakMemory()
 	const size = 64 << 20
 	block := make([]byte, size)
@@ -50,5 +53,43 @@ func TestPeakMemory(t *testing.T) {
 	}
 	if after := PeakMemory(); after < before+size/2 {
 		t.Errorf("peak went from %d to %d bytes over a block of %d", before, after, size+int(block[0])-1)
+	}
+}
+
+func TestParseMemory(t *testing.T) {
+	for _, tt := range []struct {
+		statm string
+		want  Memory
+	}{
+		{"900 50 20 10 0 70 0\n", Memory{Total: 50 * 4096, Anon: 30 * 4096, File: 20 * 4096}},
+		{"900 50\n", Memory{}},
+		{"900 x 20\n", Memory{}},
+		{"900 20 50\n", Memory{}},
+	} {
+		if got := parseMemory(tt.statm, 4096); got != tt.want {
+			t.Errorf("parseMemory(%q) = %v, want %v", tt.statm, got, tt.want)
+		}
+	}
+}
+
+// TestWatch touches 64 MB of its own while a watch runs.
+func TestWatch(t *testing.T) {
+	if MemoryNow().Total == 0 {
+		t.Skip("this system does not tell a process's memory")
+	}
+	const size = 64 << 20
+	before := MemoryNow()
+	w := StartWatch()
+	block := make([]byte, size)
+	for i := range block {
+		block[i] = 1
+	}
+	time.Sleep(10 * sampleEvery)
+	peak := w.Stop()
+	if peak.Anon < before.Anon+size/2 || peak.Total < before.Total+size/2 {
+		t.Errorf("before %+v, peak %+v over a block of %d", before, peak, len(block))
+	}
+	if peak.File > before.File+size/2 {
+		t.Errorf("the block counts as a file: before %+v, peak %+v", before, peak)
 	}
 }

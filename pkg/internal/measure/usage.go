@@ -1,0 +1,152 @@
+package measure
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// PeakMemory returns the most host memory in bytes that the process has held since it started or since ResetPeakMemory;
+// 0 where the system does not tell.
+func PeakMemory() uint64 {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	return parsePeakMemory(string(text))
+}
+
+// parsePeakMemory reads the line "VmHWM:  1234 kB" of Linux's /proc/PID/status.
+func parsePeakMemory(status string) uint64 {
+	for line := range strings.Lines(status) {
+		value, ok := strings.CutPrefix(line, "VmHWM:")
+		if !ok {
+			continue
+		}
+		kilobytes, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+		if err != nil {
+			return 0
+		}
+		return kilobytes << 10
+	}
+	return 0
+}
+
+// ResetPeakMemory starts the high-water mark anew from what the process holds now (proc(5), clear_refs). Where that is
+// not allowed it returns an error and the mark stays: a later PeakMemory is an upper bound.
+func ResetPeakMemory() error { return os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
+
+// Memory is what a process holds of the host's memory, in bytes; zeros where the system does not tell. Pages of mapped
+// files count too, although the system takes them back when it needs them.
+type Memory struct {
+	Total uint64 `json:"total"` // resident set
+	Anon  uint64 `json:"anon"`  // the process's own
+	File  uint64 `json:"file"`  // pages of mapped files, program and libraries included, and shared memory
+}
+
+// MemoryNow returns what the process holds at the moment.
+func MemoryNow() Memory {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return Memory{}
+	}
+	return parseMemory(string(text), uint64(os.Getpagesize()))
+}
+
+// parseMemory reads Linux's /proc/PID/statm: pages of address space, resident ones, and among these the shared.
+func parseMemory(statm string, page uint64) Memory {
+	fields := strings.Fields(statm)
+	if len(fields) < 3 {
+		return Memory{}
+	}
+	total, errTotal := strconv.ParseUint(fields[1], 10, 64)
+	file, errFile := strconv.ParseUint(fields[2], 10, 64)
+	if errors.Join(errTotal, errFile) != nil || file > total {
+		return Memory{}
+	}
+	return Memory{Total: total * page, Anon: (total - file) * page, File: file * page}
+}
+
+// sampleEvery is how often a Watch looks: a loader that copies a few gigabytes a second moves some 10 MB meanwhile.
+const sampleEvery = 2 * time.Millisecond
+
+// Watch follows the memory of the process until Stop. Only one may run at a time, because they share the high-water mark.
+type Watch struct {
+	exact bool // the mark could be reset, so that it is that of this watch
+	stop  chan struct{}
+	done  sync.WaitGroup
+	peak  Memory // of the samples; the goroutine's until done
+}
+
+// StartWatch starts a watch.
+func StartWatch() *Watch {
+	w := &Watch{exact: ResetPeakMemory() == nil, stop: make(chan struct{}), peak: MemoryNow()}
+	w.done.Go(func() {
+		ticks := time.NewTicker(sampleEvery)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-w.stop:
+				return
+			case <-ticks.C:
+				w.sample()
+			}
+		}
+	})
+	return w
+}
+
+// sample takes the present memory into account. Peaks of the parts need not be those of one moment.
+func (w *Watch) sample() {
+	now := MemoryNow()
+	w.peak.Total = max(w.peak.Total, now.Total)
+	w.peak.Anon = max(w.peak.Anon, now.Anon)
+	w.peak.File = max(w.peak.File, now.File)
+}
+
+// Stop ends the watch and returns the most memory since its start, each part by itself. Total is the system's own
+// high-water mark where that can be reset, else the largest of the samples, as Anon and File always are.
+func (w *Watch) Stop() Memory {
+	close(w.stop)
+	w.done.Wait()
+	w.sample()
+	if w.exact {
+		w.peak.Total = max(w.peak.Total, PeakMemory())
+	}
+	return w.peak
+}
+
+// CPUSeconds returns the processor time that the process has used, all cores together; 0 where the system does not
+// tell. Unlike the clock it does not count what other programs take.
+func CPUSeconds() float64 {
+	text, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return 0
+	}
+	return parseCPUSeconds(string(text))
+}
+
+// ticksPerSecond is the unit of Linux's /proc/PID/stat on every architecture that Go supports.
+const ticksPerSecond = 100
+
+// parseCPUSeconds adds up utime and stime of Linux's /proc/PID/stat (fields 14 and 15). The second field is the
+// program's name in parentheses, which may hold anything, so fields are counted from its end.
+func parseCPUSeconds(stat string) float64 {
+	end := strings.LastIndexByte(stat, ')')
+	fields := strings.Fields(stat[end+1:])
+	if end < 0 || len(fields) < 13 {
+		return 0
+	}
+	total := 0.0
+	for _, field := range fields[11:13] {
+		ticks, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return 0
+		}
+		total += float64(ticks)
+	}
+	return total / ticksPerSecond
+}
