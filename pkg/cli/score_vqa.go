@@ -211,7 +211,7 @@ func named(groups map[string]vqa.Group, names map[string]string) map[string]vqa.
 // warnProblems says on stderr what may make the scores wrong.
 func warnProblems(app *App, problems []vqa.Problem) {
 	for _, p := range problems {
-		app.Log.Warn(p.Message, "count", p.Count)
+		app.Log.Warn(p.Message)
 	}
 }
 
