@@ -123,7 +123,8 @@ func TestScoreAOKVQA(t *testing.T) {
 		"lavis":    "lavis   2          2         33.33",
 	} {
 		got := runApp(t, nil, "score", "vqa", "--results", results, "--annotations", annotations, "--scorer", scorer)
-		if got.code != ExitOK || !strings.Contains(got.out, want) || strings.Contains(got.out, "TYPE") {
+		if got.code != ExitOK || !strings.Contains(got.out, want) || strings.Contains(got.out, "TYPE") ||
+			strings.Contains(got.err, "not among") {
 			t.Errorf("%s: code %d, %s%s; want %q", scorer, got.code, got.err, got.out, want)
 		}
 	}

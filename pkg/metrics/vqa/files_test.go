@@ -76,11 +76,13 @@ func TestReadAOKVQA(t *testing.T) {
 	if a.Layout != LayoutAOKVQA || len(a.Questions) != 2 || a.Questions[0].Records != nil || !a.Difficult["b"] {
 		t.Errorf("%+v", a)
 	}
-	if asked := a.Asked(Official); len(asked) != 1 || asked[0].ID != "22MexNkBPpdZGX6sxbxVBH" {
-		t.Errorf("A-OKVQA's evaluator leaves out the difficult: %v", asked)
+	results := &Results{IDs: []string{"b", a.Questions[0].ID, "c"}, Answers: []string{"x", "y", "z"}}
+	asked, kept := a.Asked(Official, results)
+	if len(asked) != 1 || asked[0].ID != a.Questions[0].ID || !slices.Equal(kept.Answers, []string{"y", "z"}) {
+		t.Errorf("A-OKVQA's evaluator leaves out the difficult: %v, %v", asked, kept)
 	}
-	if asked := a.Asked(LAVIS); len(asked) != 2 {
-		t.Errorf("LAVIS does not: %v", asked)
+	if asked, kept := a.Asked(LAVIS, results); len(asked) != 2 || kept != results {
+		t.Errorf("LAVIS does not: %v, %v", asked, kept)
 	}
 	if a.Layout.Rule(LAVIS) != Direct || LayoutVQA.Rule(LAVIS) != LAVIS {
 		t.Error("rule of the layout")
