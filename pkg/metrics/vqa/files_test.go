@@ -102,7 +102,7 @@ func TestReadAnnotationsErrors(t *testing.T) {
 		`{"annotations": [1]}`:                  "annotations[0] is a number",
 		`{"annotations": [{"answers": []}]}`:    `annotations[0] lacks "question_id"`,
 		`{"annotations": [{"question_id": 1}]}`: "(question 1) has no answers",
-		`{"annotations": [{"question_id": 1, "answers": [2]}]}`:                      "it must be a string: write it in quotes",
+		`{"annotations": [{"question_id": 1, "answers": [2]}]}`:                      "a string: write it in quotes",
 		`{"annotations": [{"question_id": 1, "answers": [{"answer": null}]}]}`:       "answer 0 is null",
 		`{"annotations": [{"question_id": 1, "answers": [{"answer_id": 1}]}]}`:       `answer 0 lacks "answer"`,
 		`{"annotations": [{"question_id": [1]}]}`:                                    "annotations[0].question_id is a list",
