@@ -9,7 +9,8 @@ func newScoreCmd(app *App) *cobra.Command {
 		Long: `Scores files of results against files of annotations, with the numbers of the field's official tools, without
 Python or Java. Scores go to stdout; what may make them wrong (pictures without a result, results without a picture,
 results given twice, a split of an unexpected size) is said on stderr.`,
+		Example: `  blip2 score captions --results results.json --annotations coco_karpathy_test_gt.json`,
 	}
-	cmd.AddCommand(newScoreVQACmd(app), newScoreGQACmd(app), newScoreRetrievalCmd(app))
+	cmd.AddCommand(newScoreCaptionsCmd(app), newScoreVQACmd(app), newScoreGQACmd(app), newScoreRetrievalCmd(app))
 	return cmd
 }

@@ -2,7 +2,9 @@ package caption
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"math"
 )
 
 // Image is one picture's texts after tokenisation: tokens joined by single spaces, "" if none is left.
@@ -41,4 +43,32 @@ type UnavailableError struct {
 
 func (e *UnavailableError) Error() string {
 	return fmt.Sprintf("%s is not computed: %s; %s", e.Metric, e.Reason, e.Remedy)
+}
+
+// SPICEDetail is what SPICE's value of a picture was made from.
+type SPICEDetail struct {
+	// Categories has precision, recall and F of "All", "Object", "Relation", "Attribute", "Color", "Size" and
+	// "Cardinality"; NaN where there are no tuples of the kind.
+	Categories map[string][3]float64
+	// Candidate and References are the tuples, as "(dog,brown)"; those that match end in +.
+	Candidate, References []string
+}
+
+// MarshalJSON writes NaN as null.
+func (d SPICEDetail) MarshalJSON() ([]byte, error) {
+	categories := map[string][3]*float64{}
+	for name, values := range d.Categories {
+		var out [3]*float64
+		for i, v := range values {
+			if !math.IsNaN(v) {
+				out[i] = &v
+			}
+		}
+		categories[name] = out
+	}
+	return json.Marshal(struct {
+		Categories map[string][3]*float64 `json:"categories"`
+		Candidate  []string               `json:"candidate_tuples"`
+		References []string               `json:"reference_tuples"`
+	}{categories, d.Candidate, d.References})
 }
