@@ -62,7 +62,8 @@ func TestScoreRetrievalFeatures(t *testing.T) {
 		t.Fatalf("%s, %v", got.err, err)
 	}
 	// Picture 1 is like both texts, and the tie goes to text 0.
-	if report.Metrics["txt_r1"] != 50 || report.Metrics["img_r1"] != 100 || !strings.Contains(got.err, "same number each") {
+	if report.Metrics["txt_r1"] != 50 || report.Metrics["img_r1"] != 100 ||
+		!strings.Contains(got.err, "same number each") {
 		t.Errorf("%+v, %s", report.Metrics, got.err)
 	}
 	texts.Data[3] = 0x40 // 1 becomes 3
@@ -89,7 +90,7 @@ func TestScoreRetrievalErrors(t *testing.T) {
 		{"--scores a --features b", ExitUsage, "give one of"},
 		{"--scores missing.safetensors", ExitFailure, "missing.safetensors"},
 		{"--scores " + square, ExitUsage, "say with --texts"},
-		{"--scores " + square + " --texts " + two, ExitFailure, "names 2 pictures and 2 texts, but the scores are of 2 and 3"},
+		{"--scores " + square + " --texts " + two, ExitFailure, "2 pictures and 2 texts, but the scores are of 2 and 3"},
 		{"--scores " + flat, ExitFailure, "a matrix of pictures and texts is needed"},
 		{"--scores " + unknown, ExitFailure, "name it with --i2t"},
 		{"--scores " + square + " --i2t y --texts " + three, ExitFailure, "y"},

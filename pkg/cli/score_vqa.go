@@ -125,7 +125,11 @@ func runScoreVQA(app *App, opts scoreVQAOptions) error {
 	report.Problems = append(report.Problems, problems...)
 	report.Problems = append(report.Problems, vqa.CheckLemmas(report.Split, opts.lemmatize)...)
 
-	matched := vqa.Match(annotations.Asked(scorer), results, opts.answeredOnly)
+	asked, kept := annotations.Asked(scorer, results)
+	if left := len(annotations.Questions) - len(asked); left > 0 {
+		app.Log.Info("questions marked as difficult are left out, as A-OKVQA's evaluator does", "questions", left)
+	}
+	matched := vqa.Match(asked, kept, opts.answeredOnly)
 	report.Problems = append(report.Problems, matched.Problems...)
 	warnProblems(app, report.Problems)
 	if len(matched.Questions) == 0 {
@@ -211,7 +215,7 @@ func named(groups map[string]vqa.Group, names map[string]string) map[string]vqa.
 // warnProblems says on stderr what may make the scores wrong.
 func warnProblems(app *App, problems []vqa.Problem) {
 	for _, p := range problems {
-		app.Log.Warn(p.Message, "count", p.Count)
+		app.Log.Warn(p.Message)
 	}
 }
 

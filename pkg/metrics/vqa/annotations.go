@@ -354,10 +354,11 @@ func (l Layout) Rule(s Scorer) Scorer {
 	return s
 }
 
-// Asked are the questions that a scorer counts: all, but for A-OKVQA's own evaluator, which leaves out the difficult.
-func (a *Annotations) Asked(s Scorer) []Question {
+// Asked are the questions that a scorer counts, and the results without those of the others: all, but for A-OKVQA's own
+// evaluator, which leaves out the difficult questions.
+func (a *Annotations) Asked(s Scorer, r *Results) ([]Question, *Results) {
 	if s != Official || len(a.Difficult) == 0 {
-		return a.Questions
+		return a.Questions, r
 	}
 	var asked []Question
 	for _, q := range a.Questions {
@@ -365,5 +366,11 @@ func (a *Annotations) Asked(s Scorer) []Question {
 			asked = append(asked, q)
 		}
 	}
-	return asked
+	kept := &Results{}
+	for i, id := range r.IDs {
+		if !a.Difficult[id] {
+			kept.IDs, kept.Answers = append(kept.IDs, id), append(kept.Answers, r.Answers[i])
+		}
+	}
+	return asked, kept
 }

@@ -76,11 +76,13 @@ func TestReadAOKVQA(t *testing.T) {
 	if a.Layout != LayoutAOKVQA || len(a.Questions) != 2 || a.Questions[0].Records != nil || !a.Difficult["b"] {
 		t.Errorf("%+v", a)
 	}
-	if asked := a.Asked(Official); len(asked) != 1 || asked[0].ID != "22MexNkBPpdZGX6sxbxVBH" {
-		t.Errorf("A-OKVQA's evaluator leaves out the difficult: %v", asked)
+	results := &Results{IDs: []string{"b", a.Questions[0].ID, "c"}, Answers: []string{"x", "y", "z"}}
+	asked, kept := a.Asked(Official, results)
+	if len(asked) != 1 || asked[0].ID != a.Questions[0].ID || !slices.Equal(kept.Answers, []string{"y", "z"}) {
+		t.Errorf("A-OKVQA's evaluator leaves out the difficult: %v, %v", asked, kept)
 	}
-	if asked := a.Asked(LAVIS); len(asked) != 2 {
-		t.Errorf("LAVIS does not: %v", asked)
+	if asked, kept := a.Asked(LAVIS, results); len(asked) != 2 || kept != results {
+		t.Errorf("LAVIS does not: %v, %v", asked, kept)
 	}
 	if a.Layout.Rule(LAVIS) != Direct || LayoutVQA.Rule(LAVIS) != LAVIS {
 		t.Error("rule of the layout")
@@ -100,7 +102,7 @@ func TestReadAnnotationsErrors(t *testing.T) {
 		`{"annotations": [1]}`:                  "annotations[0] is a number",
 		`{"annotations": [{"answers": []}]}`:    `annotations[0] lacks "question_id"`,
 		`{"annotations": [{"question_id": 1}]}`: "(question 1) has no answers",
-		`{"annotations": [{"question_id": 1, "answers": [2]}]}`:                      "it must be a string: write it in quotes",
+		`{"annotations": [{"question_id": 1, "answers": [2]}]}`:                      "a string: write it in quotes",
 		`{"annotations": [{"question_id": 1, "answers": [{"answer": null}]}]}`:       "answer 0 is null",
 		`{"annotations": [{"question_id": 1, "answers": [{"answer_id": 1}]}]}`:       `answer 0 lacks "answer"`,
 		`{"annotations": [{"question_id": [1]}]}`:                                    "annotations[0].question_id is a list",
