@@ -69,8 +69,8 @@ func LoadQFormer(store *mlx.Store, params []model.Param, path string, seed int64
 	return cov, nil
 }
 
-// Load fills the part's tensors from an open checkpoint. Errors and the Coverage are as for LoadVision; tensors that stay
-// as initialised are the caller's to draw.
+// Load fills the part's tensors from an open checkpoint. Errors and the Coverage are as for LoadVision; tensors that
+// stay as initialised are the caller's to draw.
 func Load(store *mlx.Store, p Part, src naming.Source, o Options) (*Coverage, error) {
 	return p.load(store, src, o)
 }

@@ -222,8 +222,8 @@ func (a *Assembly) describeLLM() error {
 		return fmt.Errorf("%s: holds %s, which has no language model", a.parts.LLM, c.Table.Name)
 	}
 	if main := a.opened[a.parts.Main]; main != nil && main.Model != network {
-		return fmt.Errorf("%s: holds %s, which has no projection to %s of %s: a stage-1 checkpoint becomes a start point for "+
-			"stage 2 by blip2 weights assemble", a.parts.Main, main.Table.Name, c.Table.Name, a.parts.LLM)
+		return fmt.Errorf("%s: holds %s, which has no projection to %s of %s: a stage-1 checkpoint becomes a start point "+
+			"for stage 2 by blip2 weights assemble", a.parts.Main, main.Table.Name, c.Table.Name, a.parts.LLM)
 	}
 	a.Spec.Model = network
 	if from := a.opened[a.parts.QFormer]; from != nil {
@@ -238,7 +238,8 @@ func (a *Assembly) describeLLM() error {
 }
 
 // remedies say which option gives a part that is missing.
-var remedies = map[string]string{"image encoder": "--vision", "language model": "--llm", "Q-Former": "a BLIP-2 checkpoint"}
+var remedies = map[string]string{"image encoder": "--vision", "language model": "--llm",
+	"Q-Former": "a BLIP-2 checkpoint"}
 
 // check reports parts that are missing or do not fit together.
 func (a *Assembly) check() error {
@@ -300,7 +301,8 @@ func (a *Assembly) roles() []role {
 	if c := a.opened[p.Main]; c != nil {
 		var elsewhere []naming.Exception
 		if p.Vision != "" {
-			elsewhere = append(elsewhere, naming.Exception{Pattern: naming.VisionPrefix + "**", Reason: "replaced by " + p.Vision})
+			elsewhere = append(elsewhere,
+				naming.Exception{Pattern: naming.VisionPrefix + "**", Reason: "replaced by " + p.Vision})
 		}
 		if p.LLM != "" {
 			for _, pattern := range llmPatterns {

@@ -28,7 +28,8 @@ func encoderFile(t *testing.T, v vit.Config, s state) string {
 	spec := Spec{Model: naming.EVAViT, Vision: &full}
 	ends := map[string][]int{"norm.weight": {v.Width}, "norm.bias": {v.Width}, "head.weight": {3, v.Width}}
 	if v.Arch == vit.CLIP {
-		spec.Model, ends = naming.CLIPViT, map[string][]int{"ln_post.weight": {v.Width}, "ln_post.bias": {v.Width}, "proj": {v.Width, 3}}
+		spec.Model, ends = naming.CLIPViT, map[string][]int{"ln_post.weight": {v.Width}, "ln_post.bias": {v.Width},
+			"proj": {v.Width, 3}}
 	}
 	all := stateOf(spec)
 	for name := range all {
@@ -90,7 +91,8 @@ func collect(t *testing.T, a *Assembly) state {
 		}
 		info, err := a.Info(name)
 		if err != nil || info.DType != tensor.DType || !slices.Equal(info.Shape, tensor.Shape) || info.Data != nil {
-			t.Errorf("%s is announced as %s %v and is %s %v; error %v", name, info.DType, info.Shape, tensor.DType, tensor.Shape, err)
+			t.Errorf("%s is announced as %s %v and is %s %v; error %v", name, info.DType, info.Shape, tensor.DType,
+				tensor.Shape, err)
 		}
 		tensor.Data = bytes.Clone(tensor.Data)
 		out[name] = tensor
@@ -115,8 +117,8 @@ func named(t weights.Tensor, name string) weights.Tensor {
 	return t
 }
 
-// TestAssembleLAVIS: stage 2 from the three files that LAVIS needs is the model that was taken apart; so is the folder of
-// transformers made from it.
+// TestAssembleLAVIS: stage 2 from the three files that LAVIS needs is the model that was taken apart; so is the folder
+// of transformers made from it.
 func TestAssembleLAVIS(t *testing.T) {
 	for _, name := range []string{"blip2-opt", "blip2-t5", "blip2-opt-clip"} {
 		spec := tiny()[name]
@@ -137,7 +139,8 @@ func TestAssembleLAVIS(t *testing.T) {
 		if !strings.Contains(strings.Join(a.Coverages[1].Lines(), "\n"), "block beyond the 2 that are used") {
 			t.Errorf("%s: coverage of the encoder: %s", name, a.Coverages[1].Lines())
 		}
-		sameStates(t, name+" again", collect(t, assemble(t, Parts{QFormer: main, Vision: vision, LLM: llm, Hints: hints})), want)
+		sameStates(t, name+" again", collect(t, assemble(t, Parts{QFormer: main, Vision: vision, LLM: llm, Hints: hints})),
+			want)
 	}
 }
 
@@ -149,7 +152,8 @@ func TestAssembleStage1(t *testing.T) {
 	p := Parts{Vision: encoderFile(t, v, nil), QFormer: bertFolder(t, spec, bert), Queries: 5, Seed: 3,
 		Hints: Hints{VisionHeads: 2}}
 	a := assemble(t, p)
-	if a.Spec.Model != naming.BLIP2Stage1 || a.Spec.QFormer.Queries != 5 || a.Spec.QFormer.Vocab != 22 || a.Spec.EmbedDim != 256 ||
+	if a.Spec.Model != naming.BLIP2Stage1 || a.Spec.QFormer.Queries != 5 || a.Spec.QFormer.Vocab != 22 ||
+		a.Spec.EmbedDim != 256 ||
 		a.Spec.Vision.Layers != 2 {
 		t.Errorf("made %+v of %+v", a.Spec, a.Spec.QFormer)
 	}
@@ -157,7 +161,8 @@ func TestAssembleStage1(t *testing.T) {
 	if len(got) != len(a.Spec.Params()) {
 		t.Errorf("%d of %d tensors", len(got), len(a.Spec.Params()))
 	}
-	if words := got[naming.WordEmbeddings]; !bytes.HasPrefix(words.Data, bert[naming.WordEmbeddings].Data) || words.Shape[0] != 22 {
+	if words := got[naming.WordEmbeddings]; !bytes.HasPrefix(words.Data, bert[naming.WordEmbeddings].Data) ||
+		words.Shape[0] != 22 {
 		t.Errorf("the words are not BERT's and [DEC]: %v", words.Shape)
 	}
 	const layer = "Qformer.bert.encoder.layer.1."
@@ -168,7 +173,8 @@ func TestAssembleStage1(t *testing.T) {
 	for _, n := range a.Drawn {
 		drawn = append(drawn, n.Name)
 	}
-	for _, name := range []string{"query_tokens", "Qformer.bert.encoder.layer.0.crossattention.self.key.weight", "vision_proj.weight",
+	for _, name := range []string{"query_tokens", "Qformer.bert.encoder.layer.0.crossattention.self.key.weight",
+		"vision_proj.weight",
 		"temp", "ln_vision.bias"} {
 		if !slices.Contains(drawn, name) {
 			t.Errorf("%s is not among the drawn %v", name, drawn)
@@ -177,7 +183,8 @@ func TestAssembleStage1(t *testing.T) {
 	sameStates(t, "the same seed", collect(t, assemble(t, p)), got)
 	p.Seed, p.DType = 4, weights.BF16
 	other := collect(t, assemble(t, p))
-	if same, err := got["query_tokens"].CastFloat(weights.BF16); err != nil || bytes.Equal(same.Data, other["query_tokens"].Data) {
+	if same, err := got["query_tokens"].CastFloat(weights.BF16); err != nil || bytes.Equal(same.Data,
+		other["query_tokens"].Data) {
 		t.Errorf("another seed draws the same; error %v", err)
 	}
 	for name, tensor := range other {
@@ -256,7 +263,8 @@ func TestAssembleRefuses(t *testing.T) {
 		files[name] = folder(t, specs[model], stateOf(specs[model]))
 	}
 	files["bert"] = bertFolder(t, specs["bert"], stateOf(specs["bert"]))
-	files["stage2"] = stateOf(specs["blip2-opt"]).without(naming.VisionPrefix, "opt_model.").file(t, "blip2_pretrained_opt")
+	files["stage2"] = stateOf(specs["blip2-opt"]).without(naming.VisionPrefix, "opt_model.").file(t,
+		"blip2_pretrained_opt")
 	files["stage1-only"] = stateOf(specs["stage1"]).without(naming.VisionPrefix).file(t, "blip2_pretrained")
 	wide := clone(t, specs["eva"])
 	wide.Vision.Width = 8
@@ -290,33 +298,51 @@ func TestAssembleRefuses(t *testing.T) {
 		{"another network", "other", "", "", "", nil, []string{"{other}", "no network that is known", "fc.weight"}},
 		{"BERT without an encoder", "", "", "bert", "", nil, []string{"{bert}", "--vision"}},
 		{"a frozen encoder left out", "stage1-only", "", "", "", nil, []string{"{stage1-only}", "image encoder", "--vision"}},
-		{"a frozen LLM left out", "stage2", "vision", "", "", nil, []string{"{stage2} with {vision}", "language model", "--llm"}},
-		{"an encoder that is none", "stage2", "opt", "", "opt", nil, []string{"{opt}", "OPT under Hugging Face names", "no image encoder"}},
-		{"BLIP's encoder", "stage2", "blip", "", "opt", nil, []string{"{blip}", "BLIP captioner", "no image encoder for BLIP-2"}},
+		{"a frozen LLM left out", "stage2", "vision", "", "", nil, []string{"{stage2} with {vision}", "language model",
+			"--llm"}},
+		{"an encoder that is none", "stage2", "opt", "", "opt", nil, []string{"{opt}", "OPT under Hugging Face names",
+			"no image encoder"}},
+		{"BLIP's encoder", "stage2", "blip", "", "opt", nil, []string{"{blip}", "BLIP captioner",
+			"no image encoder for BLIP-2"}},
 		{"a Q-Former that is none", "", "vision", "clip", "", nil, []string{"{clip}", "neither BERT nor a Q-Former"}},
-		{"an encoder as language model", "stage2", "vision", "", "vision", nil, []string{"{vision}", "EVA-CLIP", "no language model"}},
-		{"a wider encoder", "stage2", "wide-vision", "", "opt", nil, []string{"{stage2} with {wide-vision}", "width 8", "reads 6"}},
-		{"a wider encoder, stage 2", "", "wide-vision", "stage1", "opt", nil, []string{"{wide-vision} with {stage1}", "width 8", "reads 6"}},
-		{"a larger OPT", "stage2", "vision", "", "larger-opt", nil, []string{"{larger-opt}", "projection gives 8", "reads 10"}},
-		{"a larger OPT, stage 2", "", "vision", "stage2", "larger-opt", nil, []string{"{larger-opt}", "projection gives 8", "reads 10"}},
-		{"T5 for OPT's projection", "stage2", "vision", "", "t5", nil, []string{"{stage2}", "no projection", "{t5}", "assemble"}},
-		{"stage 1 with an LLM", "stage1-only", "vision", "", "opt", nil, []string{"{stage1-only}", "no projection", "assemble"}},
+		{"an encoder as language model", "stage2", "vision", "", "vision", nil, []string{"{vision}", "EVA-CLIP",
+			"no language model"}},
+		{"a wider encoder", "stage2", "wide-vision", "", "opt", nil, []string{"{stage2} with {wide-vision}", "width 8",
+			"reads 6"}},
+		{"a wider encoder, stage 2", "", "wide-vision", "stage1", "opt", nil, []string{"{wide-vision} with {stage1}",
+			"width 8", "reads 6"}},
+		{"a larger OPT", "stage2", "vision", "", "larger-opt", nil, []string{"{larger-opt}", "projection gives 8",
+			"reads 10"}},
+		{"a larger OPT, stage 2", "", "vision", "stage2", "larger-opt", nil, []string{"{larger-opt}", "projection gives 8",
+			"reads 10"}},
+		{"T5 for OPT's projection", "stage2", "vision", "", "t5", nil, []string{"{stage2}", "no projection", "{t5}",
+			"assemble"}},
+		{"stage 1 with an LLM", "stage1-only", "vision", "", "opt", nil, []string{"{stage1-only}", "no projection",
+			"assemble"}},
 		{"stage 1 from stage 2", "", "vision", "stage2", "", nil, []string{"{stage2}", "no text side"}},
 		{"CLIP with an encoder", "clip", "vision", "", "", nil, []string{"{clip}", "taken as it is"}},
 		{"OPT with an LLM", "opt", "", "", "opt", nil, []string{"{opt}", "taken as it is"}},
-		{"the captioner resized", "blip", "", "", "", func(p *Parts) { p.ImageSize = 48 }, []string{"{blip}", "taken as it is"}},
+		{"the captioner resized", "blip", "", "", "", func(p *Parts) { p.ImageSize = 48 }, []string{"{blip}",
+			"taken as it is"}},
 		{"no encoder to resize", "stage1-only", "", "", "", func(p *Parts) { p.ImageSize, p.Partial = 56, true },
 			[]string{"{stage1-only}", "no image encoder"}},
-		{"half a patch", "stage1", "", "", "", func(p *Parts) { p.ImageSize = 50 }, []string{"{stage1}", "50", "patch size 14"}},
-		{"no heads known", "stage1", "", "", "", func(p *Parts) { p.Hints = Hints{} }, []string{"{stage1}", "width 6", "--vision-heads"}},
-		{"no Q-Former heads known", "stage1", "", "", "", func(p *Parts) { p.Hints.QFormerHeads = 0 }, []string{"width 4", "--qformer-heads"}},
-		{"no OPT heads known", "blip2-opt", "", "", "", func(p *Parts) { p.Hints.LLMHeads = 0 }, []string{"width 8", "--llm-heads"}},
-		{"heads that do not divide", "stage1", "", "", "", func(p *Parts) { p.Hints.VisionHeads = 4 }, []string{"{stage1}", "6", "4 heads"}},
+		{"half a patch", "stage1", "", "", "", func(p *Parts) { p.ImageSize = 50 }, []string{"{stage1}", "50",
+			"patch size 14"}},
+		{"no heads known", "stage1", "", "", "", func(p *Parts) { p.Hints = Hints{} }, []string{"{stage1}", "width 6",
+			"--vision-heads"}},
+		{"no Q-Former heads known", "stage1", "", "", "", func(p *Parts) { p.Hints.QFormerHeads = 0 }, []string{"width 4",
+			"--qformer-heads"}},
+		{"no OPT heads known", "blip2-opt", "", "", "", func(p *Parts) { p.Hints.LLMHeads = 0 }, []string{"width 8",
+			"--llm-heads"}},
+		{"heads that do not divide", "stage1", "", "", "", func(p *Parts) { p.Hints.VisionHeads = 4 }, []string{"{stage1}",
+			"6", "4 heads"}},
 		{"more blocks than there are", "", "vision", "stage1", "opt", func(p *Parts) { p.VisionLayers = 5 },
 			[]string{"{vision}", "missing", "visual_encoder.blocks.3"}},
 		{"damaged", "broken", "", "", "", nil, []string{"{broken}", "missing: itm_head.bias", "not known: extra.weight"}},
-		{"damaged, missing allowed", "broken", "", "", "", func(p *Parts) { p.AllowMissing = true }, []string{"not known: extra.weight"}},
-		{"damaged, unexpected allowed", "broken", "", "", "", func(p *Parts) { p.AllowUnexpected = true }, []string{"missing: itm_head.bias"}},
+		{"damaged, missing allowed", "broken", "", "", "", func(p *Parts) { p.AllowMissing = true },
+			[]string{"not known: extra.weight"}},
+		{"damaged, unexpected allowed", "broken", "", "", "", func(p *Parts) { p.AllowUnexpected = true },
+			[]string{"missing: itm_head.bias"}},
 	} {
 		p := Parts{Main: files[c.main], Vision: files[c.vision], QFormer: files[c.qformer], LLM: files[c.llm], Hints: hints}
 		for role, name := range map[string]string{"main": c.main, "vision": c.vision, "Q-Former": c.qformer, "LLM": c.llm} {
@@ -423,7 +449,8 @@ func TestUsedLayers(t *testing.T) {
 	s := stateOf(spec)
 	trimmed := Spec{Model: naming.EVAViT, Vision: spec.Vision}
 	path := stateOf(trimmed).by(t, naming.EVAViT, naming.Original).file(t, "trimmed")
-	a := assemble(t, Parts{Main: s.without(naming.VisionPrefix).file(t, "stage1"), Vision: path, VisionLayers: 2, Hints: hints})
+	a := assemble(t, Parts{Main: s.without(naming.VisionPrefix).file(t, "stage1"), Vision: path, VisionLayers: 2,
+		Hints: hints})
 	if a.Spec.Vision.Layers != 2 {
 		t.Errorf("%d blocks", a.Spec.Vision.Layers)
 	}
@@ -543,7 +570,10 @@ func (m *maker) Tensor(name string) (weights.Tensor, error) {
 func TestOpenDisagreement(t *testing.T) {
 	for name, changes := range map[string]map[string]func(*Spec){
 		"blip2-opt": {
-			"image encoder's width is 8, but the tensors have 6":    func(s *Spec) { s.Vision.Width, s.QFormer.EncoderWidth = 8, 8 },
+			"image encoder's width is 8, but the tensors have 6": func(s *Spec) {
+				s.Vision.Width, s.QFormer.EncoderWidth = 8,
+					8
+			},
 			"blocks is 5, but the tensors have 2":                   func(s *Spec) { s.Vision.Layers = 5 },
 			"image size is 28, but the tensors have 42":             func(s *Spec) { s.Vision.ImageSize = 28 },
 			"number of queries is 4, but the tensors have 3":        func(s *Spec) { s.QFormer.Queries = 4 },
@@ -609,9 +639,10 @@ func TestHostileMetadata(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.safetensors")
 	for text, want := range map[string]string{
 		`{`: "unexpected end", `null`: "no network", `{"model":"clip"}`: "says that it is clip",
-		`{"model":"blip2-opt","qformer":{}}`:                                                                                  "0 heads",
-		`{"model":"blip2-opt","clip":{"Text":{"Layers":1000000000}}}`:                                                         "",
-		`{"model":"blip2-opt","vision":{"Arch":"eva","Layers":1000000000,"Width":6,"Heads":2,"ImageSize":42,"PatchSize":14}}`: "blocks is 1000000000",
+		`{"model":"blip2-opt","qformer":{}}`:                          "0 heads",
+		`{"model":"blip2-opt","clip":{"Text":{"Layers":1000000000}}}`: "",
+		`{"model":"blip2-opt","vision":{"Arch":"eva","Layers":1000000000,"Width":6,"Heads":2,"ImageSize":42,
+			"PatchSize":14}}`: "blocks is 1000000000",
 		`{"model":"nonsense"}`: "no network",
 	} {
 		if err := weights.Write(path, list, map[string]string{specKey: text}); err != nil {
