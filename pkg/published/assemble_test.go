@@ -532,6 +532,7 @@ func TestNothingIsKept(t *testing.T) {
 type maker struct {
 	weights.Source
 	infos      state
+	metadata   string // its Spec; empty for none
 	live, most int
 	base, heap uint64 // bytes of the heap at the start, and at most while a large tensor is made
 }
@@ -549,9 +550,16 @@ func heap() uint64 {
 	return stats.HeapAlloc
 }
 
-func (m *maker) Path() string                             { return "made" }
-func (m *maker) Names() []string                          { return slices.Sorted(maps.Keys(m.infos)) }
-func (m *maker) Drop(string)                              { m.live-- }
+func (m *maker) Path() string    { return "made" }
+func (m *maker) Names() []string { return slices.Sorted(maps.Keys(m.infos)) }
+func (m *maker) Drop(string)     { m.live-- }
+func (m *maker) Metadata() map[string]string {
+	if m.metadata == "" {
+		return nil
+	}
+	return map[string]string{specKey: m.metadata}
+}
+
 func (m *maker) Close() error                             { return nil }
 func (m *maker) Info(name string) (weights.Tensor, error) { return m.infos[name], nil }
 
@@ -662,6 +670,47 @@ func TestHostileMetadata(t *testing.T) {
 		}
 		_ = c.Close()
 	}
+}
+
+// FuzzIdentify opens checkpoints of tiny networks of which a tensor is missing, renamed or of another shape, with
+// metadata of any contents: no panic, and never more tensors to look for than a small multiple of those in the file.
+func FuzzIdentify(f *testing.F) {
+	networks := tiny()
+	sorted := slices.Sorted(maps.Keys(networks))
+	for i := range sorted {
+		f.Add(uint8(i), uint16(3*i), "Qformer.bert.encoder.layer.7.x", []byte{1, 2}, "")
+		f.Add(uint8(i), uint16(i), "", []byte{}, `{"model":"blip2-opt","qformer":{"Layers":9}}`)
+	}
+	f.Fuzz(func(t *testing.T, network uint8, which uint16, name string, shape []byte, metadata string) {
+		spec := networks[sorted[int(network)%len(sorted)]]
+		made := &maker{infos: state{}, metadata: metadata}
+		for i, p := range spec.Params() {
+			tensor := weights.Tensor{Name: p.Name, DType: weights.F32, Shape: p.Shape}
+			if i == int(which) {
+				if tensor.Shape = nil; len(shape) > 6 {
+					shape = shape[:6]
+				}
+				for _, d := range shape {
+					tensor.Shape = append(tensor.Shape, int(d))
+				}
+				if name == "" {
+					continue
+				}
+				tensor.Name = name
+			}
+			made.infos[tensor.Name] = tensor
+		}
+		c, err := Identify(made, hints)
+		if err != nil {
+			return
+		}
+		if n := len(c.Spec.Params()); n > 50*len(made.infos) {
+			t.Fatalf("%d tensors for a file of %d", n, len(made.infos))
+		}
+		_, _ = c.Plan(false, false)
+		_ = c.Spec.Describe()
+		_, _ = HFFiles(c.Spec, weights.F32)
+	})
 }
 
 // entries lists a folder.
