@@ -266,6 +266,8 @@ func TestAssembleRefuses(t *testing.T) {
 	files["stage2"] = stateOf(specs["blip2-opt"]).without(naming.VisionPrefix, "opt_model.").file(t,
 		"blip2_pretrained_opt")
 	files["stage1-only"] = stateOf(specs["stage1"]).without(naming.VisionPrefix).file(t, "blip2_pretrained")
+	files["only-projection"] = stateOf(specs["blip2-opt"]).without("Qformer.", "query_tokens", "opt_model.").file(t,
+		"projection")
 	wide := clone(t, specs["eva"])
 	wide.Vision.Width = 8
 	wide.Vision.MLPRatio = vit.RatioOf(9, 8)
@@ -319,6 +321,9 @@ func TestAssembleRefuses(t *testing.T) {
 			"assemble"}},
 		{"stage 1 with an LLM", "stage1-only", "vision", "", "opt", nil, []string{"{stage1-only}", "no projection",
 			"assemble"}},
+		{"stage 2 from BERT", "", "vision", "bert", "opt", nil, []string{"{bert}", "stage 1 starts", "stage 2 needs"}},
+		{"no Q-Former", "only-projection", "vision", "", "opt", nil, []string{"{only-projection}", "no Q-Former"}},
+		{"no Q-Former, as it is", "only-projection", "", "", "", nil, []string{"{only-projection}", "Q-Former of blip2-opt is not in it", "another"}},
 		{"stage 1 from stage 2", "", "vision", "stage2", "", nil, []string{"{stage2}", "no text side"}},
 		{"CLIP with an encoder", "clip", "vision", "", "", nil, []string{"{clip}", "taken as it is"}},
 		{"OPT with an LLM", "opt", "", "", "opt", nil, []string{"{opt}", "taken as it is"}},
