@@ -22,17 +22,19 @@ func newWeightsCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "weights",
 		Short: "Look into, convert, compare and assemble checkpoints",
-		Long: `Reads what is published: folders of Hugging Face (safetensors or PyTorch, in one file or in shards), checkpoints of
-LAVIS, encoder files, and checkpoints of this program. PyTorch files are read without executing anything in them.
+		Long: `Reads what is published: folders of Hugging Face (safetensors or PyTorch, in one file or in shards),
+checkpoints of LAVIS, encoder files, and runs and checkpoints of this program. PyTorch files are read without executing
+anything in them.
 
 Known networks are BLIP-2 (stage 1, with OPT, with T5), OPT, Flan-T5, CLIP, BLIP's captioner, BERT, and the image
 encoders EVA ViT-g and CLIP ViT-L. A tensor is used, ignored for a stated reason, or an error.`,
 		Example: `  blip2 weights inspect models/blip2_pretrained.pth
-  blip2 weights assemble --stage 1 --vision eva_vit_g.pth --bert bert-base-uncased --out models/start-vitg
+  blip2 weights assemble --stage 1 --vision eva_vit_g.pth --bert bert-base-uncased --out models/stage1
   blip2 weights convert --to hf --out models/hf runs/stage1
   blip2 weights check models/hf models/original`,
 	}
-	cmd.AddCommand(newWeightsInspectCmd(app), newWeightsConvertCmd(app), newWeightsCheckCmd(app), newWeightsAssembleCmd(app))
+	cmd.AddCommand(newWeightsInspectCmd(app), newWeightsConvertCmd(app), newWeightsCheckCmd(app),
+		newWeightsAssembleCmd(app))
 	return cmd
 }
 
@@ -322,8 +324,8 @@ func newWeightsCheckCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check A B",
 		Short: "Compare two checkpoints, whatever their names, containers and types",
-		Long: `Says whether two checkpoints are the same network with the same numbers, and the largest difference of each tensor.
-The exit code is 1 if they are not the same model, or if a difference is above --tolerance.`,
+		Long: `Says whether two checkpoints are the same network with the same numbers, and the largest difference of each
+tensor. The exit code is 1 if they are not the same model, or if a difference is above --tolerance.`,
 		Example: `  blip2 weights check models/blip2-opt-2.7b models/converted
   blip2 weights check --tolerance 1e-2 models/f32 models/bf16`,
 		Args: cobra.ExactArgs(2),
@@ -421,8 +423,9 @@ func writeComparison(w io.Writer, c *published.Comparison, same, all bool) error
 	if !same {
 		verdict = "NOT the same model"
 	}
-	_, err := fmt.Fprintf(w, "%s: of %d tensors in both %d have equal numbers, %d of them bit for bit; %d only in A, %d only in B; "+
-		"largest difference %.3g\n", verdict, len(c.Tensors), equal, bits, len(c.OnlyA), len(c.OnlyB), c.MaxAbs)
+	_, err := fmt.Fprintf(w,
+		"%s: of %d tensors in both %d have equal numbers, %d of them bit for bit; %d only in A, %d only in B; "+
+			"largest difference %.3g\n", verdict, len(c.Tensors), equal, bits, len(c.OnlyA), len(c.OnlyB), c.MaxAbs)
 	return err
 }
 
@@ -440,12 +443,15 @@ type partsFlags struct {
 
 func (f *partsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.out, "out", "", "`folder` to write; must not exist, or be empty")
-	cmd.Flags().StringVar(&f.Vision, "vision", "", "`path` of the image encoder: its own file, openai/clip-vit-*, or a BLIP-2 with one")
-	cmd.Flags().StringVar(&f.LLM, "llm", "", "`path` of the language model: facebook/opt-*, google/flan-t5-*, or a BLIP-2 folder with one")
+	cmd.Flags().StringVar(&f.Vision, "vision", "",
+		"`path` of the image encoder: its own file, openai/clip-vit-*, or a BLIP-2 with one")
+	cmd.Flags().StringVar(&f.LLM, "llm", "",
+		"`path` of the language model: facebook/opt-*, google/flan-t5-*, or a BLIP-2 folder with one")
 	cmd.Flags().StringVar(&f.dtype, "dtype", "", dtypeUsage)
 	cmd.Flags().IntVar(&f.VisionLayers, "vision-layers", 0, "blocks of --vision that are used (default: all but the last)")
 	cmd.Flags().IntVar(&f.ImageSize, "image-size", 0, "pixels per side of the pictures; the position table is resized")
-	cmd.Flags().StringVar(&f.tokenizer, "tokenizer", "", "`folder` whose tokenizer files go along (default: those beside the weights)")
+	cmd.Flags().StringVar(&f.tokenizer, "tokenizer", "",
+		"`folder` whose tokenizer files go along (default: those beside the weights)")
 	cmd.Flags().Float64Var(&f.shard, "max-shard", 5, "largest file in `GB`")
 	f.hints.add(cmd)
 	f.allow.add(cmd)
@@ -472,7 +478,8 @@ func (f *partsFlags) parse() (err error) {
 		flag string
 		n    int
 	}{{"--image-size", f.ImageSize}, {"--vision-layers", f.VisionLayers}, {"--queries", f.Queries},
-		{"--vision-heads", f.hints.VisionHeads}, {"--qformer-heads", f.hints.QFormerHeads}, {"--llm-heads", f.hints.LLMHeads}} {
+		{"--vision-heads", f.hints.VisionHeads}, {"--qformer-heads", f.hints.QFormerHeads}, {"--llm-heads",
+			f.hints.LLMHeads}} {
 		if n.n < 0 {
 			return usagef("%s %d: give a number above 0", n.flag, n.n)
 		}
@@ -529,7 +536,8 @@ func writeWritten(w io.Writer, r *published.Written) error {
 	for _, line := range naming.NoteLines("dropped", r.Dropped) {
 		fmt.Fprintln(w, line)
 	}
-	_, err := fmt.Fprintf(w, "wrote %s: %s, %s, %s: %s\n", r.Dir, r.Format, countOf(r.Tensors, "tensor"), byteSize(r.Bytes),
+	_, err := fmt.Fprintf(w, "wrote %s: %s, %s, %s: %s\n", r.Dir, r.Format, countOf(r.Tensors, "tensor"),
+		byteSize(r.Bytes),
 		strings.Join(r.Files, ", "))
 	return err
 }
@@ -539,10 +547,12 @@ func newWeightsConvertCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "convert --to hf|lavis --out DIR SOURCE",
 		Short: "Write a checkpoint in the form of Hugging Face or LAVIS",
-		Long: `Writes a checkpoint as a folder for transformers — safetensors, config.json and what else its classes read — or under
-LAVIS's names as safetensors. Parts that the source lacks, because LAVIS does not store what was frozen, are given with
---vision and --llm; LAVIS's form may do without them. Of a run of this program, the folder or a checkpoint in it, the
-configuration says the number of heads and where the image encoder is. The folder appears when all of it is written.`,
+		Long: `Writes a checkpoint as a folder for transformers — safetensors, config.json and what else its classes
+read — or under LAVIS's names as safetensors. Parts that the source lacks, because LAVIS does not store what was frozen,
+are given with --vision and --llm; LAVIS's form may do without them. Of a run of this program, given by its folder or a
+checkpoint in it, the configuration says the number of heads and where the image encoder is.
+
+The folder appears when all of it is written.`,
 		Example: `  blip2 weights convert --to lavis --out models/lavis models/blip2-opt-2.7b
   blip2 weights convert --to hf --out models/hf --vision eva_vit_g.pth --llm opt-2.7b blip2_pretrained_opt2.7b.pth
   blip2 weights convert --to hf --dtype bf16 --out models/bf16 models/blip2-opt-2.7b`,
@@ -567,11 +577,11 @@ func newWeightsAssembleCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "assemble --stage 1|2 --out DIR",
 		Short: "Put separate downloads together into one start point for stage 1 or 2",
-		Long: `Stage 1: an image encoder and BERT, which becomes the Q-Former; query tokens, cross-attention and heads are drawn from
-the seed. Stage 2: an image encoder, the Q-Former of a stage-1 or stage-2 checkpoint, and a language model; the
-projection between them is drawn where the checkpoint has none. The result is written under LAVIS's names.`,
-		Example: `  blip2 weights assemble --stage 1 --vision eva_vit_g.pth --bert bert-base-uncased --out models/stage1-start
-  blip2 weights assemble --stage 2 --vision eva_vit_g.pth --qformer runs/stage1 --llm opt-2.7b --out models/stage2-start`,
+		Long: `Stage 1: an image encoder and BERT, which becomes the Q-Former; query tokens, cross-attention and heads are
+drawn from the seed. Stage 2: an image encoder, the Q-Former of a stage-1 or stage-2 checkpoint, and a language model;
+the projection between them is drawn where the checkpoint has none. The result is written under LAVIS's names.`,
+		Example: `  blip2 weights assemble --stage 1 --vision eva_vit_g.pth --bert bert-base-uncased --out models/stage1
+  blip2 weights assemble --stage 2 --vision eva_vit_g.pth --qformer runs/stage1 --llm opt-2.7b --out models/stage2`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {

@@ -89,7 +89,8 @@ func publishedOPT() published.Spec {
 }
 
 func publishedT5() published.Spec {
-	return published.Spec{Model: naming.T5, T5: &t5.Config{Vocab: 13, Hidden: 8, HeadDim: 3, Heads: 2, FFN: 9, EncoderLayers: 1,
+	return published.Spec{Model: naming.T5, T5: &t5.Config{Vocab: 13, Hidden: 8, HeadDim: 3, Heads: 2, FFN: 9,
+		EncoderLayers: 1,
 		DecoderLayers: 1, Activation: nn.GELUNew, Buckets: 8, MaxDistance: 128, RMSNormEps: 1e-6}}
 }
 
@@ -147,7 +148,8 @@ func TestWeightsWrongUsage(t *testing.T) {
 	} {
 		got := runApp(t, nil, weightsArgs(tt.args)...)
 		if got.code != ExitUsage || !strings.Contains(got.err, tt.want) || got.out != "" {
-			t.Errorf("%q: exit code %d, stdout %q, stderr\n%swant code %d and %s", tt.args, got.code, got.out, got.err, ExitUsage,
+			t.Errorf("%q: exit code %d, stdout %q, stderr\n%swant code %d and %s", tt.args, got.code, got.out, got.err,
+				ExitUsage,
 				tt.want)
 		}
 	}
@@ -168,7 +170,8 @@ func TestWeightsFailures(t *testing.T) {
 		{"convert --to hf --out OUT " + f.vision + heads, []string{f.vision, "eva-vit", "assemble"}},
 		{"convert --to lavis --out OUT " + f.opt, []string{f.opt, "LAVIS", "opt"}},
 		{"convert --to hf --out OUT --llm " + f.opt + " " + f.whole + heads, []string{f.whole, "no projection", "assemble"}},
-		{"assemble --stage 1 --out OUT --vision " + f.vision + " --bert " + f.opt + heads, []string{f.opt, "neither BERT nor"}},
+		{"assemble --stage 1 --out OUT --vision " + f.vision + " --bert " + f.opt + heads, []string{f.opt,
+			"neither BERT nor"}},
 		{"assemble --stage 2 --out OUT --vision " + f.opt + " --qformer " + f.partial + " --llm " + f.opt + heads,
 			[]string{f.opt, "no image encoder"}},
 	} {
@@ -194,7 +197,8 @@ func TestWeightsInspect(t *testing.T) {
 	if got.code != ExitOK {
 		t.Fatal(got.err)
 	}
-	for _, want := range []string{"BLIP-2 stage 1 under LAVIS names (blip2-stage1)", "not in it", "image encoder", "? heads",
+	for _, want := range []string{"BLIP-2 stage 1 under LAVIS names (blip2-stage1)", "not in it", "image encoder",
+		"? heads",
 		"safetensors, ", "F32", "3 queries", "shapes"} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("no %q in\n%s", want, got.out)
@@ -204,7 +208,8 @@ func TestWeightsInspect(t *testing.T) {
 		t.Errorf("tensors are listed without being asked for:\n%s", got.out)
 	}
 	got = runApp(t, nil, weightsArgs("inspect --tensors "+f.opt)...)
-	if got.code != ExitOK || !strings.Contains(got.out, "model.decoder.embed_tokens.weight") || !strings.Contains(got.out, "[13 8]") ||
+	if got.code != ExitOK || !strings.Contains(got.out, "model.decoder.embed_tokens.weight") || !strings.Contains(got.out,
+		"[13 8]") ||
 		!strings.Contains(got.out, "config.json") {
 		t.Errorf("exit code %d: %s%s", got.code, got.out, got.err)
 	}
@@ -220,7 +225,8 @@ func TestWeightsInspect(t *testing.T) {
 	}
 	other := writeTensors(t, "other", []weights.Tensor{weights.FromFloat32("fc.weight", []int{2}, []float32{1, 2})})
 	got = runApp(t, nil, weightsArgs("inspect "+other)...)
-	if got.code != ExitOK || !strings.Contains(got.out, "not known: ") || !strings.Contains(got.out, "1 tensor, 2 numbers") {
+	if got.code != ExitOK || !strings.Contains(got.out, "not known: ") || !strings.Contains(got.out,
+		"1 tensor, 2 numbers") {
 		t.Errorf("an unknown network: exit code %d\n%s%s", got.code, got.out, got.err)
 	}
 }
@@ -234,7 +240,8 @@ func TestWeightsConvert(t *testing.T) {
 	if got.code != ExitOK {
 		t.Fatal(got.err)
 	}
-	for _, want := range []string{"wrote " + hf, "config.json", "preprocessor_config.json", f.partial + ": ", f.vision + ": ",
+	for _, want := range []string{"wrote " + hf, "config.json", "preprocessor_config.json", f.partial + ": ",
+		f.vision + ": ",
 		"block beyond the 1 that are used", "dropped temp", "dropped 5 tensors, Qformer.cls."} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("no %q in\n%s", want, got.out)
@@ -245,17 +252,20 @@ func TestWeightsConvert(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.out), &w); err != nil || got.code != ExitOK {
 		t.Fatalf("exit code %d, %v in %s%s", got.code, err, got.out, got.err)
 	}
-	if w.Dir != lavis || w.Model != naming.BLIP2Stage1 || len(w.Absent) != 6 || !slices.Equal(w.Files, []string{"model.safetensors"}) ||
+	if w.Dir != lavis || w.Model != naming.BLIP2Stage1 || len(w.Absent) != 6 || !slices.Equal(w.Files,
+		[]string{"model.safetensors"}) ||
 		w.Bytes == 0 || w.Tensors != len(tinyStage1().Params())-6 {
 		t.Errorf("written %+v", w)
 	}
 	got = runApp(t, nil, weightsArgs("check "+hf+" "+lavis)...)
-	if got.code != ExitFailure || !strings.Contains(got.out, "NOT the same model") || !strings.Contains(got.out, "F32 BF16") ||
+	if got.code != ExitFailure || !strings.Contains(got.out, "NOT the same model") || !strings.Contains(got.out,
+		"F32 BF16") ||
 		!strings.Contains(got.out, "more that differ") {
 		t.Errorf("bfloat16: exit code %d\n%s%s", got.code, got.out, got.err)
 	}
 	got = runApp(t, nil, weightsArgs("check --tolerance 0.1 --all "+hf+" "+lavis)...)
-	if got.code != ExitOK || !strings.Contains(got.out, "\nthe same model: of ") || strings.Contains(got.out, "more that differ") {
+	if got.code != ExitOK || !strings.Contains(got.out, "\nthe same model: of ") || strings.Contains(got.out,
+		"more that differ") {
 		t.Errorf("tolerated: exit code %d\n%s%s", got.code, got.out, got.err)
 	}
 	got = runApp(t, nil, weightsArgs("check --json "+hf+" "+f.partial)...)
@@ -263,7 +273,8 @@ func TestWeightsConvert(t *testing.T) {
 		Same bool `json:"same"`
 		published.Comparison
 	}
-	if err := json.Unmarshal([]byte(got.out), &c); err != nil || got.code != ExitFailure || c.Same || len(c.OnlyB) != 6 || c.MaxAbs != 0 {
+	if err := json.Unmarshal([]byte(got.out), &c); err != nil || got.code != ExitFailure || c.Same || len(c.OnlyB) != 6 ||
+		c.MaxAbs != 0 {
 		t.Errorf("exit code %d, error %v: %+v", got.code, err, c)
 	}
 	// What is there already stays.
@@ -286,12 +297,14 @@ func TestWeightsAssemble(t *testing.T) {
 	f := newTinyFiles(t)
 	for llm, projection := range map[string]string{f.opt: "opt_proj", f.t5: "t5_proj"} {
 		out := filepath.Join(t.TempDir(), "start")
-		got := runApp(t, nil, weightsArgs("assemble --stage 2 --seed 3 --vision "+f.vision+" --qformer "+f.partial+" --llm "+llm+
-			" --out "+out+heads)...)
+		got := runApp(t, nil,
+			weightsArgs("assemble --stage 2 --seed 3 --vision "+f.vision+" --qformer "+f.partial+" --llm "+llm+
+				" --out "+out+heads)...)
 		if got.code != ExitOK || !strings.Contains(got.out, "not in the file 2 tensors, "+projection+".bias") {
 			t.Errorf("exit code %d\n%s%s", got.code, got.out, got.err)
 		}
-		if got = runApp(t, nil, weightsArgs("inspect "+out)...); got.code != ExitOK || strings.Contains(got.out, "not in it") ||
+		if got = runApp(t, nil, weightsArgs("inspect "+out)...); got.code != ExitOK || strings.Contains(got.out,
+			"not in it") ||
 			strings.Contains(got.out, "problem") {
 			t.Errorf("exit code %d\n%s%s", got.code, got.out, got.err)
 		}
@@ -304,9 +317,11 @@ func TestWeightsAssemble(t *testing.T) {
 		return strings.NewReplacer("Qformer.cls.", "cls.", "Qformer.bert.", "bert.").Replace(name)
 	}))
 	out := filepath.Join(t.TempDir(), "start")
-	got := runApp(t, nil, weightsArgs("assemble --json --stage 1 --queries 5 --vision "+f.vision+" --bert "+path+" --out "+out+heads)...)
+	got := runApp(t, nil,
+		weightsArgs("assemble --json --stage 1 --queries 5 --vision "+f.vision+" --bert "+path+" --out "+out+heads)...)
 	var w published.Written
-	if err := json.Unmarshal([]byte(got.out), &w); err != nil || got.code != ExitOK || len(w.Drawn) == 0 || len(w.Coverages) != 2 {
+	if err := json.Unmarshal([]byte(got.out), &w); err != nil || got.code != ExitOK || len(w.Drawn) == 0 ||
+		len(w.Coverages) != 2 {
 		t.Errorf("exit code %d, error %v: %+v%s", got.code, err, w, got.err)
 	}
 	if got = runApp(t, nil, weightsArgs("inspect "+out)...); !strings.Contains(got.out, "5 queries") {
@@ -322,9 +337,11 @@ func trainedRun(t *testing.T, f tinyFiles, settings ...string) string {
 		Model: tensorsOf(tinyStage1().Params(), withoutEncoder)}); err != nil {
 		t.Fatal(err)
 	}
-	set := append([]string{"vision.image_size=28", "vision.width=8", "vision.heads=2", "vision.layers=1", "vision.arch=eva",
+	set := append([]string{"vision.image_size=28", "vision.width=8", "vision.heads=2", "vision.layers=1",
+		"vision.arch=eva",
 		"qformer.hidden=8", "qformer.heads=2", "qformer.layers=2", "qformer.intermediate=16", "qformer.query_tokens=3",
-		"qformer.max_positions=40", "qformer.embed_dim=4", "text.max_len=8", "text.vocab=v.txt", "vision.weights=" + f.vision}, settings...)
+		"qformer.max_positions=40", "qformer.embed_dim=4", "text.max_len=8", "text.vocab=v.txt", "vision.weights=" +
+			f.vision}, settings...)
 	cfg, _, err := config.LoadStage1(config.LoadOptions{Path: writeFile(t, "x.yaml", minimal), Set: set})
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +352,8 @@ func trainedRun(t *testing.T, f tinyFiles, settings ...string) string {
 	return run
 }
 
-// TestWeightsOfARun: a run folder, its latest and any of its checkpoints can be looked into, converted and gone on from.
+// TestWeightsOfARun: a run folder, its latest and any of its checkpoints can be looked into, converted and gone on
+// from.
 func TestWeightsOfARun(t *testing.T) {
 	f := newTinyFiles(t)
 	run := trainedRun(t, f, "vision.freeze=true")
@@ -356,7 +374,8 @@ func TestWeightsOfARun(t *testing.T) {
 		}
 	}
 	out := filepath.Join(t.TempDir(), "start")
-	got := runApp(t, nil, weightsArgs("assemble --stage 2 --vision "+f.vision+" --qformer "+run+" --llm "+f.opt+" --out "+out)...)
+	got := runApp(t, nil,
+		weightsArgs("assemble --stage 2 --vision "+f.vision+" --qformer "+run+" --llm "+f.opt+" --out "+out)...)
 	if got.code != ExitOK {
 		t.Errorf("stage 2 from a run: %s", got.err)
 	}
@@ -366,7 +385,8 @@ func TestWeightsOfARun(t *testing.T) {
 	}
 	out = filepath.Join(t.TempDir(), "hf")
 	got = runApp(t, nil, weightsArgs("convert --to hf --out "+out+" "+run)...)
-	if got.code != ExitFailure || !strings.Contains(got.err, "configuration cannot be used") || !strings.Contains(got.err, "--qformer-heads") {
+	if got.code != ExitFailure || !strings.Contains(got.err, "configuration cannot be used") || !strings.Contains(got.err,
+		"--qformer-heads") {
 		t.Errorf("a broken configuration: exit code %d, %s", got.code, got.err)
 	}
 	got = runApp(t, nil, weightsArgs("convert --to hf --out "+out+" --vision "+f.vision+heads+" "+run)...)

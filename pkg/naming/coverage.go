@@ -22,7 +22,7 @@ type Coverage struct {
 
 	Consumed   []string `json:"consumed"`   // tensors of the file that were used
 	Ignored    []Note   `json:"ignored"`    // tensors of the file that are known to be of no use here
-	Missing    []string `json:"missing"`    // tensors that the model needs and the file has not, with the file's names where parts lack
+	Missing    []string `json:"missing"`    // tensors that the model needs and the file has not, or not all parts of
 	Unexpected []string `json:"unexpected"` // tensors of the file that the model does not know
 	Changes    []string `json:"changes"`    // what was adapted, such as a resized position table
 }

@@ -22,8 +22,8 @@ type Output struct {
 type Getter func(name string) (weights.Tensor, error)
 
 // Export names the model's tensors as the table does, in the order of names. info returns a tensor of the model without
-// its data, tensor the whole of it when its turn comes. Names that the table has no place for are dropped for the reason
-// that it gives; any other is an error.
+// its data, tensor the whole of it when its turn comes. Names that the table has no place for are dropped for the
+// reason that it gives; any other is an error.
 func (t Table) Export(names []string, info, tensor Getter) ([]Output, []Note, error) {
 	var out []Output
 	var dropped []Note

@@ -134,11 +134,13 @@ func samples() []sample {
 		Activation: nn.GELU, Buckets: 4, MaxDistance: 5}
 	whole := *openAI
 	return []sample{
-		{"stage 1 with EVA", published.Spec{Model: naming.BLIP2Stage1, Vision: eva, QFormer: text, QFormerText: true, EmbedDim: 2}},
+		{"stage 1 with EVA", published.Spec{Model: naming.BLIP2Stage1, Vision: eva, QFormer: text, QFormerText: true,
+			EmbedDim: 2}},
 		{"stage 1 with CLIP", published.Spec{Model: naming.BLIP2Stage1, Vision: openAI, QFormer: text, QFormerText: true,
 			EmbedDim: 2}},
 		{"OPT with EVA", published.Spec{Model: naming.BLIP2OPT, Vision: eva, QFormer: &queries, OPT: decoder, LLMWidth: 8}},
-		{"OPT with CLIP", published.Spec{Model: naming.BLIP2OPT, Vision: openAI, QFormer: &queries, OPT: narrow, LLMWidth: 6}},
+		{"OPT with CLIP", published.Spec{Model: naming.BLIP2OPT, Vision: openAI, QFormer: &queries, OPT: narrow,
+			LLMWidth: 6}},
 		{"T5 with EVA", published.Spec{Model: naming.BLIP2T5, Vision: eva, QFormer: &queries, T5: seq2seq, LLMWidth: 8}},
 		{"T5 with CLIP", published.Spec{Model: naming.BLIP2T5, Vision: openAI, QFormer: &queries, T5: seq2seq, LLMWidth: 8}},
 		{"OPT", published.Spec{Model: naming.OPT, OPT: decoder}},
@@ -146,7 +148,8 @@ func samples() []sample {
 		{"T5", published.Spec{Model: naming.T5, T5: seq2seq}},
 		{"CLIP", published.Spec{Model: naming.CLIP, CLIP: &clip.Config{Image: whole, Embed: 5,
 			Text: clip.Text{Vocab: 12, Context: 7, Width: 4, Layers: 2, Heads: 2, MLP: 9}}}},
-		{"BLIP", published.Spec{Model: naming.BLIPCaption, BLIP: &blip.Config{Vision: vit.Config{Arch: vit.BLIP, ImageSize: 32,
+		{"BLIP", published.Spec{Model: naming.BLIPCaption, BLIP: &blip.Config{Vision: vit.Config{Arch: vit.BLIP,
+			ImageSize: 32,
 			PatchSize: 16, Width: 6, Layers: 2, Heads: 2, MLPRatio: 1.5}, Hidden: 4, Layers: 2, Heads: 2, Intermediate: 5,
 			Vocab: 11, MaxPositions: 7}}},
 		{"BERT", published.Spec{Model: naming.BERT, BERT: &qformer.Config{Hidden: 4, Layers: 3, Heads: 2, Intermediate: 5,

@@ -75,9 +75,9 @@ type twinned struct {
 	a, b recipe
 }
 
-// NewPlan recognises how the file's tensors are named and decides about every name and shape. The plan's Coverage, which
-// is nil only if the file is not recognised, lists all; the error names the first that stand against filling the model.
-// The numbers are not read, but for tensors that a file holds twice.
+// NewPlan recognises how the file's tensors are named and decides about every name and shape. The plan's Coverage,
+// which is nil only if the file is not recognised, lists all; the error names the first that stand against filling the
+// model. The numbers are not read, but for tensors that a file holds twice.
 func NewPlan(part Part, src Source) (*Plan, error) {
 	table, err := part.Recognise(src.Names())
 	if err != nil {

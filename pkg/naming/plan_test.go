@@ -25,30 +25,42 @@ func TestDetect(t *testing.T) {
 		f                      file
 	}{
 		{"stage 1 without encoder", naming.BLIP2Stage1, lavis, by("stage 1 with EVA", lavis).without("visual_encoder.")},
-		{"stage 2 without encoder and OPT", naming.BLIP2OPT, lavis, by("OPT with EVA", lavis).without("visual_encoder.", "opt_model.")},
-		{"stage 2 without encoder and T5", naming.BLIP2T5, lavis, by("T5 with EVA", lavis).without("visual_encoder.", "t5_model.")},
+		{"stage 2 without encoder and OPT", naming.BLIP2OPT, lavis, by("OPT with EVA", lavis).without("visual_encoder.",
+			"opt_model.")},
+		{"stage 2 without encoder and T5", naming.BLIP2T5, lavis, by("T5 with EVA", lavis).without("visual_encoder.",
+			"t5_model.")},
 		{"captioning, without OPT", naming.BLIP2OPT, lavis, by("OPT with EVA", lavis).without("opt_model.")},
 		{"captioning with CLIP, without T5", naming.BLIP2T5, lavis, by("T5 with CLIP", lavis).without("t5_model.")},
 		{"stage 2 without encoder", naming.BLIP2T5, lavis, by("T5 with EVA", lavis).without("visual_encoder.")},
 		{"the Q-Former alone", naming.BLIP2Stage1, lavis, by("OPT with EVA", lavis).only("Qformer.", "query_tokens")},
-		{"ViT-g with its end", naming.EVAViT, original, by("EVA", original).with(file{"norm.weight": zeros(6), "norm.bias": zeros(6),
+		{"ViT-g with its end", naming.EVAViT, original, by("EVA", original).with(file{"norm.weight": zeros(6),
+			"norm.bias":   zeros(6),
 			"head.weight": zeros(2, 6), "head.bias": zeros(2)})},
 		{"ViT-L with its end", naming.CLIPViT, original, by("CLIP's encoder", original).with(file{"ln_post.weight": zeros(6),
 			"ln_post.bias": zeros(6), "proj": zeros(6, 2)})},
-		{"all of CLIP with sizes", naming.CLIP, original, by("CLIP", original).with(file{"input_resolution": zeros(), "context_length": zeros(),
-			"vocab_size": zeros()})},
+		{"all of CLIP with sizes", naming.CLIP, original, by("CLIP", original).with(file{"input_resolution": zeros(),
+			"context_length": zeros(),
+			"vocab_size":     zeros()})},
 		{"CLIP's image side", naming.CLIP, hf, by("CLIP", hf).without("text_", "logit_scale")},
-		{"OPT without model.", naming.OPT, hf, by("OPT", hf).renamed(func(s string) string { return strings.TrimPrefix(s, "model.") })},
-		{"OPT with lm_head only", naming.OPT, hf, by("OPT", hf).without("embed_tokens").with(file{"lm_head.weight": zeros(13, 8)})},
+		{"OPT without model.", naming.OPT, hf, by("OPT", hf).renamed(func(s string) string {
+			return strings.TrimPrefix(s,
+				"model.")
+		})},
+		{"OPT with lm_head only", naming.OPT, hf, by("OPT", hf).without("embed_tokens").with(file{"lm_head.weight": zeros(13,
+			8)})},
 		{"T5's encoder", naming.T5, hf, by("T5", hf).only("shared.", "encoder.")},
 		{"T5's decoder", naming.T5, hf, by("T5", hf).only("shared.", "decoder.", "lm_head")},
 		{"BERT", naming.BERT, hf, bert},
-		{"BERT without bert.", naming.BERT, hf, bert.renamed(func(s string) string { return strings.TrimPrefix(s, "bert.") })},
+		{"BERT without bert.", naming.BERT, hf, bert.renamed(func(s string) string {
+			return strings.TrimPrefix(s,
+				"bert.")
+		})},
 		{"old BERT", naming.BERT, hf, bert.renamed(func(s string) string {
 			return strings.NewReplacer("LayerNorm.weight", "LayerNorm.gamma", "LayerNorm.bias", "LayerNorm.beta").Replace(s)
 		}).with(file{"bert.pooler.dense.weight": zeros(4, 4), "cls.seq_relationship.bias": zeros(2)})},
 		{"early revision", naming.BLIP2OPT, hf, by("OPT with EVA", hf).without("qkv.bias").with(file{
-			"vision_model.encoder.layers.0.self_attn.q_bias": zeros(6), "vision_model.encoder.layers.0.self_attn.v_bias": zeros(6)})},
+			"vision_model.encoder.layers.0.self_attn.q_bias": zeros(6),
+			"vision_model.encoder.layers.0.self_attn.v_bias": zeros(6)})},
 	} {
 		d, err := naming.Detect(c.f.Names())
 		if err != nil || d.Model != c.model || d.Publisher != c.publisher || d.Unknown != 0 {
@@ -105,14 +117,18 @@ func TestPlan(t *testing.T) {
 			outcome{filled: len(t5File), ignored: 2, ignoredWhy: "equal to shared.weight"}},
 		{"the two last names", t5, t5File.without("shared").with(file{"encoder.embed_tokens.weight": shared,
 			"decoder.embed_tokens.weight": shared}), outcome{filled: len(t5File), ignored: 1, ignoredWhy: "equal to "}},
-		{"a stray table", t5, t5File.with(file{"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": zeros(4, 2)}),
+		{"a stray table", t5,
+			t5File.with(file{"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": zeros(4, 2)}),
 			outcome{filled: len(t5File), ignored: 1, ignoredWhy: "no positions"}},
 		{"early revision", eva, hf.without("qkv.bias").with(file{
-			"vision_model.encoder.layers.0.self_attn.q_bias": zeros(6), "vision_model.encoder.layers.0.self_attn.v_bias": zeros(6),
+			"vision_model.encoder.layers.0.self_attn.q_bias": zeros(6),
+			"vision_model.encoder.layers.0.self_attn.v_bias": zeros(6),
 			qkv + "q_bias": zeros(6), qkv + "v_bias": zeros(6)}), outcome{filled: len(hf) + 2}},
 		{"qkv.bias beside q_bias", eva, hf.with(file{qkv + "q_bias": zeros(6)}), outcome{filled: len(hf) + 2,
-			says: []string{qkv + "qkv.bias", qkv + "q_bias", "both stand for visual_encoder.blocks.1.attn.q_bias", "remove one"}}},
-		{"a tensor too many", eva, hf.with(file{"qformer.extra.weight": zeros(1), "vision_model.encoder.layers.9.mlp.fc1.bias": zeros(9)}),
+			says: []string{qkv + "qkv.bias", qkv + "q_bias", "both stand for visual_encoder.blocks.1.attn.q_bias",
+				"remove one"}}},
+		{"a tensor too many", eva, hf.with(file{"qformer.extra.weight": zeros(1),
+			"vision_model.encoder.layers.9.mlp.fc1.bias": zeros(9)}),
 			outcome{filled: len(hf) + 2, unexpected: 2, says: []string{"2 tensors are not known", "qformer.extra.weight",
 				"vision_model.encoder.layers.9.mlp.fc1.bias"}}},
 		{"tensors missing", eva, hf.without("query_tokens", "fc1.bias"), outcome{filled: len(hf) + 2 - 5, missing: 5,
@@ -176,10 +192,13 @@ func TestRows(t *testing.T) {
 		f    file
 		says []string
 	}{
-		"ragged":     {f.with(file{layer + "k_proj.weight": zeros(5, 6)}), []string{"k_proj.weight is F32 [5 6]", "q_proj.weight", "[6 6]"}},
-		"types":      {f.with(file{layer + "v_proj.bias": half}), []string{"v_proj.bias is F16 [6]", "q_proj.bias, which is F32"}},
-		"scalars":    {f.with(file{layer + "q_proj.bias": zeros()}), []string{layer + "q_proj.bias is a scalar"}},
-		"transposed": {f.with(file{"text_projection.weight": zeros(5)}), []string{"text_projection.weight has shape [5], expected a matrix"}},
+		"ragged": {f.with(file{layer + "k_proj.weight": zeros(5, 6)}), []string{"k_proj.weight is F32 [5 6]",
+			"q_proj.weight", "[6 6]"}},
+		"types": {f.with(file{layer + "v_proj.bias": half}), []string{"v_proj.bias is F16 [6]",
+			"q_proj.bias, which is F32"}},
+		"scalars": {f.with(file{layer + "q_proj.bias": zeros()}), []string{layer + "q_proj.bias is a scalar"}},
+		"transposed": {f.with(file{"text_projection.weight": zeros(5)}),
+			[]string{"text_projection.weight has shape [5], expected a matrix"}},
 	} {
 		_, err := plan(s, table(s, naming.HuggingFace), c.f)
 		says(t, what, err, c.says...)
@@ -228,8 +247,9 @@ func TestAbsent(t *testing.T) {
 	f, _ := export(t, s, naming.HuggingFace)
 	table := table(s, naming.HuggingFace)
 	const stray = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-	pl, err := plan(s, table, indexed{f, map[string]string{"encoder.embed_tokens.weight": "a", "decoder.embed_tokens.weight": "b",
-		stray: "b"}})
+	pl, err := plan(s, table, indexed{f, map[string]string{"encoder.embed_tokens.weight": "a",
+		"decoder.embed_tokens.weight": "b",
+		stray:                         "b"}})
 	if err != nil || len(pl.Coverage().Ignored) != 3 {
 		t.Errorf("%v, error %v", pl.Coverage(), err)
 	}
@@ -237,7 +257,8 @@ func TestAbsent(t *testing.T) {
 		"encoder.final_layer_norm.weight": "model-2.safetensors", "decoder.embed_tokens.weight": "model-1.safetensors"}})
 	says(t, "a lost tensor", err, "the index places encoder.final_layer_norm.weight in model-2.safetensors",
 		"download the shard again", "2 tensors are missing")
-	_, err = plan(s, table, indexed{f.without("shared"), map[string]string{"encoder.embed_tokens.weight": "model-1.safetensors"}})
+	_, err = plan(s, table, indexed{f.without("shared"),
+		map[string]string{"encoder.embed_tokens.weight": "model-1.safetensors"}})
 	says(t, "both names lost", err, "the index places encoder.embed_tokens.weight", "missing: shared.weight")
 }
 
@@ -251,7 +272,8 @@ func TestExportRefuses(t *testing.T) {
 		f    file
 		says []string
 	}{
-		"an unknown name":      {ours.with(file{"nosuch.weight": zeros(1)}), []string{"nosuch.weight", hf.Name, "no name for it"}},
+		"an unknown name": {ours.with(file{"nosuch.weight": zeros(1)}), []string{"nosuch.weight", hf.Name,
+			"no name for it"}},
 		"half of a bias":       {ours.without(bias), []string{"no tensor " + bias}},
 		"biases of two widths": {ours.with(file{bias: zeros(7)}), []string{bias, "no biases of the same attention"}},
 	} {
@@ -279,7 +301,8 @@ func TestAllow(t *testing.T) {
 		t.Fatal(err)
 	}
 	cov := pl.Coverage()
-	if !slices.Equal(cov.Missing, []string{"model.decoder.embed_positions.weight"}) || !slices.Equal(cov.Unexpected, []string{"extra"}) {
+	if !slices.Equal(cov.Missing, []string{"model.decoder.embed_positions.weight"}) || !slices.Equal(cov.Unexpected,
+		[]string{"extra"}) {
 		t.Errorf("coverage %v", cov.Lines())
 	}
 	if _, ok, err := pl.Tensor("model.decoder.embed_positions.weight"); ok || err != nil {

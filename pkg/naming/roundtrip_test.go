@@ -149,10 +149,12 @@ func TestNamesOfCLIP(t *testing.T) {
 		shape := slices.Clone(tensor.Shape)
 		shape[0] /= 3
 		for i, part := range []string{"q", "k", "v"} {
-			want[before+part+"_proj."+after] = weights.Tensor{DType: tensor.DType, Shape: shape, Data: tensor.Data[i*third:][:third]}
+			want[before+part+"_proj."+after] = weights.Tensor{DType: tensor.DType, Shape: shape,
+				Data: tensor.Data[i*third:][:third]}
 		}
 	}
-	for _, name := range []string{"vision_model.pre_layrnorm.bias", "vision_model.encoder.layers.1.self_attn.k_proj.weight",
+	for _, name := range []string{"vision_model.pre_layrnorm.bias",
+		"vision_model.encoder.layers.1.self_attn.k_proj.weight",
 		"text_model.encoder.layers.0.mlp.fc2.bias", "text_model.embeddings.position_embedding.weight"} {
 		if _, ok := want[name]; !ok {
 			t.Fatalf("the test's names are not those of transformers: no %s", name)
@@ -217,13 +219,15 @@ func TestNamesOfBLIP2(t *testing.T) {
 		{"stage 1 with EVA", "visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"},
 		{"stage 1 with EVA", "visual_encoder.blocks.1.attn.q_bias", "vision_model.encoder.layers.1.self_attn.qkv.bias"},
 		{"stage 1 with EVA", "visual_encoder.blocks.1.attn.v_bias", "vision_model.encoder.layers.1.self_attn.qkv.bias"},
-		{"stage 1 with EVA", "visual_encoder.blocks.1.attn.proj.bias", "vision_model.encoder.layers.1.self_attn.projection.bias"},
+		{"stage 1 with EVA", "visual_encoder.blocks.1.attn.proj.bias",
+			"vision_model.encoder.layers.1.self_attn.projection.bias"},
 		{"stage 1 with EVA", "ln_vision.weight", "vision_model.post_layernorm.weight"},
 		{"stage 1 with EVA", "Qformer.bert.embeddings.LayerNorm.bias", "qformer.layernorm.bias"},
 		{"stage 1 with EVA", "Qformer.bert.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"},
 		{"stage 1 with EVA", layer + "attention.self.key.bias", "qformer.encoder.layer.2.attention.attention.key.bias"},
 		{"stage 1 with EVA", layer + "attention.output.dense.bias", "qformer.encoder.layer.2.attention.output.dense.bias"},
-		{"stage 1 with EVA", layer + "crossattention.self.key.bias", "qformer.encoder.layer.2.crossattention.attention.key.bias"},
+		{"stage 1 with EVA", layer + "crossattention.self.key.bias",
+			"qformer.encoder.layer.2.crossattention.attention.key.bias"},
 		{"stage 1 with EVA", layer + "output_query.dense.bias", "qformer.encoder.layer.2.output_query.dense.bias"},
 		{"stage 1 with EVA", layer + "intermediate.dense.bias", "qformer.encoder.layer.2.intermediate.dense.bias"},
 		{"stage 1 with EVA", "vision_proj.bias", "vision_projection.bias"},

@@ -79,8 +79,8 @@ type Reader struct {
 	changes  sync.Mutex // of the coverage
 }
 
-// NewReader recognises how the checkpoint's tensors are named and checks names and shapes. With an error the Reader only
-// has its Coverage, nil if nothing was recognised.
+// NewReader recognises how the checkpoint's tensors are named and checks names and shapes. With an error the Reader
+// only has its Coverage, nil if nothing was recognised.
 func NewReader(p Part, src naming.Source, o Options) (*Reader, error) {
 	if o.Precision == nil {
 		o.Precision = Float32

@@ -189,6 +189,9 @@ func (a *Assembly) describeQFormer() error {
 		}
 	case c.Spec.BERT == nil:
 		return fmt.Errorf("%s: holds %s, which is neither BERT nor a Q-Former", a.parts.QFormer, c.Table.Name)
+	case a.parts.LLM != "":
+		return fmt.Errorf("%s: holds BERT, from which stage 1 starts; stage 2 needs a Q-Former that stage 1 has trained",
+			a.parts.QFormer)
 	case a.Spec.Vision == nil:
 		return fmt.Errorf("%s: a Q-Former from BERT needs the image encoder that it reads: give it with --vision",
 			a.parts.QFormer)
@@ -222,14 +225,17 @@ func (a *Assembly) describeLLM() error {
 		return fmt.Errorf("%s: holds %s, which has no language model", a.parts.LLM, c.Table.Name)
 	}
 	if main := a.opened[a.parts.Main]; main != nil && main.Model != network {
-		return fmt.Errorf("%s: holds %s, which has no projection to %s of %s: a stage-1 checkpoint becomes a start point for "+
-			"stage 2 by blip2 weights assemble", a.parts.Main, main.Table.Name, c.Table.Name, a.parts.LLM)
+		return fmt.Errorf("%s: holds %s, which has no projection to %s of %s: a stage-1 checkpoint becomes a start point "+
+			"for stage 2 by blip2 weights assemble", a.parts.Main, main.Table.Name, c.Table.Name, a.parts.LLM)
 	}
 	a.Spec.Model = network
 	if from := a.opened[a.parts.QFormer]; from != nil {
-		if a.Spec.LLMWidth = from.Spec.LLMWidth; from.Model != network {
+		if a.Spec.LLMWidth = from.Spec.LLMWidth; from.Model != network || a.Spec.LLMWidth == 0 {
 			a.Spec = a.Spec.withLLMWidth() // of a new projection
 		}
+	}
+	if a.Spec.QFormer == nil {
+		return fmt.Errorf("%s: has no Q-Former", a.parts.Main)
 	}
 	q := *a.Spec.QFormer
 	q.Vocab, q.MaxPositions = 0, 0
@@ -237,8 +243,12 @@ func (a *Assembly) describeLLM() error {
 	return nil
 }
 
-// remedies say which option gives a part that is missing.
-var remedies = map[string]string{"image encoder": "--vision", "language model": "--llm", "Q-Former": "a BLIP-2 checkpoint"}
+// remedies say what to do about a part that is missing.
+var remedies = map[string]string{
+	"image encoder":  "which LAVIS does not store where it was frozen: give it with --vision",
+	"language model": "which LAVIS does not store: give it with --llm",
+	"Q-Former":       "without which it is of no use: give another checkpoint",
+}
 
 // check reports parts that are missing or do not fit together.
 func (a *Assembly) check() error {
@@ -249,8 +259,7 @@ func (a *Assembly) check() error {
 		if frozen := name != "Q-Former"; frozen && a.parts.Partial || a.parts.AllowMissing {
 			continue
 		}
-		return fmt.Errorf("the %s of %s is not in it, as LAVIS does not store what was frozen: give it with %s", name,
-			a.Spec.Model, remedies[name])
+		return fmt.Errorf("the %s of %s is not in it, %s", name, a.Spec.Model, remedies[name])
 	}
 	return a.Spec.ValidateParts()
 }
@@ -300,7 +309,8 @@ func (a *Assembly) roles() []role {
 	if c := a.opened[p.Main]; c != nil {
 		var elsewhere []naming.Exception
 		if p.Vision != "" {
-			elsewhere = append(elsewhere, naming.Exception{Pattern: naming.VisionPrefix + "**", Reason: "replaced by " + p.Vision})
+			elsewhere = append(elsewhere,
+				naming.Exception{Pattern: naming.VisionPrefix + "**", Reason: "replaced by " + p.Vision})
 		}
 		if p.LLM != "" {
 			for _, pattern := range llmPatterns {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	mlx "github.com/gomlx/gomlx/ml/model"
@@ -28,7 +29,8 @@ func encoderFile(t *testing.T, v vit.Config, s state) string {
 	spec := Spec{Model: naming.EVAViT, Vision: &full}
 	ends := map[string][]int{"norm.weight": {v.Width}, "norm.bias": {v.Width}, "head.weight": {3, v.Width}}
 	if v.Arch == vit.CLIP {
-		spec.Model, ends = naming.CLIPViT, map[string][]int{"ln_post.weight": {v.Width}, "ln_post.bias": {v.Width}, "proj": {v.Width, 3}}
+		spec.Model, ends = naming.CLIPViT, map[string][]int{"ln_post.weight": {v.Width}, "ln_post.bias": {v.Width},
+			"proj": {v.Width, 3}}
 	}
 	all := stateOf(spec)
 	for name := range all {
@@ -90,7 +92,8 @@ func collect(t *testing.T, a *Assembly) state {
 		}
 		info, err := a.Info(name)
 		if err != nil || info.DType != tensor.DType || !slices.Equal(info.Shape, tensor.Shape) || info.Data != nil {
-			t.Errorf("%s is announced as %s %v and is %s %v; error %v", name, info.DType, info.Shape, tensor.DType, tensor.Shape, err)
+			t.Errorf("%s is announced as %s %v and is %s %v; error %v", name, info.DType, info.Shape, tensor.DType,
+				tensor.Shape, err)
 		}
 		tensor.Data = bytes.Clone(tensor.Data)
 		out[name] = tensor
@@ -115,8 +118,8 @@ func named(t weights.Tensor, name string) weights.Tensor {
 	return t
 }
 
-// TestAssembleLAVIS: stage 2 from the three files that LAVIS needs is the model that was taken apart; so is the folder of
-// transformers made from it.
+// TestAssembleLAVIS: stage 2 from the three files that LAVIS needs is the model that was taken apart; so is the folder
+// of transformers made from it.
 func TestAssembleLAVIS(t *testing.T) {
 	for _, name := range []string{"blip2-opt", "blip2-t5", "blip2-opt-clip"} {
 		spec := tiny()[name]
@@ -137,7 +140,8 @@ func TestAssembleLAVIS(t *testing.T) {
 		if !strings.Contains(strings.Join(a.Coverages[1].Lines(), "\n"), "block beyond the 2 that are used") {
 			t.Errorf("%s: coverage of the encoder: %s", name, a.Coverages[1].Lines())
 		}
-		sameStates(t, name+" again", collect(t, assemble(t, Parts{QFormer: main, Vision: vision, LLM: llm, Hints: hints})), want)
+		sameStates(t, name+" again", collect(t, assemble(t, Parts{QFormer: main, Vision: vision, LLM: llm, Hints: hints})),
+			want)
 	}
 }
 
@@ -149,7 +153,8 @@ func TestAssembleStage1(t *testing.T) {
 	p := Parts{Vision: encoderFile(t, v, nil), QFormer: bertFolder(t, spec, bert), Queries: 5, Seed: 3,
 		Hints: Hints{VisionHeads: 2}}
 	a := assemble(t, p)
-	if a.Spec.Model != naming.BLIP2Stage1 || a.Spec.QFormer.Queries != 5 || a.Spec.QFormer.Vocab != 22 || a.Spec.EmbedDim != 256 ||
+	if a.Spec.Model != naming.BLIP2Stage1 || a.Spec.QFormer.Queries != 5 || a.Spec.QFormer.Vocab != 22 ||
+		a.Spec.EmbedDim != 256 ||
 		a.Spec.Vision.Layers != 2 {
 		t.Errorf("made %+v of %+v", a.Spec, a.Spec.QFormer)
 	}
@@ -157,7 +162,8 @@ func TestAssembleStage1(t *testing.T) {
 	if len(got) != len(a.Spec.Params()) {
 		t.Errorf("%d of %d tensors", len(got), len(a.Spec.Params()))
 	}
-	if words := got[naming.WordEmbeddings]; !bytes.HasPrefix(words.Data, bert[naming.WordEmbeddings].Data) || words.Shape[0] != 22 {
+	if words := got[naming.WordEmbeddings]; !bytes.HasPrefix(words.Data, bert[naming.WordEmbeddings].Data) ||
+		words.Shape[0] != 22 {
 		t.Errorf("the words are not BERT's and [DEC]: %v", words.Shape)
 	}
 	const layer = "Qformer.bert.encoder.layer.1."
@@ -168,7 +174,8 @@ func TestAssembleStage1(t *testing.T) {
 	for _, n := range a.Drawn {
 		drawn = append(drawn, n.Name)
 	}
-	for _, name := range []string{"query_tokens", "Qformer.bert.encoder.layer.0.crossattention.self.key.weight", "vision_proj.weight",
+	for _, name := range []string{"query_tokens", "Qformer.bert.encoder.layer.0.crossattention.self.key.weight",
+		"vision_proj.weight",
 		"temp", "ln_vision.bias"} {
 		if !slices.Contains(drawn, name) {
 			t.Errorf("%s is not among the drawn %v", name, drawn)
@@ -177,7 +184,8 @@ func TestAssembleStage1(t *testing.T) {
 	sameStates(t, "the same seed", collect(t, assemble(t, p)), got)
 	p.Seed, p.DType = 4, weights.BF16
 	other := collect(t, assemble(t, p))
-	if same, err := got["query_tokens"].CastFloat(weights.BF16); err != nil || bytes.Equal(same.Data, other["query_tokens"].Data) {
+	if same, err := got["query_tokens"].CastFloat(weights.BF16); err != nil || bytes.Equal(same.Data,
+		other["query_tokens"].Data) {
 		t.Errorf("another seed draws the same; error %v", err)
 	}
 	for name, tensor := range other {
@@ -256,8 +264,11 @@ func TestAssembleRefuses(t *testing.T) {
 		files[name] = folder(t, specs[model], stateOf(specs[model]))
 	}
 	files["bert"] = bertFolder(t, specs["bert"], stateOf(specs["bert"]))
-	files["stage2"] = stateOf(specs["blip2-opt"]).without(naming.VisionPrefix, "opt_model.").file(t, "blip2_pretrained_opt")
+	files["stage2"] = stateOf(specs["blip2-opt"]).without(naming.VisionPrefix, "opt_model.").file(t,
+		"blip2_pretrained_opt")
 	files["stage1-only"] = stateOf(specs["stage1"]).without(naming.VisionPrefix).file(t, "blip2_pretrained")
+	files["only-projection"] = stateOf(specs["blip2-opt"]).without("Qformer.", "query_tokens", "opt_model.").file(t,
+		"projection")
 	wide := clone(t, specs["eva"])
 	wide.Vision.Width = 8
 	wide.Vision.MLPRatio = vit.RatioOf(9, 8)
@@ -290,33 +301,54 @@ func TestAssembleRefuses(t *testing.T) {
 		{"another network", "other", "", "", "", nil, []string{"{other}", "no network that is known", "fc.weight"}},
 		{"BERT without an encoder", "", "", "bert", "", nil, []string{"{bert}", "--vision"}},
 		{"a frozen encoder left out", "stage1-only", "", "", "", nil, []string{"{stage1-only}", "image encoder", "--vision"}},
-		{"a frozen LLM left out", "stage2", "vision", "", "", nil, []string{"{stage2} with {vision}", "language model", "--llm"}},
-		{"an encoder that is none", "stage2", "opt", "", "opt", nil, []string{"{opt}", "OPT under Hugging Face names", "no image encoder"}},
-		{"BLIP's encoder", "stage2", "blip", "", "opt", nil, []string{"{blip}", "BLIP captioner", "no image encoder for BLIP-2"}},
+		{"a frozen LLM left out", "stage2", "vision", "", "", nil, []string{"{stage2} with {vision}", "language model",
+			"--llm"}},
+		{"an encoder that is none", "stage2", "opt", "", "opt", nil, []string{"{opt}", "OPT under Hugging Face names",
+			"no image encoder"}},
+		{"BLIP's encoder", "stage2", "blip", "", "opt", nil, []string{"{blip}", "BLIP captioner",
+			"no image encoder for BLIP-2"}},
 		{"a Q-Former that is none", "", "vision", "clip", "", nil, []string{"{clip}", "neither BERT nor a Q-Former"}},
-		{"an encoder as language model", "stage2", "vision", "", "vision", nil, []string{"{vision}", "EVA-CLIP", "no language model"}},
-		{"a wider encoder", "stage2", "wide-vision", "", "opt", nil, []string{"{stage2} with {wide-vision}", "width 8", "reads 6"}},
-		{"a wider encoder, stage 2", "", "wide-vision", "stage1", "opt", nil, []string{"{wide-vision} with {stage1}", "width 8", "reads 6"}},
-		{"a larger OPT", "stage2", "vision", "", "larger-opt", nil, []string{"{larger-opt}", "projection gives 8", "reads 10"}},
-		{"a larger OPT, stage 2", "", "vision", "stage2", "larger-opt", nil, []string{"{larger-opt}", "projection gives 8", "reads 10"}},
-		{"T5 for OPT's projection", "stage2", "vision", "", "t5", nil, []string{"{stage2}", "no projection", "{t5}", "assemble"}},
-		{"stage 1 with an LLM", "stage1-only", "vision", "", "opt", nil, []string{"{stage1-only}", "no projection", "assemble"}},
+		{"an encoder as language model", "stage2", "vision", "", "vision", nil, []string{"{vision}", "EVA-CLIP",
+			"no language model"}},
+		{"a wider encoder", "stage2", "wide-vision", "", "opt", nil, []string{"{stage2} with {wide-vision}", "width 8",
+			"reads 6"}},
+		{"a wider encoder, stage 2", "", "wide-vision", "stage1", "opt", nil, []string{"{wide-vision} with {stage1}",
+			"width 8", "reads 6"}},
+		{"a larger OPT", "stage2", "vision", "", "larger-opt", nil, []string{"{larger-opt}", "projection gives 8",
+			"reads 10"}},
+		{"a larger OPT, stage 2", "", "vision", "stage2", "larger-opt", nil, []string{"{larger-opt}", "projection gives 8",
+			"reads 10"}},
+		{"T5 for OPT's projection", "stage2", "vision", "", "t5", nil, []string{"{stage2}", "no projection", "{t5}",
+			"assemble"}},
+		{"stage 1 with an LLM", "stage1-only", "vision", "", "opt", nil, []string{"{stage1-only}", "no projection",
+			"assemble"}},
+		{"stage 2 from BERT", "", "vision", "bert", "opt", nil, []string{"{bert}", "stage 1 starts", "stage 2 needs"}},
+		{"no Q-Former", "only-projection", "vision", "", "opt", nil, []string{"{only-projection}", "no Q-Former"}},
+		{"no Q-Former, as it is", "only-projection", "", "", "", nil, []string{"{only-projection}", "Q-Former of blip2-opt is not in it", "another"}},
 		{"stage 1 from stage 2", "", "vision", "stage2", "", nil, []string{"{stage2}", "no text side"}},
 		{"CLIP with an encoder", "clip", "vision", "", "", nil, []string{"{clip}", "taken as it is"}},
 		{"OPT with an LLM", "opt", "", "", "opt", nil, []string{"{opt}", "taken as it is"}},
-		{"the captioner resized", "blip", "", "", "", func(p *Parts) { p.ImageSize = 48 }, []string{"{blip}", "taken as it is"}},
+		{"the captioner resized", "blip", "", "", "", func(p *Parts) { p.ImageSize = 48 }, []string{"{blip}",
+			"taken as it is"}},
 		{"no encoder to resize", "stage1-only", "", "", "", func(p *Parts) { p.ImageSize, p.Partial = 56, true },
 			[]string{"{stage1-only}", "no image encoder"}},
-		{"half a patch", "stage1", "", "", "", func(p *Parts) { p.ImageSize = 50 }, []string{"{stage1}", "50", "patch size 14"}},
-		{"no heads known", "stage1", "", "", "", func(p *Parts) { p.Hints = Hints{} }, []string{"{stage1}", "width 6", "--vision-heads"}},
-		{"no Q-Former heads known", "stage1", "", "", "", func(p *Parts) { p.Hints.QFormerHeads = 0 }, []string{"width 4", "--qformer-heads"}},
-		{"no OPT heads known", "blip2-opt", "", "", "", func(p *Parts) { p.Hints.LLMHeads = 0 }, []string{"width 8", "--llm-heads"}},
-		{"heads that do not divide", "stage1", "", "", "", func(p *Parts) { p.Hints.VisionHeads = 4 }, []string{"{stage1}", "6", "4 heads"}},
+		{"half a patch", "stage1", "", "", "", func(p *Parts) { p.ImageSize = 50 }, []string{"{stage1}", "50",
+			"patch size 14"}},
+		{"no heads known", "stage1", "", "", "", func(p *Parts) { p.Hints = Hints{} }, []string{"{stage1}", "width 6",
+			"--vision-heads"}},
+		{"no Q-Former heads known", "stage1", "", "", "", func(p *Parts) { p.Hints.QFormerHeads = 0 }, []string{"width 4",
+			"--qformer-heads"}},
+		{"no OPT heads known", "blip2-opt", "", "", "", func(p *Parts) { p.Hints.LLMHeads = 0 }, []string{"width 8",
+			"--llm-heads"}},
+		{"heads that do not divide", "stage1", "", "", "", func(p *Parts) { p.Hints.VisionHeads = 4 }, []string{"{stage1}",
+			"6", "4 heads"}},
 		{"more blocks than there are", "", "vision", "stage1", "opt", func(p *Parts) { p.VisionLayers = 5 },
 			[]string{"{vision}", "missing", "visual_encoder.blocks.3"}},
 		{"damaged", "broken", "", "", "", nil, []string{"{broken}", "missing: itm_head.bias", "not known: extra.weight"}},
-		{"damaged, missing allowed", "broken", "", "", "", func(p *Parts) { p.AllowMissing = true }, []string{"not known: extra.weight"}},
-		{"damaged, unexpected allowed", "broken", "", "", "", func(p *Parts) { p.AllowUnexpected = true }, []string{"missing: itm_head.bias"}},
+		{"damaged, missing allowed", "broken", "", "", "", func(p *Parts) { p.AllowMissing = true },
+			[]string{"not known: extra.weight"}},
+		{"damaged, unexpected allowed", "broken", "", "", "", func(p *Parts) { p.AllowUnexpected = true },
+			[]string{"missing: itm_head.bias"}},
 	} {
 		p := Parts{Main: files[c.main], Vision: files[c.vision], QFormer: files[c.qformer], LLM: files[c.llm], Hints: hints}
 		for role, name := range map[string]string{"main": c.main, "vision": c.vision, "Q-Former": c.qformer, "LLM": c.llm} {
@@ -423,7 +455,8 @@ func TestUsedLayers(t *testing.T) {
 	s := stateOf(spec)
 	trimmed := Spec{Model: naming.EVAViT, Vision: spec.Vision}
 	path := stateOf(trimmed).by(t, naming.EVAViT, naming.Original).file(t, "trimmed")
-	a := assemble(t, Parts{Main: s.without(naming.VisionPrefix).file(t, "stage1"), Vision: path, VisionLayers: 2, Hints: hints})
+	a := assemble(t, Parts{Main: s.without(naming.VisionPrefix).file(t, "stage1"), Vision: path, VisionLayers: 2,
+		Hints: hints})
 	if a.Spec.Vision.Layers != 2 {
 		t.Errorf("%d blocks", a.Spec.Vision.Layers)
 	}
@@ -454,8 +487,8 @@ func TestFill(t *testing.T) {
 	}
 }
 
-// TestNothingIsKept: loading and converting hold a tensor or two at a time, whatever the size of the model: here one of
-// 48 MB in tensors of 1 MB, whose numbers the source makes when it is asked for them.
+// TestNothingIsKept: converting holds a tensor or two at a time and loading one per processor, whatever the size of the
+// model: here one of 48 MB in tensors of 1 MB, whose numbers the source makes when it is asked for them.
 func TestNothingIsKept(t *testing.T) {
 	spec := tiny()["stage1"]
 	spec.Vision.Layers, spec.Vision.Width, spec.Vision.MLPRatio = 24, 6, vit.RatioOf(43690, 6)
@@ -496,7 +529,7 @@ func TestNothingIsKept(t *testing.T) {
 	if err := a.Fill(store, nil); err != nil {
 		t.Fatal(err)
 	}
-	if made.live != 0 || made.most > 1 {
+	if made.live != 0 || made.most > runtime.GOMAXPROCS(0) {
 		t.Errorf("loading: %d tensors are still held, at most %d were at once", made.live, made.most)
 	}
 }
@@ -505,6 +538,8 @@ func TestNothingIsKept(t *testing.T) {
 type maker struct {
 	weights.Source
 	infos      state
+	metadata   string // its Spec; empty for none
+	counting   sync.Mutex
 	live, most int
 	base, heap uint64 // bytes of the heap at the start, and at most while a large tensor is made
 }
@@ -522,13 +557,28 @@ func heap() uint64 {
 	return stats.HeapAlloc
 }
 
-func (m *maker) Path() string                             { return "made" }
-func (m *maker) Names() []string                          { return slices.Sorted(maps.Keys(m.infos)) }
-func (m *maker) Drop(string)                              { m.live-- }
+func (m *maker) Path() string    { return "made" }
+func (m *maker) Names() []string { return slices.Sorted(maps.Keys(m.infos)) }
+
+func (m *maker) Drop(string) {
+	m.counting.Lock()
+	defer m.counting.Unlock()
+	m.live--
+}
+
+func (m *maker) Metadata() map[string]string {
+	if m.metadata == "" {
+		return nil
+	}
+	return map[string]string{specKey: m.metadata}
+}
+
 func (m *maker) Close() error                             { return nil }
 func (m *maker) Info(name string) (weights.Tensor, error) { return m.infos[name], nil }
 
 func (m *maker) Tensor(name string) (weights.Tensor, error) {
+	m.counting.Lock()
+	defer m.counting.Unlock()
 	m.live++
 	m.most = max(m.most, m.live)
 	t := m.infos[name]
@@ -543,7 +593,10 @@ func (m *maker) Tensor(name string) (weights.Tensor, error) {
 func TestOpenDisagreement(t *testing.T) {
 	for name, changes := range map[string]map[string]func(*Spec){
 		"blip2-opt": {
-			"image encoder's width is 8, but the tensors have 6":    func(s *Spec) { s.Vision.Width, s.QFormer.EncoderWidth = 8, 8 },
+			"image encoder's width is 8, but the tensors have 6": func(s *Spec) {
+				s.Vision.Width, s.QFormer.EncoderWidth = 8,
+					8
+			},
 			"blocks is 5, but the tensors have 2":                   func(s *Spec) { s.Vision.Layers = 5 },
 			"image size is 28, but the tensors have 42":             func(s *Spec) { s.Vision.ImageSize = 28 },
 			"number of queries is 4, but the tensors have 3":        func(s *Spec) { s.QFormer.Queries = 4 },
@@ -609,9 +662,10 @@ func TestHostileMetadata(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.safetensors")
 	for text, want := range map[string]string{
 		`{`: "unexpected end", `null`: "no network", `{"model":"clip"}`: "says that it is clip",
-		`{"model":"blip2-opt","qformer":{}}`:                                                                                  "0 heads",
-		`{"model":"blip2-opt","clip":{"Text":{"Layers":1000000000}}}`:                                                         "",
-		`{"model":"blip2-opt","vision":{"Arch":"eva","Layers":1000000000,"Width":6,"Heads":2,"ImageSize":42,"PatchSize":14}}`: "blocks is 1000000000",
+		`{"model":"blip2-opt","qformer":{}}`:                          "0 heads",
+		`{"model":"blip2-opt","clip":{"Text":{"Layers":1000000000}}}`: "",
+		`{"model":"blip2-opt","vision":{"Arch":"eva","Layers":1000000000,"Width":6,"Heads":2,"ImageSize":42,
+			"PatchSize":14}}`: "blocks is 1000000000",
 		`{"model":"nonsense"}`: "no network",
 	} {
 		if err := weights.Write(path, list, map[string]string{specKey: text}); err != nil {
@@ -631,6 +685,47 @@ func TestHostileMetadata(t *testing.T) {
 		}
 		_ = c.Close()
 	}
+}
+
+// FuzzIdentify opens checkpoints of tiny networks of which a tensor is missing, renamed or of another shape, with
+// metadata of any contents: no panic, and never more tensors to look for than a small multiple of those in the file.
+func FuzzIdentify(f *testing.F) {
+	networks := tiny()
+	sorted := slices.Sorted(maps.Keys(networks))
+	for i := range sorted {
+		f.Add(uint8(i), uint16(3*i), "Qformer.bert.encoder.layer.7.x", []byte{1, 2}, "")
+		f.Add(uint8(i), uint16(i), "", []byte{}, `{"model":"blip2-opt","qformer":{"Layers":9}}`)
+	}
+	f.Fuzz(func(t *testing.T, network uint8, which uint16, name string, shape []byte, metadata string) {
+		spec := networks[sorted[int(network)%len(sorted)]]
+		made := &maker{infos: state{}, metadata: metadata}
+		for i, p := range spec.Params() {
+			tensor := weights.Tensor{Name: p.Name, DType: weights.F32, Shape: p.Shape}
+			if i == int(which) {
+				if tensor.Shape = nil; len(shape) > 6 {
+					shape = shape[:6]
+				}
+				for _, d := range shape {
+					tensor.Shape = append(tensor.Shape, int(d))
+				}
+				if name == "" {
+					continue
+				}
+				tensor.Name = name
+			}
+			made.infos[tensor.Name] = tensor
+		}
+		c, err := Identify(made, hints)
+		if err != nil {
+			return
+		}
+		if n := len(c.Spec.Params()); n > 50*len(made.infos) {
+			t.Fatalf("%d tensors for a file of %d", n, len(made.infos))
+		}
+		_, _ = c.Plan(false, false)
+		_ = c.Spec.Describe()
+		_, _ = HFFiles(c.Spec, weights.F32)
+	})
 }
 
 // entries lists a folder.

@@ -57,7 +57,8 @@ func TestCompare(t *testing.T) {
 		}
 	}
 	integers := maps.Clone(s)
-	integers["itm_head.bias"] = weights.Tensor{Name: "itm_head.bias", DType: weights.I64, Shape: []int{2}, Data: make([]byte, 16)}
+	integers["itm_head.bias"] = weights.Tensor{Name: "itm_head.bias", DType: weights.I64, Shape: []int{2},
+		Data: make([]byte, 16)}
 	base := s.file(t, "base")
 	for _, c := range []struct {
 		what         string
@@ -71,12 +72,17 @@ func TestCompare(t *testing.T) {
 		{what: "itself", other: base, same: true},
 		{what: "its copy", other: s.file(t, "copy"), same: true},
 		{what: "the folder of transformers, without head and temperature", other: folder(t, spec, s), same: true,
-			onlyA: slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(n string) bool { return n != "temp" && !strings.Contains(n, ".cls.") })},
+			onlyA: slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(n string) bool {
+				return n != "temp" &&
+					!strings.Contains(n, ".cls.")
+			})},
 		{what: "one number", other: with("itm_head.bias", []int{2}, bias[0], bias[1]+0.25).file(t, "x"), most: 0.25},
-		{what: "one number, tolerated", other: with("itm_head.bias", []int{2}, bias[0], bias[1]+0.25).file(t, "x"), tolerance: 0.25,
-			most: 0.25, same: true},
+		{what: "one number, tolerated", other: with("itm_head.bias", []int{2}, bias[0], bias[1]+0.25).file(t, "x"),
+			tolerance: 0.25,
+			most:      0.25, same: true},
 		{what: "NaN", other: with("itm_head.bias", []int{2}, bias[0], nan).file(t, "x"), most: math.MaxFloat64},
-		{what: "infinity", other: with("itm_head.bias", []int{2}, inf, bias[1]).file(t, "x"), tolerance: 1e300, most: math.MaxFloat64},
+		{what: "infinity", other: with("itm_head.bias", []int{2}, inf, bias[1]).file(t, "x"), tolerance: 1e300,
+			most: math.MaxFloat64},
 		{what: "the other zero", other: with("temp", nil, 0.5).file(t, "x"), most: -1},
 		{what: "another picture size", other: resized.file(t, "x"), reason: "shapes [1 10 6] and [1 17 6]"},
 		{what: "a tensor less", other: without("itm_head.bias").file(t, "x"), onlyA: []string{"itm_head.bias"}},
@@ -148,13 +154,17 @@ func names(notes []naming.Note) []string {
 
 // visionNames are the names of the image encoder's tensors, sorted.
 func visionNames(s state) []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(n string) bool { return !strings.HasPrefix(n, naming.VisionPrefix) })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(n string) bool {
+		return !strings.HasPrefix(n,
+			naming.VisionPrefix)
+	})
 }
 
 // TestCountTypes counts by type, the largest first.
 func TestCountTypes(t *testing.T) {
 	s := state{}
-	for name, dtype := range map[string]weights.DType{"a": weights.F32, "b": weights.BF16, "c": weights.F16, "d": weights.F16} {
+	for name, dtype := range map[string]weights.DType{"a": weights.F32, "b": weights.BF16, "c": weights.F16,
+		"d": weights.F16} {
 		cast, err := weights.FromFloat32(name, []int{4}, make([]float32, 4)).CastFloat(dtype)
 		if err != nil {
 			t.Fatal(err)

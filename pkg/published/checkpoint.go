@@ -74,8 +74,8 @@ func Identify(src weights.Source, h Hints) (*Checkpoint, error) {
 // metadata is a source with free-form strings.
 type metadata interface{ Metadata() map[string]string }
 
-// statedSpec returns what the metadata of the file say, or a config.json beside weights under Hugging Face names; from is
-// empty if nothing does.
+// statedSpec returns what the metadata of the file say, or a config.json beside weights under Hugging Face names; from
+// is empty if nothing does.
 func (c *Checkpoint) statedSpec() (s Spec, from string, err error) {
 	if m, ok := c.Source.(metadata); ok {
 		if text, ok := m.Metadata()[specKey]; ok {

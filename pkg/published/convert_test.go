@@ -36,7 +36,8 @@ func TestConvertThereAndBack(t *testing.T) {
 		for _, to := range forms {
 			t.Run(name+" to "+to, func(t *testing.T) {
 				s := stateOf(spec)
-				start, first := convert(t, Parts{Main: s.by(t, spec.Model, forms[0]).file(t, name), Hints: hints}, Output{To: forms[0]})
+				start, first := convert(t, Parts{Main: s.by(t, spec.Model, forms[0]).file(t, name), Hints: hints},
+					Output{To: forms[0]})
 				there, w := convert(t, Parts{Main: start}, Output{To: to})
 				back, _ := convert(t, Parts{Main: there}, Output{To: forms[0]})
 				want := s.by(t, spec.Model, forms[0])
@@ -140,17 +141,21 @@ func TestWriteRefuses(t *testing.T) {
 		to   string
 		says []string
 	}{
-		{"CLIP's encoder for transformers", Parts{Main: own("stage1-clip")}, naming.HuggingFace, []string{"EVA's image encoder only", "clip"}},
+		{"CLIP's encoder for transformers", Parts{Main: own("stage1-clip")}, naming.HuggingFace,
+			[]string{"EVA's image encoder only", "clip"}},
 		{"an encoder alone", Parts{Main: own("eva")}, naming.LAVIS, []string{"eva-vit", "a part of BLIP-2", "assemble"}},
-		{"an encoder alone for transformers", Parts{Main: own("clip-vit")}, naming.HuggingFace, []string{"clip-vit", "assemble"}},
-		{"BERT", Parts{Main: bertFolder(t, specs["bert"], stateOf(specs["bert"]))}, naming.HuggingFace, []string{"bert", "assemble"}},
+		{"an encoder alone for transformers", Parts{Main: own("clip-vit")}, naming.HuggingFace, []string{"clip-vit",
+			"assemble"}},
+		{"BERT", Parts{Main: bertFolder(t, specs["bert"], stateOf(specs["bert"]))}, naming.HuggingFace, []string{"bert",
+			"assemble"}},
 		{"OPT for LAVIS", Parts{Main: own("opt")}, naming.LAVIS, []string{"no form of its own for opt", "Hugging Face"}},
 		{"no such form", Parts{Main: own("opt")}, "gguf", []string{`"gguf"`, "hf or lavis"}},
 		{"half a model for transformers", Parts{Main: partial, Partial: true}, naming.HuggingFace,
 			[]string{"image encoder is not in it", "language model is not in it"}},
 		{"too large for float16", Parts{Main: large.file(t, "large"), DType: weights.F16}, naming.LAVIS,
 			[]string{"large.safetensors", "temp", "1e+06", "float16", "bf16"}},
-		{"a trained key bias", Parts{Main: keyBias}, naming.LAVIS, []string{keyBias, key, "key 1", "0.25", "keys have no bias"}},
+		{"a trained key bias", Parts{Main: keyBias}, naming.LAVIS, []string{keyBias, key, "key 1", "0.25",
+			"keys have no bias"}},
 	} {
 		c.p.Hints = hints
 		a := assemble(t, c.p)
@@ -179,7 +184,8 @@ func TestDType(t *testing.T) {
 	spec := tiny()["blip2-t5"]
 	s := stateOf(spec)
 	dir := folder(t, spec, s)
-	for dtype, name := range map[weights.DType]string{weights.BF16: "bfloat16", weights.F16: "float16", weights.F32: "float32"} {
+	for dtype, name := range map[weights.DType]string{weights.BF16: "bfloat16", weights.F16: "float16",
+		weights.F32: "float32"} {
 		out, _ := convert(t, Parts{Main: dir, DType: dtype}, Output{To: naming.HuggingFace})
 		want := state{}
 		for name, tensor := range s.by(t, spec.Model, naming.HuggingFace) {
@@ -289,7 +295,8 @@ func TestWriteFails(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	parent := t.TempDir()
-	if _, err := a.Write(cancelled, Output{Dir: filepath.Join(parent, "out"), To: naming.LAVIS}); !errors.Is(err, context.Canceled) {
+	if _, err := a.Write(cancelled, Output{Dir: filepath.Join(parent, "out"), To: naming.LAVIS}); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("cancelled: error %v", err)
 	}
 	taken := filepath.Join(parent, "taken")
@@ -301,7 +308,8 @@ func TestWriteFails(t *testing.T) {
 	}
 	_, err := a.Write(t.Context(), Output{Dir: taken, To: naming.LAVIS})
 	says(t, "a taken folder", err, taken)
-	if got := entries(t, parent); !slices.Equal(got, []string{"taken"}) || !slices.Equal(entries(t, taken), []string{"mine"}) {
+	if got := entries(t, parent); !slices.Equal(got, []string{"taken"}) || !slices.Equal(entries(t, taken),
+		[]string{"mine"}) {
 		t.Errorf("left are %v and %v", got, entries(t, taken))
 	}
 	if os.Getuid() != 0 {
@@ -312,7 +320,8 @@ func TestWriteFails(t *testing.T) {
 		_, err := a.Write(t.Context(), Output{Dir: filepath.Join(closed, "out"), To: naming.LAVIS})
 		says(t, "a read-only folder", err, closed, "writable")
 	}
-	if _, err := a.Write(t.Context(), Output{Dir: filepath.Join(parent, "taken", "mine", "out"), To: naming.LAVIS}); err == nil {
+	if _, err := a.Write(t.Context(), Output{Dir: filepath.Join(parent, "taken", "mine", "out"),
+		To: naming.LAVIS}); err == nil {
 		t.Error("a folder inside a file")
 	}
 	empty := filepath.Join(parent, "empty")
@@ -339,8 +348,8 @@ func tokenizerOf(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// TestTokenizerGoesAlong: the tokenizer beside the weights, or one that is named, is copied, and learns <image> where the
-// model has an id for it.
+// TestTokenizerGoesAlong: the tokenizer beside the weights, or one that is named, is copied, and learns <image> where
+// the model has an id for it.
 func TestTokenizerGoesAlong(t *testing.T) {
 	spec := tiny()["blip2-opt"]
 	image := 29
@@ -348,7 +357,7 @@ func TestTokenizerGoesAlong(t *testing.T) {
 	s := stateOf(spec)
 	dir := folder(t, spec, s)
 	files := map[string]string{
-		"tokenizer.json":        `{"version":"1.0","added_tokens":[{"id":2,"content":"</s>","special":true}],"model":{"dropout":null,"big":12345678901234567890}}`,
+		"tokenizer.json":        `{"added_tokens":[{"id":2,"content":"</s>","special":true}],"model":{"big":12345678901234567890}}`,
 		"tokenizer_config.json": `{"bos_token":"</s>","tokenizer_class":"GPT2Tokenizer"}`,
 		"vocab.json":            `{"a":0}`, "merges.txt": "#version: 0.2\n",
 	}
@@ -371,7 +380,8 @@ func TestTokenizerGoesAlong(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal(raw, &tok)
 	}
-	if err != nil || len(tok.Added) != 2 || tok.Added[1].ID != 29 || tok.Added[1].Content != "<image>" || !tok.Added[1].Special ||
+	if err != nil || len(tok.Added) != 2 || tok.Added[1].ID != 29 || tok.Added[1].Content != "<image>" ||
+		!tok.Added[1].Special ||
 		string(tok.Model["big"]) != "12345678901234567890" {
 		t.Errorf("tokenizer.json is %s, error %v", raw, err)
 	}
@@ -390,7 +400,8 @@ func TestTokenizerGoesAlong(t *testing.T) {
 		t.Errorf("files %v", w.Files)
 	}
 	a := assemble(t, Parts{Main: dir})
-	_, err = a.Write(t.Context(), Output{Dir: filepath.Join(t.TempDir(), "x"), To: naming.HuggingFace, Tokenizer: t.TempDir()})
+	_, err = a.Write(t.Context(), Output{Dir: filepath.Join(t.TempDir(), "x"), To: naming.HuggingFace,
+		Tokenizer: t.TempDir()})
 	says(t, "no tokenizer", err, "holds none of a tokenizer's files", "vocab.json")
 	_, w = convert(t, Parts{Main: dir}, Output{To: naming.LAVIS})
 	if !slices.Equal(w.Files, []string{weights.SingleFile}) {
@@ -406,7 +417,8 @@ func TestAddImageToken(t *testing.T) {
 		says  []string // of an error
 		want  map[string]string
 	}{
-		{"only a vocabulary", map[string]string{"vocab.txt": "a"}, nil, map[string]string{"added_tokens.json": `{"<image>":9}`}},
+		{"only a vocabulary", map[string]string{"vocab.txt": "a"}, nil,
+			map[string]string{"added_tokens.json": `{"<image>":9}`}},
 		{"a list of added tokens", map[string]string{"added_tokens.json": `{"x":8}`}, nil,
 			map[string]string{"added_tokens.json": `{"<image>":9,"x":8}`}},
 		{"known already", map[string]string{"tokenizer.json": `{"added_tokens":[{"content":"<image>","id":9}]}`}, nil,
@@ -415,15 +427,19 @@ func TestAddImageToken(t *testing.T) {
 			[]string{"tokenizer.json", "<image>", "7", "9"}, nil},
 		{"id of another token", map[string]string{"tokenizer.json": `{"added_tokens":[{"content":"x","id":9}]}`},
 			[]string{"tokenizer.json", `"x"`, "9"}, nil},
-		{"listed by another id", map[string]string{"added_tokens.json": `{"<image>":7}`}, []string{"added_tokens.json", "7", "9"}, nil},
-		{"decoder with the id of another", map[string]string{"tokenizer_config.json": `{"added_tokens_decoder":{"9":{"content":"x"}}}`},
+		{"listed by another id", map[string]string{"added_tokens.json": `{"<image>":7}`}, []string{"added_tokens.json", "7",
+			"9"}, nil},
+		{"decoder with the id of another",
+			map[string]string{"tokenizer_config.json": `{"added_tokens_decoder":{"9":{"content":"x"}}}`},
 			[]string{"tokenizer_config.json", `"x"`, "9"}, nil},
 		{"no object", map[string]string{"tokenizer.json": `[]`}, []string{"tokenizer.json", "no JSON object"}, nil},
-		{"no JSON", map[string]string{"tokenizer_config.json": `{`}, []string{"tokenizer_config.json", "no JSON object"}, nil},
+		{"no JSON", map[string]string{"tokenizer_config.json": `{`}, []string{"tokenizer_config.json", "no JSON object"},
+			nil},
 		{"added tokens of a wrong kind", map[string]string{"tokenizer.json": `{"added_tokens":{}}`},
 			[]string{"tokenizer.json", "added_tokens"}, nil},
 		{"null", map[string]string{"tokenizer.json": `null`}, []string{"tokenizer.json", "no JSON object"}, nil},
-		{"behind the object", map[string]string{"tokenizer.json": `{} {}`}, []string{"tokenizer.json", "no JSON object"}, nil},
+		{"behind the object", map[string]string{"tokenizer.json": `{} {}`}, []string{"tokenizer.json", "no JSON object"},
+			nil},
 	} {
 		files := map[string][]byte{}
 		for name, text := range c.files {

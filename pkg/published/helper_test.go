@@ -29,11 +29,13 @@ func tiny() map[string]Spec {
 		MLPRatio: vit.RatioOf(9, 6), LayerNormEps: 1e-6}
 	openAI := eva
 	openAI.Arch, openAI.LayerNormEps = vit.CLIP, 1e-5
-	q := qformer.Config{Hidden: 4, Layers: 3, Heads: 2, Intermediate: 5, Queries: 3, CrossAttentionFreq: 2, EncoderWidth: 6,
-		Vocab: 22, MaxPositions: 9, LayerNormEps: 1e-12, Dropout: 0.1}
+	q := qformer.Config{Hidden: 4, Layers: 3, Heads: 2, Intermediate: 5, Queries: 3, CrossAttentionFreq: 2,
+		EncoderWidth: 6,
+		Vocab:        22, MaxPositions: 9, LayerNormEps: 1e-12, Dropout: 0.1}
 	queries := q
 	queries.Vocab, queries.MaxPositions = 0, 0
-	decoder := opt.Config{Vocab: 30, Hidden: 8, Layers: 2, Heads: 2, FFN: 9, Positions: 20, LayerNormEps: 1e-5, Dropout: 0.1}
+	decoder := opt.Config{Vocab: 30, Hidden: 8, Layers: 2, Heads: 2, FFN: 9, Positions: 20, LayerNormEps: 1e-5,
+		Dropout: 0.1}
 	seq2seq := t5.Config{Vocab: 30, Hidden: 8, HeadDim: 3, Heads: 2, FFN: 9, EncoderLayers: 2, DecoderLayers: 3,
 		Activation: nn.GELU, Buckets: 8, MaxDistance: 128, RMSNormEps: 1e-6, Dropout: 0.1}
 	flan := seq2seq
@@ -58,7 +60,8 @@ func tiny() map[string]Spec {
 		"opt": {Model: naming.OPT, OPT: &decoder, EOS: 2}, "t5": {Model: naming.T5, T5: &flan},
 		"clip": {Model: naming.CLIP, CLIP: &clip.Config{Image: openAI, Embed: 5,
 			Text: clip.Text{Vocab: 25, Context: 7, Width: 4, Layers: 2, Heads: 2, MLP: 9, LayerNormEps: 1e-5}}},
-		"blip": {Model: naming.BLIPCaption, BOS: 20, EOS: 5, BLIP: &blip.Config{Vision: captioner, Hidden: 4, Layers: 2, Heads: 2,
+		"blip": {Model: naming.BLIPCaption, BOS: 20, EOS: 5, BLIP: &blip.Config{Vision: captioner, Hidden: 4, Layers: 2,
+			Heads:        2,
 			Intermediate: 5, Vocab: 22, MaxPositions: 9, LayerNormEps: 1e-12}},
 		"bert": {Model: naming.BERT, BERT: &bert}, "eva": {Model: naming.EVAViT, Vision: &eva},
 		"clip-vit": {Model: naming.CLIPViT, Vision: &openAI},

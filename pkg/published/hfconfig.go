@@ -240,7 +240,7 @@ func parseOPT(raw []byte) (cfg opt.Config, eos int, err error) {
 	case c.Act != "relu":
 		return cfg, 0, fmt.Errorf("activation_function is %q, that of OPT is \"relu\"", c.Act)
 	case !c.Bias || !c.Affine || c.NoFinalNorm:
-		return cfg, 0, errors.New("enable_bias, layer_norm_elementwise_affine and _remove_final_layer_norm are not those of OPT")
+		return cfg, 0, errors.New("enable_bias, layer_norm_elementwise_affine or _remove_final_layer_norm is not OPT's")
 	}
 	cfg = opt.Config{Vocab: c.Vocab, Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, FFN: c.FFN,
 		Positions: c.Positions, PostNorm: !c.NormBefore, LayerNormEps: 1e-5, Dropout: c.Dropout,
@@ -367,7 +367,8 @@ func parseBLIP(raw []byte) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
-	s := Spec{Model: naming.BLIPCaption, BOS: text.BOS, EOS: text.SEP, BLIP: &blip.Config{Vision: *encoder, Hidden: text.Hidden,
+	s := Spec{Model: naming.BLIPCaption, BOS: text.BOS, EOS: text.SEP, BLIP: &blip.Config{Vision: *encoder,
+		Hidden: text.Hidden,
 		Layers: text.Layers, Heads: text.Heads, Intermediate: text.Intermediate, Vocab: text.Vocab,
 		MaxPositions: text.Positions, LayerNormEps: text.Eps}}
 	return s, nil

@@ -19,7 +19,8 @@ type ImageProcessor struct {
 	Crop      bool // resize the shorter side to S and cut the middle out, as for CLIP; else both sides become S
 }
 
-// maxResized bounds the samples of a picture between resize and crop: one that is a thousand times as long as wide passes.
+// maxResized bounds the samples of a picture between resize and crop: one that is a thousand times as long as wide
+// passes.
 const maxResized = 1 << 28
 
 // ReadProcessor reads preprocessor_config.json of a folder of transformers; without one, the processor is that of the
@@ -165,8 +166,8 @@ func (p ImageProcessor) cropped(img *dataset.RGB) *dataset.RGB {
 	return dataset.Resize(img, &middle, p.Size, p.Size, dataset.Bicubic)
 }
 
-// resize is Pillow 13's bicubic resize, which transformers of our day runs on: where the height shrinks by more than twice
-// as much as the width, columns come before rows, and samples are rounded in between. Before Pillow 13, and in
+// resize is Pillow 13's bicubic resize, which transformers of our day runs on: where the height shrinks by more than
+// twice as much as the width, columns come before rows, and samples are rounded in between. Before Pillow 13, and in
 // dataset.Resize, rows always come first; the results differ by a level or two.
 func resize(img *dataset.RGB, w, h int) *dataset.RGB {
 	if img.H > h && img.H-h > 2*(img.W-w) {

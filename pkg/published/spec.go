@@ -236,31 +236,34 @@ func (s Spec) ValidateParts() error {
 func (s Spec) Describe() []string {
 	var lines []string
 	if v := s.vision(); v != nil {
-		lines = append(lines, fmt.Sprintf("image encoder: %s ViT, %d blocks of width %d, %s heads, MLP %d, %d px in patches of %d",
-			v.Arch, v.Layers, v.Width, heads(v.Heads), v.MLPWidth(), v.ImageSize, v.PatchSize))
+		lines = append(lines,
+			fmt.Sprintf("image encoder: %s ViT, %d blocks of width %d, %s heads, MLP %d, %d px in patches of %d",
+				v.Arch, v.Layers, v.Width, heads(v.Heads), v.MLPWidth(), v.ImageSize, v.PatchSize))
 	}
 	if q := s.QFormer; q != nil {
 		text := "queries only"
 		if s.QFormerText {
 			text = fmt.Sprintf("queries and text, vocabulary %d", q.Vocab)
 		}
-		lines = append(lines, fmt.Sprintf("Q-Former: %d layers of width %d, %s heads, %d queries, cross-attention every %d layers, %s",
-			q.Layers, q.Hidden, heads(q.Heads), q.Queries, q.CrossAttentionFreq, text))
+		lines = append(lines,
+			fmt.Sprintf("Q-Former: %d layers of width %d, %s heads, %d queries, cross-attention every %d layers, %s",
+				q.Layers, q.Hidden, heads(q.Heads), q.Queries, q.CrossAttentionFreq, text))
 	}
 	if b := s.BERT; b != nil {
 		lines = append(lines, fmt.Sprintf("BERT: %d layers of width %d, vocabulary %d", b.Layers, b.Hidden, b.Vocab))
 	}
 	if o := s.OPT; o != nil {
-		lines = append(lines, fmt.Sprintf("OPT: %d layers of width %d, %s heads, FFN %d, vocabulary %d, %d positions", o.Layers,
-			o.Hidden, heads(o.Heads), o.FFN, o.Vocab, o.Positions))
+		lines = append(lines, fmt.Sprintf("OPT: %d layers of width %d, %s heads, FFN %d, vocabulary %d, %d positions",
+			o.Layers, o.Hidden, heads(o.Heads), o.FFN, o.Vocab, o.Positions))
 	}
 	if t := s.T5; t != nil {
 		lines = append(lines, fmt.Sprintf("T5: %d+%d layers of width %d, %s heads of %d, FFN %d (%s), vocabulary %d",
 			t.EncoderLayers, t.DecoderLayers, t.Hidden, heads(t.Heads), t.HeadDim, t.FFN, t.Activation, t.Vocab))
 	}
 	if c := s.CLIP; c != nil {
-		lines = append(lines, fmt.Sprintf("CLIP text: %d blocks of width %d, %s heads, vocabulary %d, context %d; features %d",
-			c.Text.Layers, c.Text.Width, heads(c.Text.Heads), c.Text.Vocab, c.Text.Context, c.Embed))
+		lines = append(lines,
+			fmt.Sprintf("CLIP text: %d blocks of width %d, %s heads, vocabulary %d, context %d; features %d",
+				c.Text.Layers, c.Text.Width, heads(c.Text.Heads), c.Text.Vocab, c.Text.Context, c.Embed))
 	}
 	if b := s.BLIP; b != nil {
 		lines = append(lines, fmt.Sprintf("text decoder: %d layers of width %d, %s heads, vocabulary %d", b.Layers, b.Hidden,

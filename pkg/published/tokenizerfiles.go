@@ -99,7 +99,8 @@ func addImageToken(files map[string][]byte, id int) error {
 func isImageToken(content, id any, want string) (bool, error) {
 	isImage, hasID := content == imageToken, fmt.Sprint(id) == want
 	if isImage != hasID {
-		return false, fmt.Errorf("id %v is that of %q, but the model has %s for %s: give the tokenizer of the model", id, content,
+		return false, fmt.Errorf("id %v is that of %q, but the model has %s for %s: give the tokenizer of the model", id,
+			content,
 			want, imageToken)
 	}
 	return isImage, nil

@@ -110,7 +110,8 @@ func shapesOf(s Spec) map[string][]int {
 func TestFromShapes(t *testing.T) {
 	specs := map[string]Spec{}
 	for _, encoder := range []string{"L", "g"} {
-		for _, llm := range []string{"", "opt-125m", "opt-350m", "opt-1.3b", "opt-2.7b", "opt-6.7b", "flan-t5-small", "flan-t5-xl",
+		for _, llm := range []string{"", "opt-125m", "opt-350m", "opt-1.3b", "opt-2.7b", "opt-6.7b", "flan-t5-small",
+			"flan-t5-xl",
 			"flan-t5-xxl"} {
 			specs[encoder+" "+llm] = preset(t, encoder, llm)
 		}
@@ -182,12 +183,14 @@ func TestFromShapesRefuses(t *testing.T) {
 		shape         []int // nil takes the tensor out
 		says          string
 	}{
-		"no queries":            {"stage1", "query_tokens", nil, "Q-Former's width"},
-		"queries of two axes":   {"stage1", "query_tokens", []int{3, 4}, "Q-Former's width"},
-		"no patches":            {"stage1", "visual_encoder.patch_embed.proj.weight", nil, "image encoder's width"},
-		"no cross-attention":    {"blip2-opt", "Qformer.bert.encoder.layer.0.crossattention.self.key.weight", nil, "cross-attention reads"},
-		"no positions":          {"opt", "model.decoder.embed_positions.weight", []int{2, 8}, "number of OPT's positions"},
-		"no position buckets":   {"t5", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", nil, "number of T5's heads"},
+		"no queries":          {"stage1", "query_tokens", nil, "Q-Former's width"},
+		"queries of two axes": {"stage1", "query_tokens", []int{3, 4}, "Q-Former's width"},
+		"no patches":          {"stage1", "visual_encoder.patch_embed.proj.weight", nil, "image encoder's width"},
+		"no cross-attention": {"blip2-opt", "Qformer.bert.encoder.layer.0.crossattention.self.key.weight", nil,
+			"cross-attention reads"},
+		"no positions": {"opt", "model.decoder.embed_positions.weight", []int{2, 8}, "number of OPT's positions"},
+		"no position buckets": {"t5", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", nil,
+			"number of T5's heads"},
 		"a head of no width":    {"t5", "encoder.block.0.layer.0.SelfAttention.q.weight", []int{0, 8}, "width of T5's heads"},
 		"no token table":        {"clip", "token_embedding.weight", nil, "text tower's"},
 		"no words":              {"blip", "text_decoder.bert.embeddings.word_embeddings.weight", nil, "text decoder's width"},

@@ -197,7 +197,8 @@ func TestPrompts(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := cfg.NewPrompts([][]int32{{2}, {2, 5, 7}})
-		if got.Rows != want.Rows || got.Length != want.Length || !slices.Equal(got.IDs, want.IDs) || !slices.Equal(got.Mask, want.Mask) {
+		if got.Rows != want.Rows || got.Length != want.Length || !slices.Equal(got.IDs, want.IDs) || !slices.Equal(got.Mask,
+			want.Mask) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
 	}
@@ -217,7 +218,8 @@ func TestGenerateRefuses(t *testing.T) {
 			return err
 		},
 		"prompt 1 has no tokens": func() error {
-			_, err := m.Generate(t.Context(), pictures(0, 2), m.cfg.NewPrompts([][]int32{{2}, {}}), generate.Options{MaxNewTokens: 1})
+			_, err := m.Generate(t.Context(), pictures(0, 2), m.cfg.NewPrompts([][]int32{{2}, {}}),
+				generate.Options{MaxNewTokens: 1})
 			return err
 		},
 		"prompt 0 has no tokens": func() error {
