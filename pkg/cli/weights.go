@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -48,6 +49,20 @@ func (f *hintFlags) add(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&f.LLMHeads, "llm-heads", 0, "attention heads of OPT"+known)
 }
 
+// check refuses numbers below 0.
+func (f *hintFlags) check() error {
+	return errors.Join(notNegative("--vision-heads", f.VisionHeads), notNegative("--qformer-heads", f.QFormerHeads),
+		notNegative("--llm-heads", f.LLMHeads))
+}
+
+// notNegative refuses a number of a flag below 0; 0 stands for the default.
+func notNegative(flag string, n int) error {
+	if n < 0 {
+		return usagef("%s %d: give a number above 0", flag, n)
+	}
+	return nil
+}
+
 // allowFlags let loading go on where tensors are missing or not known.
 type allowFlags struct{ names []string }
 
@@ -92,6 +107,9 @@ func newWeightsInspectCmd(app *App) *cobra.Command {
   blip2 weights inspect --json models/blip2-opt-2.7b | jq '.tensors[].name'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := opts.hints.check(); err != nil {
+				return err
+			}
 			opts.path = args[0]
 			return runWeightsInspect(app, opts)
 		},
@@ -385,7 +403,7 @@ const shownDifferences = 20
 
 func writeComparison(w io.Writer, c *published.Comparison, same, all bool) error {
 	fmt.Fprintf(w, "A: %s (%s)\nB: %s (%s)\n", c.FormatA, c.ModelA, c.FormatB, c.ModelB)
-	for _, line := range append(naming.NoteLines("only in A", c.OnlyA), naming.NoteLines("only in B", c.OnlyB)...) {
+	for _, line := range append(naming.NoteLines("only in A:", c.OnlyA), naming.NoteLines("only in B:", c.OnlyB)...) {
 		fmt.Fprintln(w, line)
 	}
 	equal, bits, shown, more := 0, 0, 0, 0
@@ -474,18 +492,9 @@ func (f *partsFlags) parse() (err error) {
 	if !(f.shard > 0 && f.shard <= maxShard) {
 		return usagef("--max-shard %g: give the GB of a file, above 0", f.shard)
 	}
-	for _, n := range []struct {
-		flag string
-		n    int
-	}{{"--image-size", f.ImageSize}, {"--vision-layers", f.VisionLayers}, {"--queries", f.Queries},
-		{"--vision-heads", f.hints.VisionHeads}, {"--qformer-heads", f.hints.QFormerHeads}, {"--llm-heads",
-			f.hints.LLMHeads}} {
-		if n.n < 0 {
-			return usagef("%s %d: give a number above 0", n.flag, n.n)
-		}
-	}
 	f.Hints = f.hints.Hints
-	return nil
+	return errors.Join(f.hints.check(), notNegative("--image-size", f.ImageSize),
+		notNegative("--vision-layers", f.VisionLayers), notNegative("--queries", f.Queries))
 }
 
 // write assembles the parts and writes them.
@@ -529,7 +538,7 @@ func (f *partsFlags) fromRun(app *App) error {
 
 func writeWritten(w io.Writer, r *published.Written) error {
 	for _, cov := range r.Coverages {
-		for _, line := range cov.Lines() {
+		for _, line := range append([]string{cov.String()}, cov.Gaps()...) {
 			fmt.Fprintln(w, line)
 		}
 	}

@@ -121,6 +121,7 @@ func TestWeightsWrongUsage(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
 		{"inspect", "accepts 1 arg"},
 		{"inspect a b", "accepts 1 arg"},
+		{"inspect --vision-heads -1 a", "--vision-heads -1"},
 		{"check a", "accepts 2 arg"},
 		{"check a b --tolerance -1", "--tolerance -1"},
 		{"check a b --tolerance NaN", "--tolerance NaN"},
