@@ -66,11 +66,11 @@ func (t trained) parts(p *published.Parts) {
 	if t.cfg == nil || !t.cfg.Vision.Freeze {
 		return
 	}
-	if p.Vision == "" {
+	if _, err := os.Stat(t.cfg.Vision.Weights); p.Vision == "" && err == nil {
 		p.Vision = t.cfg.Vision.Weights
 	}
 	if p.Vision == "" {
-		return // it was never anything but random
+		return // it was random, or the file is no longer where it was
 	}
 	if p.VisionLayers == 0 {
 		p.VisionLayers = t.cfg.Vision.Layers

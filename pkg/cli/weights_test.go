@@ -121,6 +121,7 @@ func TestWeightsWrongUsage(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
 		{"inspect", "accepts 1 arg"},
 		{"inspect a b", "accepts 1 arg"},
+		{"inspect --vision-heads -1 a", "--vision-heads -1"},
 		{"check a", "accepts 2 arg"},
 		{"check a b --tolerance -1", "--tolerance -1"},
 		{"check a b --tolerance NaN", "--tolerance NaN"},
@@ -378,6 +379,17 @@ func TestWeightsOfARun(t *testing.T) {
 		weightsArgs("assemble --stage 2 --vision "+f.vision+" --qformer "+run+" --llm "+f.opt+" --out "+out)...)
 	if got.code != ExitOK {
 		t.Errorf("stage 2 from a run: %s", got.err)
+	}
+	// The encoder's file has been moved since.
+	moved := trainedRun(t, f, "vision.freeze=true", "vision.weights=gone.pth")
+	out = filepath.Join(t.TempDir(), "hf")
+	got = runApp(t, nil, weightsArgs("convert --to hf --out "+out+" "+moved)...)
+	if got.code != ExitFailure || !strings.Contains(got.err, "--vision") {
+		t.Errorf("a lost encoder: exit code %d, %s", got.code, got.err)
+	}
+	got = runApp(t, nil, weightsArgs("convert --to hf --out "+out+" --vision "+f.vision+" "+moved)...)
+	if got.code != ExitOK {
+		t.Errorf("a lost encoder that is given: %s", got.err)
 	}
 	// Without its configuration a checkpoint is like any other.
 	if err := os.WriteFile(filepath.Join(run, runlog.ConfigFile), []byte("vision: ["), 0o666); err != nil {

@@ -50,18 +50,20 @@ func (c *Coverage) String() string {
 
 // Lines is the coverage in detail: the line of String, then what was not simply used, by reason.
 func (c *Coverage) Lines() []string {
-	lines := []string{c.String()}
-	for _, part := range []struct {
-		what  string
-		names []string
-	}{{"missing", c.Missing}, {"unexpected", c.Unexpected}} {
+	return slices.Concat([]string{c.String()}, c.Gaps(), NoteLines("ignored", c.Ignored))
+}
+
+// Gaps says, by reason, what the file has not that the model has, and what it has that is not known.
+func (c *Coverage) Gaps() []string {
+	unexplained := func(names []string) []Note {
 		var notes []Note
-		for _, name := range part.names {
+		for _, name := range names {
 			notes = append(notes, Note{Name: name})
 		}
-		lines = append(lines, NoteLines(part.what, notes)...)
+		return notes
 	}
-	return append(append(lines, NoteLines("not in the file", c.Fresh)...), NoteLines("ignored", c.Ignored)...)
+	return slices.Concat(NoteLines("missing", unexplained(c.Missing)),
+		NoteLines("unexpected", unexplained(c.Unexpected)), NoteLines("not in the file", c.Fresh))
 }
 
 // NoteLines says what became of tensors, in a line for each reason with the first names.

@@ -238,7 +238,7 @@ func (s Spec) Describe() []string {
 	if v := s.vision(); v != nil {
 		lines = append(lines,
 			fmt.Sprintf("image encoder: %s ViT, %d blocks of width %d, %s heads, MLP %d, %d px in patches of %d",
-				v.Arch, v.Layers, v.Width, heads(v.Heads), v.MLPWidth(), v.ImageSize, v.PatchSize))
+				strings.ToUpper(v.Arch), v.Layers, v.Width, heads(v.Heads), v.MLPWidth(), v.ImageSize, v.PatchSize))
 	}
 	if q := s.QFormer; q != nil {
 		text := "queries only"
