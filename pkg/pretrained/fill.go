@@ -183,44 +183,63 @@ func Fill(store *mlx.Store, backend compute.Backend, params []model.Param,
 	return err
 }
 
-// maxCopiers bounds how many tensors are copied at once, and with that the memory of those that are there twice.
-const maxCopiers = 4
+// Tensors are copied by up to maxCopiers at once: what takes time is that the system hands out pages of fresh memory, and
+// it does so for every thread by itself. A tensor that is being copied is in memory twice. That counts least while little
+// else is loaded, so the largest come first, and those of more than a bigShare-th of all alone: however long a copier is
+// held up, all of them together hold no more than an eighth of the numbers twice.
+const (
+	maxCopiers = 4
+	bigShare   = 32
+)
 
-// copyAll calls one for every parameter, for several at once: copying is bound by how fast the system hands out pages of
-// fresh memory, which it does for every thread by itself. The largest come first, since a tensor that is being copied may
-// be in memory twice, and that counts least while there is little else. The results are those of the parameters,
-// whatever of them an error has left.
+// copyAll calls one for every parameter, for several at once. The results are those of the parameters, whatever of them
+// an error has left.
 func copyAll(params []model.Param, one func(p model.Param) (*tensors.Tensor, error)) ([]*tensors.Tensor, error) {
-	order := make([]int, len(params))
-	for i := range order {
-		order[i] = i
+	c := copies{params: params, one: one, order: make([]int, len(params)), out: make([]*tensors.Tensor, len(params)),
+		errs: make([]error, len(params))}
+	for i := range params {
+		c.order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(params[b].Size(), params[a].Size()) })
-	copies, errs := make([]*tensors.Tensor, len(params)), make([]error, len(params))
-	var next atomic.Int64
-	var failed atomic.Bool
+	slices.SortStableFunc(c.order, func(a, b int) int { return cmp.Compare(params[b].Size(), params[a].Size()) })
+	total, big := model.Count(params), 0
+	for big < len(c.order) && params[c.order[big]].Size() > total/bigShare {
+		big++
+	}
+	c.work(big)
 	var copiers sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), maxCopiers) {
-		copiers.Go(func() {
-			for !failed.Load() {
-				n := int(next.Add(1)) - 1
-				if n >= len(order) {
-					return
-				}
-				i := order[n]
-				if copies[i], errs[i] = one(params[i]); errs[i] != nil {
-					failed.Store(true)
-				}
-			}
-		})
+		copiers.Go(func() { c.work(len(params)) })
 	}
 	copiers.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return copies, err
+	return c.out, cmp.Or(c.errs...)
+}
+
+// copies is the state of copyAll.
+type copies struct {
+	params []model.Param
+	one    func(p model.Param) (*tensors.Tensor, error)
+	order  []int        // in which the parameters are taken
+	next   atomic.Int64 // place in that order
+	failed atomic.Bool
+	out    []*tensors.Tensor
+	errs   []error
+}
+
+// work copies tensors until the given number of them have been taken, by whomever, or one could not be copied.
+func (c *copies) work(until int) {
+	for !c.failed.Load() {
+		n := c.next.Load()
+		if n >= int64(until) {
+			return
+		}
+		if !c.next.CompareAndSwap(n, n+1) {
+			continue
+		}
+		i := c.order[n]
+		if c.out[i], c.errs[i] = c.one(c.params[i]); c.errs[i] != nil {
+			c.failed.Store(true)
 		}
 	}
-	return copies, nil
 }
 
 // newTensor copies a tensor to the backend's first device.
