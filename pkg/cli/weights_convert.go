@@ -35,7 +35,7 @@ func (f *partsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&f.VisionLayers, "vision-layers", 0, "blocks of --vision that are used (default: all but the last)")
 	cmd.Flags().IntVar(&f.ImageSize, "image-size", 0, "pixels per side of the pictures; the position table is resized")
 	cmd.Flags().StringVar(&f.tokenizer, "tokenizer", "",
-		"`folder` whose tokenizer files go along (default: those beside the weights)")
+		"`folder` whose tokenizer files go along (default: with --to hf those beside the weights)")
 	cmd.Flags().Float64Var(&f.shard, "max-shard", 5, "largest file in `GB`")
 	f.hints.add(cmd)
 	f.allow.add(cmd)
@@ -79,6 +79,9 @@ func (f *partsFlags) write(ctx context.Context, app *App) error {
 	w, err := a.Write(ctx, published.Output{Dir: f.out, To: f.to, Tokenizer: f.tokenizer, MaxShard: int64(f.shard * 1e9)})
 	if err != nil {
 		return err
+	}
+	if f.to == naming.HuggingFace && !w.Tokenizer {
+		app.Log.Warn("no tokenizer beside the weights: transformers will want one; give its folder with --tokenizer")
 	}
 	if app.Globals.JSON {
 		return writeJSON(app.Out, w)

@@ -17,7 +17,7 @@ import (
 type Output struct {
 	Dir       string // folder to be made; must not exist, or be empty
 	To        string // naming.LAVIS or naming.HuggingFace
-	Tokenizer string // folder whose tokenizer files go along; empty: those beside the weights, if there are any
+	Tokenizer string // folder whose tokenizer files go along; empty: for Hugging Face those beside the weights, if any
 	MaxShard  int64  // bytes of a file; 0 is 5 GB
 }
 
@@ -29,6 +29,7 @@ type Written struct {
 	Tensors   int                `json:"tensors"`
 	Bytes     int64              `json:"bytes"`
 	Files     []string           `json:"files"`     // sorted
+	Tokenizer bool               `json:"tokenizer"` // whether a tokenizer's files are among them
 	Dropped   []naming.Note      `json:"dropped"`   // tensors that the format has no place for
 	Drawn     []naming.Note      `json:"drawn"`     // tensors that start from the seed
 	Absent    []naming.Note      `json:"absent"`    // tensors that the source's format has no place for
@@ -69,6 +70,7 @@ func (a *Assembly) Write(ctx context.Context, o Output) (*Written, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.Tokenizer = slices.ContainsFunc(tokenizerFiles, func(name string) bool { return files[name] != nil })
 	w.Files, err = list(o.Dir)
 	return w, err
 }
@@ -95,29 +97,9 @@ func (a *Assembly) table(to string) (naming.Table, error) {
 
 // sideFiles returns what goes beside the weights, by name.
 func (a *Assembly) sideFiles(spec Spec, outputs []naming.Output, o Output) (map[string][]byte, error) {
-	files := map[string][]byte{}
-	if o.To != naming.HuggingFace {
-		return files, nil
-	}
-	dir := o.Tokenizer
-	for _, path := range []string{a.parts.Main, a.parts.LLM} {
-		if info, err := os.Stat(path); dir == "" && err == nil && info.IsDir() {
-			dir = path
-		}
-	}
-	if dir != "" {
-		var err error
-		if files, err = readTokenizer(dir); err != nil {
-			return nil, err
-		}
-		if len(files) == 0 && o.Tokenizer != "" {
-			return nil, fmt.Errorf("%s: holds none of a tokenizer's files: %v", o.Tokenizer, tokenizerFiles)
-		}
-		if spec.ImageToken != nil {
-			if err := addImageToken(files, *spec.ImageToken); err != nil {
-				return nil, fmt.Errorf("%s: %w", dir, err)
-			}
-		}
+	files, err := a.tokenizer(spec, o)
+	if err != nil || o.To != naming.HuggingFace {
+		return files, err
 	}
 	types := make([]weights.DType, len(outputs))
 	for i, o := range outputs {
@@ -132,6 +114,40 @@ func (a *Assembly) sideFiles(spec Spec, outputs []naming.Output, o Output) (map[
 	}
 	maps.Copy(files, configs)
 	return files, nil
+}
+
+// tokenizer returns the files of the tokenizer that goes along: that of the options or, in Hugging Face's form, the one
+// beside the weights. Where the model has an image token, so has the tokenizer.
+func (a *Assembly) tokenizer(spec Spec, o Output) (map[string][]byte, error) {
+	var dirs []string
+	switch {
+	case o.Tokenizer != "":
+		dirs = []string{o.Tokenizer}
+	case o.To == naming.HuggingFace:
+		dirs = []string{a.parts.Main, a.parts.LLM}
+	}
+	for _, dir := range dirs {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue
+		}
+		files, err := readTokenizer(dir)
+		if err != nil {
+			return nil, err
+		}
+		if len(files) == 0 {
+			continue
+		}
+		if spec.ImageToken != nil {
+			if err := addImageToken(files, *spec.ImageToken); err != nil {
+				return nil, fmt.Errorf("%s: %w", dir, err)
+			}
+		}
+		return files, nil
+	}
+	if o.Tokenizer != "" {
+		return nil, fmt.Errorf("%s: holds none of a tokenizer's files: %v", o.Tokenizer, tokenizerFiles)
+	}
+	return map[string][]byte{}, nil
 }
 
 // lazy turns the outputs into what the writer takes; data are made when it asks for them.

@@ -407,6 +407,18 @@ func TestTokenizerGoesAlong(t *testing.T) {
 	if !slices.Equal(w.Files, []string{weights.SingleFile}) {
 		t.Errorf("LAVIS's form has %v", w.Files)
 	}
+	bare, w := convert(t, Parts{Main: dir}, Output{To: naming.LAVIS, Tokenizer: other})
+	if !w.Tokenizer || !slices.Contains(w.Files, "vocab.txt") {
+		t.Errorf("LAVIS's form with a tokenizer has %v", w.Files)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(bare, "vocab.txt")),
+		os.Remove(filepath.Join(bare, "added_tokens.json"))); err != nil {
+		t.Fatal(err)
+	}
+	_, w = convert(t, Parts{Main: bare}, Output{To: naming.HuggingFace})
+	if w.Tokenizer || slices.Contains(w.Files, "added_tokens.json") {
+		t.Errorf("without a tokenizer there is %v", w.Files)
+	}
 }
 
 // TestAddImageToken edits tokenizer files.
