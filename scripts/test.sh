@@ -1,10 +1,20 @@
 #!/usr/bin/env bash
 # All checks of the project: vet, the tests on the Go backend, then the XLA tests and the reference cases on XLA CPU
-# (its plugin is installed if it is missing). Without a C compiler the XLA part is left out, and said so.
+# (its plugin is installed if it is missing), and a few seconds of every fuzz target. Without a C compiler the XLA part
+# is left out, and said so.
+#
+#   scripts/test.sh [--long]     --long fuzzes every target for a minute
 #
 # The reference cases are looked for in ../shared/golden, or in $BLIP2_GOLDEN.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+fuzztime=5s
+case "${1:-}" in
+  "") ;;
+  --long) fuzztime=60s ;;
+  *) echo "test.sh: unknown argument $1; want --long or nothing" >&2; exit 2 ;;
+esac
 
 export GOEXPERIMENT=simd
 # See cmd/blip2/preempt.go: without this the Go backend is many times slower on some machines.
@@ -24,6 +34,9 @@ CGO_ENABLED=0 go build -o /dev/null ./cmd/blip2
 echo "== tests on the Go backend"
 go test -timeout 20m ./...
 
+echo "== fuzz targets, $fuzztime each"
+scripts/fuzz.sh "$fuzztime"
+
 if [ "$(go env CGO_ENABLED)" != 1 ] || ! command -v "$(go env CC)" >/dev/null; then
   echo "== no C compiler: the XLA tests are left out"
   exit 0
@@ -35,7 +48,8 @@ bin/blip2 plugin install cpu
 bin/blip2 plugin check xla:cpu
 
 echo "== tests on XLA CPU"
-BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 ./pkg/verify/...
+BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 ./pkg/model/...
+BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 -run OnBackend ./pkg/verify
 
 echo "== reference cases in the binary, on both backends"
 bin/blip2 verify --backend go

@@ -43,8 +43,6 @@ func newBenchForwardCmd(app *App) *cobra.Command {
 much memory that takes beyond what the process had before, the time to compile and to compute each pass, GFLOP/s, for
 single tokens the rate at which weights are read, and the peak of host memory.
 
-Networks: ` + strings.Join(fullsize.Names(), ", ") + `.
-
 Without --weights a checkpoint of random numbers is written first, into a temporary folder that is removed at the end,
 or into --keep, where it is used again. It takes as much disk as the weights have bytes. Before loading, the files are
 read once, so that they come from the page cache if the machine has room for them.
@@ -59,7 +57,8 @@ the figures: look at the smallest and the largest run.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBenchForward(cmd.Context(), app, opts) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&opts.model, "model", "", "the network, by name")
+	flags.StringVar(&opts.model, "model", "", "the network: vit-l-qformer, vit-g, blip-large, clip-vit-l14,\n"+
+		"opt-125m to opt-66b, flan-t5-small to flan-t5-xxl")
 	flags.IntVar(&opts.batch, "batch", 1, "pictures, texts or both")
 	flags.IntVar(&opts.tokens, "tokens", 0,
 		"`length` of each text (default: 64 for language models, 77 for CLIP, 4 for BLIP)")

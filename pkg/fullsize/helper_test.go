@@ -18,7 +18,8 @@ import (
 
 // tinyViT is an encoder that runs in milliseconds.
 func tinyViT(arch string) vit.Config {
-	return vit.Config{Arch: arch, ImageSize: 6, PatchSize: 2, Width: 8, Layers: 2, Heads: 2, MLP: 12, LayerNormEps: 1e-5}
+	return vit.Config{Arch: arch, ImageSize: 6, PatchSize: 2, Width: 8, Layers: 2, Heads: 2, MLPRatio: 1.5,
+		LayerNormEps: 1e-5}
 }
 
 func tinyOPT() opt.Config {

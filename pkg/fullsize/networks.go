@@ -6,7 +6,6 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
-	"blip2/pkg/model/bert"
 	"blip2/pkg/model/blip"
 	"blip2/pkg/model/clip"
 	"blip2/pkg/model/nn"
@@ -27,15 +26,15 @@ const usualTokens = 64
 func networks() map[string]func() (Network, error) {
 	all := map[string]func() (Network, error){
 		"vit-g": func() (Network, error) {
-			cfg, err := vit.Preset("eva-vit-g-14")
+			cfg, err := vit.Preset("eva-vit-g14")
 			return NewVision(cfg), err
 		},
 		"vit-l-qformer": func() (Network, error) {
-			cfg, err := vit.Preset("clip-vit-l-14")
+			cfg, err := vit.Preset("clip-vit-l14")
 			return NewImageSide(stage1OfBERTBase(cfg)), err
 		},
-		"clip-vit-l-14": func() (Network, error) {
-			cfg, err := clip.Preset("clip-vit-l-14")
+		"clip-vit-l14": func() (Network, error) {
+			cfg, err := clip.Preset("clip-vit-l14")
 			return NewCLIP(cfg), err
 		},
 		"blip-large": func() (Network, error) {
@@ -225,9 +224,9 @@ func NewBLIP(cfg blip.Config) Network {
 				return []*tensors.Tensor{r.ids(s.Batch, s.Tokens, cfg.Vocab), constant(int32(s.Tokens), s.Batch)}
 			},
 			build: func(scope *mlx.Scope, in, past []*Node) (*Node, []*Node) {
-				var cross []bert.KV
+				var cross []nn.KV
 				for i := 0; i < len(past); i += 2 {
-					cross = append(cross, bert.KV{K: past[i], V: past[i+1]})
+					cross = append(cross, nn.KV{K: past[i], V: past[i+1]})
 				}
 				return blip.NextLogits(scope, cfg, cross, in[0], in[1]), nil
 			},

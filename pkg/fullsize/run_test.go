@@ -295,7 +295,7 @@ func TestPublishedSizes(t *testing.T) {
 	}{
 		"vit-g":         {985_894_528, weights.F32, 0},
 		"vit-l-qformer": {0, weights.F32, 0},
-		"clip-vit-l-14": {427_616_513, weights.F32, 77},
+		"clip-vit-l14":  {427_616_513, weights.F32, 77},
 		"blip-large":    {0, weights.F32, 4},
 		"opt-125m":      {125_239_296, weights.F32, 64},
 		"opt-2.7b":      {2_651_596_800, weights.BF16, 64},
@@ -319,7 +319,7 @@ func TestPublishedSizes(t *testing.T) {
 		}
 	}
 	if cfg := stage1OfBERTBase(vit.Config{Arch: vit.CLIP, ImageSize: 28, PatchSize: 14, Width: 16, Layers: 1,
-		Heads: 2, MLP: 8}); cfg.QFormer.Validate() != nil || cfg.Vision.Validate() != nil {
+		Heads: 2, MLPRatio: 2}); cfg.QFormer.Validate() != nil || cfg.Vision.Validate() != nil {
 		t.Errorf("the stage-1 model is not valid: %+v", cfg)
 	}
 	if _, err := Find("gpt-5"); err == nil || !strings.Contains(err.Error(), `"gpt-5"`) {

@@ -6,6 +6,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/gobackend"
 )
 
 // chain is a model whose next token depends on the row, the last token and how many tokens there are: logits
@@ -113,4 +116,15 @@ func show(texts []Text) string {
 		s += fmt.Sprintf("%v %v %.5f %.5f; ", x.Tokens, x.Ended, x.LogProb, x.Score)
 	}
 	return s
+}
+
+// openGo opens the Go backend for the test.
+func openGo(t *testing.T) compute.Backend {
+	t.Helper()
+	backend, err := gobackend.New("ops_sequential")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(backend.Finalize)
+	return backend
 }

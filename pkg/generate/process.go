@@ -37,10 +37,11 @@ func (o Options) process(scores []float32, prompt, tokens []int32) error {
 func logSoftmax(scores []float32, wanted bool) error {
 	largest := minusInf
 	for _, v := range scores {
-		if v != v {
+		if v > largest {
+			largest = v
+		} else if v != v {
 			return errors.New("a logit is not a number: the model or its weights are broken")
 		}
-		largest = max(largest, v)
 	}
 	if math.IsInf(float64(largest), 0) {
 		return errors.New("the largest logit is infinite: the model or its weights are broken")

@@ -10,6 +10,9 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 )
 
+// maxPrograms is how many sizes of batches, texts and caches a program is compiled for at most; another is an error.
+const maxPrograms = 256
+
 // Program runs a network as a Model, one batch after the other. What depends on pictures or prompts alone is computed
 // once per batch and stays on the device; texts are read from their first token at every step.
 type Program struct {
@@ -19,7 +22,8 @@ type Program struct {
 // NewProgram prepares the programs of a network whose weights are in the store. encode computes from the inputs of a
 // batch what the decoder reads of its rows. next computes the float32 logits [texts, vocab] of what follows each text:
 // text i belongs to row rows[i] and is made of the first lengths[i] of ids[i], ids being [texts, L].
-func NewProgram(backend compute.Backend, store *mlx.Store, encode func(scope *mlx.Scope, inputs []*graph.Node) []*graph.Node,
+func NewProgram(backend compute.Backend, store *mlx.Store,
+	encode func(scope *mlx.Scope, inputs []*graph.Node) []*graph.Node,
 	next func(scope *mlx.Scope, encoded []*graph.Node, rows, ids, lengths *graph.Node) *graph.Node) (*Program, error) {
 	p := &Program{}
 	var err error
@@ -34,6 +38,8 @@ func NewProgram(backend compute.Backend, store *mlx.Store, encode func(scope *ml
 		p.Close()
 		return nil, fmt.Errorf("preparing the decoder: %w", err)
 	}
+	p.encode.SetMaxCache(maxPrograms)
+	p.next.SetMaxCache(maxPrograms)
 	return p, nil
 }
 

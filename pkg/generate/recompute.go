@@ -64,7 +64,7 @@ func (r *recompute) next(ctx context.Context) ([]float32, error) {
 	if len(r.texts) > places {
 		return nil, fmt.Errorf("%d texts for %d rows with %d each", len(r.texts), len(r.prompts), r.width)
 	}
-	b := Batch{Length: bucket(longest, r.maxLength), Rows: make([]int32, places), Lengths: make([]int32, places)}
+	b := Batch{Length: min(bucket(longest), r.maxLength), Rows: make([]int32, places), Lengths: make([]int32, places)}
 	b.IDs = make([]int32, places*b.Length)
 	for i := range places {
 		text, row := r.texts[0], r.rows[0]
@@ -87,11 +87,11 @@ func (r *recompute) next(ctx context.Context) ([]float32, error) {
 // smallestBucket is the shortest length that programs are compiled for.
 const smallestBucket = 8
 
-// bucket is the length that texts of the given length are padded to: a power of two, but no more than the most.
-func bucket(length, most int) int {
+// bucket rounds a length up, so that programs are compiled for few lengths: to a power of two.
+func bucket(length int) int {
 	size := smallestBucket
 	for size < length {
 		size *= 2
 	}
-	return min(size, most)
+	return size
 }

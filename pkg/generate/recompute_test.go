@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/gobackend"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
@@ -61,8 +60,8 @@ func TestRecompute(t *testing.T) {
 }
 
 func TestBucket(t *testing.T) {
-	for length, want := range map[int]int{0: 8, 1: 8, 8: 8, 9: 16, 16: 16, 17: 32, 33: 40, 40: 40} {
-		if got := bucket(length, 40); got != want {
+	for length, want := range map[int]int{0: 8, 1: 8, 8: 8, 9: 16, 16: 16, 17: 32, 33: 64} {
+		if got := bucket(length); got != want {
 			t.Errorf("texts of %d are padded to %d, want %d", length, got, want)
 		}
 	}
@@ -116,13 +115,8 @@ func TestProgram(t *testing.T) {
 	if err := model.Set(store, "table", []int{vocab, vocab}, table); err != nil {
 		t.Fatal(err)
 	}
-	backend, err := gobackend.New("ops_sequential")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(backend.Finalize)
 	encodings := 0
-	p, err := NewProgram(backend, store,
+	p, err := NewProgram(openGo(t), store,
 		func(_ *mlx.Scope, in []*graph.Node) []*graph.Node {
 			encodings++
 			return []*graph.Node{graph.MulScalar(in[0], 2)}

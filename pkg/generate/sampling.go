@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
@@ -84,18 +83,17 @@ func kthLargest(scores []float32, k int) float32 {
 // nucleus takes out the least likely tokens whose probabilities sum up to no more than 1 − TopP. Like the reference it
 // rounds probabilities and their sums to single precision, and sums in double precision.
 func (s Sampling) nucleus(scores []float32, minKept int) {
-	var order []int // of the possible tokens, least likely first, equals by index
+	var order []uint64 // possible tokens, least likely first, equals by index: the score's rank above the token
 	for i, v := range scores {
 		if v != minusInf {
-			order = append(order, i)
+			order = append(order, uint64(rank(v))<<32|uint64(i))
 		}
 	}
-	slices.SortFunc(order, func(a, b int) int {
-		return cmp.Or(cmp.Compare(scores[a], scores[b]), cmp.Compare(a, b))
-	})
+	slices.Sort(order)
 	probs := Softmax(scores)
 	out, sum := float32(1-s.TopP), 0.0
-	for _, i := range order[:max(len(order)-minKept, 0)] {
+	for _, key := range order[:max(len(order)-minKept, 0)] {
+		i := uint32(key)
 		if sum += float64(probs[i]); float32(sum) > out {
 			return
 		}
@@ -103,16 +101,27 @@ func (s Sampling) nucleus(scores []float32, minKept int) {
 	}
 }
 
+// rank maps numbers to integers in the same order.
+func rank(v float32) uint32 {
+	bits := math.Float32bits(v + 0) // −0 becomes 0
+	if bits>>31 == 1 {
+		return ^bits
+	}
+	return bits | 1<<31
+}
+
 // Softmax returns the probabilities that belong to scores: exactly 0 for −Inf.
 func Softmax(scores []float32) []float32 {
-	largest := slices.Max(scores)
-	var sum float64
-	for _, v := range scores {
-		sum += math.Exp(float64(v - largest))
-	}
-	probs := make([]float32, len(scores))
+	best := scores[largest(scores)]
+	probs, sum := make([]float32, len(scores)), 0.0
 	for i, v := range scores {
-		probs[i] = float32(math.Exp(float64(v-largest)) / sum)
+		if v != minusInf {
+			e := math.Exp(float64(v - best))
+			probs[i], sum = float32(e), sum+e
+		}
+	}
+	for i, p := range probs {
+		probs[i] = float32(float64(p) / sum)
 	}
 	return probs
 }

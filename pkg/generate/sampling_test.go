@@ -64,6 +64,20 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+// TestRank: the order of numbers is that of their ranks, and 0 has one.
+func TestRank(t *testing.T) {
+	inf := float32(math.Inf(1))
+	order := []float32{-inf, -1e30, -2, -1, -1e-40, 0, 1e-40, 1, 2, 1e30, inf}
+	for i := 1; i < len(order); i++ {
+		if rank(order[i-1]) >= rank(order[i]) {
+			t.Errorf("%g does not come before %g", order[i-1], order[i])
+		}
+	}
+	if negative := float32(math.Copysign(0, -1)); rank(negative) != rank(0) {
+		t.Error("−0 is not 0")
+	}
+}
+
 func TestTemperature(t *testing.T) {
 	scores := []float32{1, 2, -4}
 	Sampling{Temperature: 0.5}.Filter(scores, 1)

@@ -2,7 +2,11 @@ package generate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 )
 
 // search drives the rows of one batch through the model.
@@ -94,25 +98,43 @@ func (s *search) checkVocab(size, vocab int) error {
 	return nil
 }
 
-// advance lets every row that is not done choose its nth tokens.
+// advance lets every row that is not done choose its nth tokens. Rows have nothing to do with each other and share the
+// processors; with a large vocabulary this is as much work as a step of a small model.
 func (s *search) advance(logits []float32, vocab, n int) error {
-	for i, r := range s.rows {
-		running := r.running()
-		scores := make([][]float32, len(running))
-		for k, h := range running {
-			if k > 0 && h.text == running[k-1].text {
-				scores[k] = scores[k-1] // texts that have nothing but the prompt yet
-				continue
+	errs := make([]error, len(s.rows))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(len(s.rows), runtime.GOMAXPROCS(0)) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(s.rows); i = int(next.Add(1)) - 1 {
+				if err := s.advanceRow(i, logits, vocab, n); err != nil {
+					errs[i] = fmt.Errorf("row %d, token %d: %w", i, n, err)
+				}
 			}
-			scores[k] = logits[h.text*vocab:][:vocab]
-			if err := s.options.process(scores[k], s.prompts[i], h.tokens); err != nil {
-				return fmt.Errorf("row %d, token %d: %w", i, n, err)
-			}
+		})
+	}
+	workers.Wait()
+	return errors.Join(errs...)
+}
+
+// advanceRow lets row i choose its nth tokens, unless it is done.
+func (s *search) advanceRow(i int, logits []float32, vocab, n int) error {
+	running := s.rows[i].running()
+	if len(running) == 0 {
+		return nil
+	}
+	scores := make([][]float32, len(running))
+	for k, h := range running {
+		if k > 0 && h.text == running[k-1].text {
+			scores[k] = scores[k-1] // texts that have nothing but the prompt yet
+			continue
 		}
-		if len(running) > 0 {
-			r.advance(scores, n)
+		scores[k] = logits[h.text*vocab:][:vocab]
+		if err := s.options.process(scores[k], s.prompts[i], h.tokens); err != nil {
+			return err
 		}
 	}
+	s.rows[i].advance(scores, n)
 	return nil
 }
 

@@ -22,7 +22,7 @@ type Coverage struct {
 
 	Consumed   []string `json:"consumed"`   // tensors of the file that were used
 	Ignored    []Note   `json:"ignored"`    // tensors of the file that are known to be of no use here
-	Missing    []string `json:"missing"`    // tensors that the model needs and the file has not, under the file's names where parts lack
+	Missing    []string `json:"missing"`    // tensors that the model needs and the file has not, or not all parts of
 	Unexpected []string `json:"unexpected"` // tensors of the file that the model does not know
 	Changes    []string `json:"changes"`    // what was adapted, such as a resized position table
 }
@@ -48,20 +48,42 @@ func (c *Coverage) String() string {
 	return s
 }
 
-// Lines is the coverage in detail: the line of String, then one per tensor that was not simply used.
+// Lines is the coverage in detail: the line of String, then what was not simply used, by reason.
 func (c *Coverage) Lines() []string {
-	lines := []string{c.String()}
-	for _, name := range c.Missing {
-		lines = append(lines, "missing "+name)
+	return slices.Concat([]string{c.String()}, c.Gaps(), NoteLines("ignored", c.Ignored))
+}
+
+// Gaps says, by reason, what the file has not that the model has, and what it has that is not known.
+func (c *Coverage) Gaps() []string {
+	unexplained := func(names []string) []Note {
+		var notes []Note
+		for _, name := range names {
+			notes = append(notes, Note{Name: name})
+		}
+		return notes
 	}
-	for _, name := range c.Unexpected {
-		lines = append(lines, "unexpected "+name)
-	}
-	for _, n := range c.Fresh {
-		lines = append(lines, fmt.Sprintf("not in the file %s: %s", n.Name, n.Reason))
-	}
-	for _, n := range c.Ignored {
-		lines = append(lines, fmt.Sprintf("ignored %s: %s", n.Name, n.Reason))
+	return slices.Concat(NoteLines("missing", unexplained(c.Missing)),
+		NoteLines("unexpected", unexplained(c.Unexpected)), NoteLines("not in the file", c.Fresh))
+}
+
+// NoteLines says what became of tensors, in a line for each reason with the first names.
+func NoteLines(what string, notes []Note) []string {
+	var lines []string
+	for _, reason := range reasons(notes) {
+		var names []string
+		for _, n := range notes {
+			if n.Reason == reason {
+				names = append(names, n.Name)
+			}
+		}
+		line := what + " " + some(names)
+		if len(names) > 1 {
+			line = fmt.Sprintf("%s %d tensors, %s", what, len(names), some(names))
+		}
+		if reason != "" {
+			line += ": " + reason
+		}
+		lines = append(lines, line)
 	}
 	return lines
 }

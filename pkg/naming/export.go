@@ -18,10 +18,13 @@ type Output struct {
 	Data func() ([]byte, error)
 }
 
-// Export names the model's tensors as the table does, in the order of names. tensor returns a tensor of the model and
-// is called twice for each: for its type and shape, and again when the data are wanted. Names that the table has no
-// place for are dropped for the reason that it gives; any other is an error.
-func (t Table) Export(names []string, tensor func(name string) (weights.Tensor, error)) ([]Output, []Note, error) {
+// Getter returns a tensor of the model.
+type Getter func(name string) (weights.Tensor, error)
+
+// Export names the model's tensors as the table does, in the order of names. info returns a tensor of the model without
+// its data, tensor the whole of it when its turn comes. Names that the table has no place for are dropped for the
+// reason that it gives; any other is an error.
+func (t Table) Export(names []string, info, tensor Getter) ([]Output, []Note, error) {
 	var out []Output
 	var dropped []Note
 	done := map[string]bool{}
@@ -40,7 +43,7 @@ func (t Table) Export(names []string, tensor func(name string) (weights.Tensor, 
 				continue // the second of two tensors that are one in the file
 			}
 			done[theirs] = true
-			o, err := r.output(theirs, slot, wild, tensor)
+			o, err := r.output(theirs, slot, wild, info, tensor)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -63,23 +66,12 @@ func (t Table) reverse(name string) (Rule, []string, bool) {
 }
 
 // output describes one tensor of the file.
-func (r Rule) output(name string, slot int, wild []string, tensor func(string) (weights.Tensor, error)) (Output, error) {
+func (r Rule) output(name string, slot int, wild []string, info, tensor Getter) (Output, error) {
 	names := make([]string, len(r.Ours))
 	for i, pattern := range r.Ours {
 		names[i] = expand(pattern, wild)
 	}
-	parts := func() ([]weights.Tensor, error) {
-		var ours []weights.Tensor
-		for _, name := range names {
-			t, err := tensor(name)
-			if err != nil {
-				return nil, err
-			}
-			ours = append(ours, t)
-		}
-		return ours, nil
-	}
-	ours, err := parts()
+	ours, err := all(names, info)
 	if err != nil {
 		return Output{}, err
 	}
@@ -88,7 +80,7 @@ func (r Rule) output(name string, slot int, wild []string, tensor func(string) (
 		return Output{}, err
 	}
 	data := func() ([]byte, error) {
-		ours, err := parts()
+		ours, err := all(names, tensor)
 		if err != nil {
 			return nil, err
 		}
@@ -96,4 +88,17 @@ func (r Rule) output(name string, slot int, wild []string, tensor func(string) (
 		return t.Data, err
 	}
 	return Output{name, ours[0].DType, slices.Clone(shape), names, data}, nil
+}
+
+// all gets several tensors.
+func all(names []string, get Getter) ([]weights.Tensor, error) {
+	out := make([]weights.Tensor, len(names))
+	for i, name := range names {
+		t, err := get(name)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = t
+	}
+	return out, nil
 }

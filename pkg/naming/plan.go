@@ -75,9 +75,9 @@ type twinned struct {
 	a, b recipe
 }
 
-// NewPlan recognises how the file's tensors are named and decides about every name and shape. The plan's Coverage, which
-// is nil only if the file is not recognised, lists all; the error names the first that stand against filling the model.
-// The numbers are not read, but for tensors that a file holds twice.
+// NewPlan recognises how the file's tensors are named and decides about every name and shape. The plan's Coverage,
+// which is nil only if the file is not recognised, lists all; the error names the first that stand against filling the
+// model. The numbers are not read, but for tensors that a file holds twice.
 func NewPlan(part Part, src Source) (*Plan, error) {
 	table, err := part.Recognise(src.Names())
 	if err != nil {
@@ -85,6 +85,7 @@ func NewPlan(part Part, src Source) (*Plan, error) {
 	}
 	pl := &Plan{part: part, table: table, src: src, recipes: map[string]recipe{}, coverage: &Coverage{Format: table.Name}}
 	pl.collect()
+	pl.listedOnly()
 	pl.setAside()
 	pl.complete()
 	pl.coverage.Sort()
@@ -161,6 +162,28 @@ func (pl *Plan) collect() {
 func (pl *Plan) problem(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); !slices.Contains(pl.problems, text) {
 		pl.problems = append(pl.problems, text)
+	}
+}
+
+// listedOnly deals with tensors that an index lists and no shard holds: the second names of shared tensors may be.
+func (pl *Plan) listedOnly() {
+	src, ok := pl.src.(interface{ Absent() map[string]string })
+	if !ok {
+		return
+	}
+	absent := src.Absent()
+	for _, name := range slices.Sorted(maps.Keys(absent)) {
+		reason, spare := find(pl.table.Ignored, name)
+		for _, ours := range pl.table.Ours(name) {
+			if first := pl.table.twinOf(ours); first != ours && pl.recipes[first].sources != nil {
+				reason, spare = "another name of "+first, true
+			}
+		}
+		if spare {
+			pl.coverage.Ignored = append(pl.coverage.Ignored, Note{name, "only listed by the index: " + reason})
+		} else {
+			pl.problem("the index places %s in %s, which does not hold it: download the shard again", name, absent[name])
+		}
 	}
 }
 
@@ -326,7 +349,7 @@ func (pl *Plan) check() error {
 }
 
 func (pl *Plan) checkShape(p model.Param, r recipe) error {
-	sources, err := pl.read(r)
+	sources, err := all(r.sources, pl.src.Info)
 	if err != nil {
 		return err
 	}
@@ -348,19 +371,6 @@ func SameShape(p model.Param, shape []int) error {
 	return nil
 }
 
-// read returns the file's tensors of a recipe.
-func (pl *Plan) read(r recipe) ([]weights.Tensor, error) {
-	sources := make([]weights.Tensor, len(r.sources))
-	for i, name := range r.sources {
-		t, err := pl.src.Tensor(name)
-		if err != nil {
-			return nil, err
-		}
-		sources[i] = t
-	}
-	return sources, nil
-}
-
 // Sources returns the file's tensors that give the named tensor of the model; none if the file does not give it.
 func (pl *Plan) Sources(name string) []string { return pl.recipes[name].sources }
 
@@ -371,7 +381,7 @@ func (pl *Plan) Tensor(name string) (t weights.Tensor, ok bool, err error) {
 	if !ok {
 		return t, false, nil
 	}
-	sources, err := pl.read(r)
+	sources, err := all(r.sources, pl.src.Tensor)
 	if err != nil {
 		return t, true, err
 	}
@@ -380,29 +390,35 @@ func (pl *Plan) Tensor(name string) (t weights.Tensor, ok bool, err error) {
 	return t, true, err
 }
 
+// DType returns the type of the file's tensors that give the named tensor of the model; ok is false if it gives none.
+func (pl *Plan) DType(name string) (dtype weights.DType, ok bool, err error) {
+	r, ok := pl.recipes[name]
+	if !ok {
+		return "", false, nil
+	}
+	t, err := pl.src.Info(r.sources[0])
+	return t.DType, true, err
+}
+
 // checkTwins compares a tensor that the file holds under two names.
 func (pl *Plan) checkTwins(t twinned) error {
-	a, errA := pl.read(t.a)
-	b, errB := pl.read(t.b)
+	a, errA := all(t.a.sources, pl.src.Tensor)
+	b, errB := all(t.b.sources, pl.src.Tensor)
+	defer Drop(pl.src, slices.Concat(t.a.sources, t.b.sources)...)
 	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
-	defer pl.drop(t.a, t.b)
 	if a[0].DType != b[0].DType || !bytes.Equal(a[0].Data, b[0].Data) {
 		return fmt.Errorf("%s and %s differ, but the model has one tensor for both", t.a.sources[0], t.b.sources[0])
 	}
 	return nil
 }
 
-// drop gives back the memory that reading a tensor took, where the source can do that (weights.Source).
-func (pl *Plan) drop(read ...recipe) {
-	src, ok := pl.src.(interface{ Drop(name string) })
-	if !ok {
-		return
-	}
-	for _, r := range read {
-		for _, name := range r.sources {
-			src.Drop(name)
+// Drop gives back the memory that reading tensors took, where the source can.
+func Drop(src Source, names ...string) {
+	if d, ok := src.(interface{ Drop(name string) }); ok {
+		for _, name := range names {
+			d.Drop(name)
 		}
 	}
 }
@@ -424,7 +440,7 @@ func (t Table) Shapes(src Source) (map[string][]int, error) {
 		if !r.complete() {
 			continue
 		}
-		sources, err := pl.read(r)
+		sources, err := all(r.sources, src.Info)
 		if err != nil {
 			return nil, err
 		}

@@ -78,6 +78,10 @@ func stage1LAVIS() Table {
 // Blip2ForImageTextRetrieval, which keeps neither the temperature nor the LM head (spec/weights.md 3).
 func qformerHF() Table {
 	const theirs, ours = "qformer.encoder.layer.*.", qformerLayer
+	lost := []Exception{
+		{LMHead + "**", "transformers has no LM head on the Q-Former"},
+		{"temp", "transformers does not keep the ITC temperature"},
+	}
 	return Table{
 		Name: "BLIP-2 under Hugging Face names",
 		Rules: []Rule{
@@ -98,14 +102,8 @@ func qformerHF() Table {
 			same("itm_head.*", "itm_head.*"),
 		},
 		Ignored: []Exception{{"embeddings.position_ids", buffer}, {"qformer.embeddings.position_ids", buffer}},
-		Dropped: []Exception{
-			{LMHead + "**", "transformers has no LM head on the Q-Former"},
-			{"temp", "transformers does not keep the ITC temperature"},
-		},
-		Fresh: []Exception{
-			{LMHead + "**", "transformers has no LM head on the Q-Former"},
-			{"temp", "transformers does not keep the ITC temperature"},
-		},
+		Dropped: lost,
+		Fresh:   lost,
 	}
 }
 

@@ -85,7 +85,8 @@ func TestModelTables(t *testing.T) {
 			}
 		}
 	}
-	for _, tables := range [][]Table{VisionTables(), QFormerTables(), LLMTables(OPT, "opt_model."), LLMTables(T5, "t5_model.")} {
+	for _, tables := range [][]Table{VisionTables(), QFormerTables(), LLMTables(OPT, "opt_model."), LLMTables(T5,
+		"t5_model.")} {
 		for _, table := range tables {
 			for _, r := range slices.Concat(table.Rules, table.Copies) {
 				checkRule(t, table.Name, r)

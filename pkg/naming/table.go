@@ -20,6 +20,8 @@ import (
 // Source is an open checkpoint: one file, or the shards of a folder.
 type Source interface {
 	Names() []string // sorted
+	// Info returns a tensor without its data.
+	Info(name string) (weights.Tensor, error)
 	Tensor(name string) (weights.Tensor, error)
 }
 

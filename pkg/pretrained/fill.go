@@ -79,8 +79,8 @@ type Reader struct {
 	changes  sync.Mutex // of the coverage
 }
 
-// NewReader recognises how the checkpoint's tensors are named and checks names and shapes. With an error the Reader only
-// has its Coverage, nil if nothing was recognised.
+// NewReader recognises how the checkpoint's tensors are named and checks names and shapes. With an error the Reader
+// only has its Coverage, nil if nothing was recognised.
 func NewReader(p Part, src naming.Source, o Options) (*Reader, error) {
 	if o.Precision == nil {
 		o.Precision = Float32
@@ -110,8 +110,18 @@ func (r *Reader) Tensor(p model.Param) (t weights.Tensor, ok bool, err error) {
 			return t, true, err
 		}
 	}
-	t, err = t.CastFloat(r.options.Precision(p, t.DType))
-	return t, true, err
+	to := r.options.Precision(p, t.DType)
+	cast, err := t.CastFloat(to)
+	if err != nil && to == weights.F16 && t.DType != to {
+		err = fmt.Errorf("%w: bf16 has the range of f32", err)
+	}
+	return cast, true, err
+}
+
+// Info is Tensor without the numbers, which are not read.
+func (r *Reader) Info(p model.Param) (t weights.Tensor, ok bool, err error) {
+	dtype, ok, err := r.plan.DType(p.Name)
+	return weights.Tensor{Name: p.Name, DType: r.options.Precision(p, dtype), Shape: p.Shape}, ok, err
 }
 
 // adapt fits a tensor of the file to the model's shape, in the file's type.
@@ -135,17 +145,8 @@ func (r *Reader) adapt(a adapter, p model.Param, t weights.Tensor) (weights.Tens
 	return weights.FromFloat32(p.Name, p.Shape, values).CastFloat(t.DType)
 }
 
-// dropper is a source that can give back the memory of a tensor's data, which its next use reads again.
-type dropper interface{ Drop(name string) }
-
 // Done gives back the memory that a tensor's numbers took in the checkpoint's files.
-func (r *Reader) Done(p model.Param) {
-	if drop, ok := r.src.(dropper); ok {
-		for _, name := range r.plan.Sources(p.Name) {
-			drop.Drop(name)
-		}
-	}
-}
+func (r *Reader) Done(p model.Param) { naming.Drop(r.src, r.plan.Sources(p.Name)...) }
 
 // load moves the part's tensors from the open checkpoint into the store.
 func (p Part) load(store *mlx.Store, src naming.Source, o Options) (*Coverage, error) {

@@ -1,146 +1,142 @@
 package pretrained
 
 import (
-	"errors"
-	"fmt"
+	"maps"
+	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/gomlx/gomlx/core/tensors"
+	"github.com/gomlx/compute/dtypes"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/internal/graphtest"
 	"blip2/pkg/model"
+	"blip2/pkg/model/vit"
+	"blip2/pkg/naming"
 	"blip2/pkg/weights"
 )
 
-// layersOf are parameters of the given numbers of elements.
-func layersOf(sizes ...int) []model.Param {
-	params := make([]model.Param, len(sizes))
-	for i, n := range sizes {
-		params[i] = model.Param{Name: fmt.Sprintf("layer.%d.weight", i), Shape: []int{n}}
-	}
-	return params
+// source is an open checkpoint in memory that counts the tensors that are read and not given back.
+type source struct {
+	state
+	counting   sync.Mutex
+	live, most int
 }
 
-// TestFill: the store gets all tensors that there are, in the order of the parameters, and each is done with once.
-func TestFill(t *testing.T) {
-	params := layersOf(3, 50, 7, 1, 900, 20, 30)
-	want := stateOf(params)
-	delete(want, params[2].Name)
-	store := mlx.NewStore()
-	var mu sync.Mutex
-	done := map[string]int{}
-	err := Fill(store, nil, params, func(p model.Param) (weights.Tensor, bool, error) {
-		tensor, ok := want[p.Name]
-		return tensor, ok, nil
-	}, func(p model.Param) {
-		mu.Lock()
-		defer mu.Unlock()
-		done[p.Name]++
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	params = slices.Delete(params, 2, 3)
-	mustEqual(t, store, params, want)
-	var names []string
-	for v := range store.IterVariables() {
-		names = append(names, model.Name(v.Path()))
-	}
-	if !slices.EqualFunc(names, params, func(name string, p model.Param) bool { return name == p.Name }) {
-		t.Errorf("variables %v, want those of %v in this order", names, params)
-	}
-	for _, p := range params {
-		if done[p.Name] != 1 {
-			t.Errorf("%s was done with %d times", p.Name, done[p.Name])
-		}
-	}
+func (s *source) Names() []string { return slices.Sorted(maps.Keys(s.state)) }
+
+func (s *source) Info(name string) (weights.Tensor, error) {
+	t := s.state[name]
+	t.Name, t.Data = name, nil
+	return t, nil
 }
 
-// TestFillFails: an error leaves the store as it was and is the one of the tensor.
-func TestFillFails(t *testing.T) {
-	params := layersOf(5, 600, 4, 300)
-	for _, tt := range []struct {
-		name string
-		read func(p model.Param) (weights.Tensor, bool, error)
-		want string
+func (s *source) Tensor(name string) (weights.Tensor, error) {
+	s.counting.Lock()
+	defer s.counting.Unlock()
+	s.live++
+	s.most = max(s.most, s.live)
+	t := s.state[name]
+	t.Name = name
+	return t, nil
+}
+
+func (s *source) Drop(string) {
+	s.counting.Lock()
+	defer s.counting.Unlock()
+	s.live--
+}
+
+// TestLoad moves tensors to a device, holding no more of them than are copied at once, in the type that the precision chooses.
+func TestLoad(t *testing.T) {
+	cfg := small(vit.EVA).Vision
+	part := VisionPart(cfg)
+	backend := graphtest.Open(t, "go")
+	matrix, bias := naming.VisionPrefix+"blocks.0.mlp.fc1.weight", naming.VisionPrefix+"blocks.0.mlp.fc1.bias"
+	wide := cfg
+	wide.ImageSize = 70
+	for what, c := range map[string]struct {
+		part         Part
+		precision    Precision
+		matrix, bias dtypes.DType
 	}{
-		{"unreadable", func(p model.Param) (weights.Tensor, bool, error) {
-			if p.Name == params[2].Name {
-				return weights.Tensor{}, true, errors.New("tensor layer.2.weight: disk on fire")
-			}
-			return array(p.Name, p.Shape...), true, nil
-		}, "disk on fire"},
-		{"integers", func(p model.Param) (weights.Tensor, bool, error) {
-			return weights.Tensor{Name: p.Name, DType: weights.I8, Shape: p.Shape, Data: make([]byte, p.Size())}, true, nil
-		}, "dtype is I8"},
-		{"too short", func(p model.Param) (weights.Tensor, bool, error) {
-			x := array(p.Name, p.Shape...)
-			x.Data = x.Data[4:]
-			return x, true, nil
-		}, "tensor layer."},
+		"nothing chosen": {part, nil, dtypes.Float32, dtypes.Float32},
+		"as stored":      {part, AsStored, dtypes.Float16, dtypes.Float32},
+		"uniform":        {part, Uniform(weights.BF16), dtypes.BFloat16, dtypes.BFloat16},
+		"frozen":         {part, Frozen(dtypes.BFloat16), dtypes.BFloat16, dtypes.Float32},
+		"frozen, f32":    {part, Frozen(dtypes.Float32), dtypes.Float32, dtypes.Float32},
+		"resized":        {VisionPart(wide), AsStored, dtypes.Float16, dtypes.Float32},
 	} {
+		src := &source{state: encoder(cfg)}
+		half, err := src.state["blocks.0.mlp.fc1.weight"].CastFloat(weights.F16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		double := weights.Tensor{DType: weights.F64, Shape: src.state["blocks.0.mlp.fc1.bias"].Shape,
+			Data: make([]byte, 8*src.state["blocks.0.mlp.fc1.bias"].Shape[0])}
+		src.state["blocks.0.mlp.fc1.weight"], src.state["blocks.0.mlp.fc1.bias"] = half, double
 		store := mlx.NewStore()
-		err := Fill(store, nil, params, tt.read, func(model.Param) {})
-		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
+		cov, err := Load(store, c.part, src, Options{Backend: backend, Precision: c.precision})
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
 		}
-		if n := size(store); n != 0 {
-			t.Errorf("%s: the store has %d variables", tt.name, n)
+		if len(cov.Filled) != len(part.Params) || size(store) != len(part.Params) {
+			t.Errorf("%s: %d of %d tensors are filled, %d in the store", what, len(cov.Filled), len(part.Params), size(store))
 		}
+		for name, want := range map[string]dtypes.DType{matrix: c.matrix, bias: c.bias} {
+			if got := store.GetVariable(model.Path(name)).DType(); got != want {
+				t.Errorf("%s: %s is %s, want %s", what, name, got, want)
+			}
+		}
+		if src.live != 0 || src.most > min(runtime.GOMAXPROCS(0), maxCopiers) {
+			t.Errorf("%s: %d tensors are still held, at most %d were at once", what, src.live, src.most)
+		}
+		store.Finalize()
 	}
 }
 
-// TestCopyOrder: tensors that are much of the whole are copied alone and first, the largest first.
-func TestCopyOrder(t *testing.T) {
-	sizes := []int{20, 500, 1000, 20, 30, 20, 400}
-	for len(sizes) < 40 {
-		sizes = append(sizes, 20)
-	}
-	params := layersOf(sizes...)
-	big := []int{1000, 500, 400} // above 1/32 of 2690
-	var mu sync.Mutex
-	var order []int
-	running := 0
-	_, err := copyAll(params, func(p model.Param) (*tensors.Tensor, error) {
-		mu.Lock()
-		order = append(order, p.Size())
-		running++
-		alone := running == 1
-		mu.Unlock()
-		if slices.Contains(big, p.Size()) && !alone {
-			t.Errorf("a tensor of %d elements is copied beside others", p.Size())
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		running--
-		return nil, nil
-	})
+// TestReaderInfo announces what Tensor gives.
+func TestReaderInfo(t *testing.T) {
+	cfg := small(vit.CLIP).Vision
+	wide := cfg
+	wide.ImageSize = 70
+	part := VisionPart(wide)
+	r, err := NewReader(part, &source{state: encoder(cfg)}, Options{Precision: Uniform(weights.BF16)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(order) != len(params) || !slices.Equal(order[:3], big) {
-		t.Errorf("%d tensors were copied, the first of %v elements; want %d, %v first", len(order), order[:3], len(params),
-			big)
+	for _, p := range part.Params {
+		info, ok, err := r.Info(p)
+		if err != nil || !ok {
+			t.Fatalf("%s: %v, error %v", p.Name, ok, err)
+		}
+		tensor, ok, err := r.Tensor(p)
+		if err != nil || !ok || tensor.DType != info.DType || !slices.Equal(tensor.Shape, info.Shape) ||
+			tensor.Name != info.Name {
+			t.Errorf("%s is announced as %v and is %v; error %v", p.Name, info, tensor.Shape, err)
+		}
 	}
-	if _, err := copyAll(nil, nil); err != nil {
-		t.Errorf("no parameters: %v", err)
+	if _, ok, err := r.Tensor(model.Param{Name: "nosuch"}); ok || err != nil {
+		t.Errorf("a tensor that is not of the part: %v, %v", ok, err)
 	}
 }
 
-// TestCopyStops: after an error no further tensor is begun, and what there is is returned.
-func TestCopyStops(t *testing.T) {
-	params := layersOf(900, 800, 1, 1, 1)
-	fails := errors.New("fails")
-	out, err := copyAll(params, func(p model.Param) (*tensors.Tensor, error) {
-		if p.Size() != 900 {
-			return nil, fails
+// TestReaderRefuses numbers that do not fit the type, and types that are no numbers.
+func TestReaderRefuses(t *testing.T) {
+	cfg := small(vit.EVA).Vision
+	part := VisionPart(cfg)
+	large, integer := encoder(cfg), encoder(cfg)
+	for _, p := range part.Params {
+		if p.Name == naming.VisionPrefix+"pos_embed" {
+			large["pos_embed"] = weights.FromFloat32("pos_embed", p.Shape, slices.Repeat([]float32{1e5}, p.Size()))
+			integer["pos_embed"] = weights.Tensor{DType: weights.I64, Shape: p.Shape, Data: make([]byte, 8*p.Size())}
 		}
-		return tensors.FromScalar[float32](1), nil
-	})
-	if !errors.Is(err, fails) || out[0] == nil || len(out) != len(params) {
-		t.Errorf("error %v, results %v", err, out)
 	}
+	store := mlx.NewStore()
+	_, err := Load(store, part, &source{state: large}, Options{Precision: Uniform(weights.F16)})
+	says(t, err, "pos_embed", "100000", "float16", "bf16 has the range of f32")
+	_, err = Load(mlx.NewStore(), part, &source{state: integer}, Options{Precision: AsStored})
+	says(t, err, "pos_embed", "I64")
 }

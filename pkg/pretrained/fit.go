@@ -5,9 +5,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/gomlx/gomlx/core/tensors"
-	mlx "github.com/gomlx/gomlx/ml/model"
-
 	"blip2/pkg/model"
 	"blip2/pkg/model/vit"
 	"blip2/pkg/naming"
@@ -82,14 +79,5 @@ func (a vocabulary) fit(p model.Param, _ []int, values []float32) ([]float32, st
 	}
 	p.Shape = slices.Clone(p.Shape)
 	p.Shape[0] = a.added
-	scratch := mlx.NewStore()
-	defer scratch.Finalize()
-	if err := model.Initialize(scratch, []model.Param{p}, a.seed); err != nil {
-		return nil, "", err
-	}
-	value, err := scratch.GetVariable(model.Path(p.Name)).Value()
-	if err != nil {
-		return nil, "", err
-	}
-	return append(values, tensors.MustCopyFlatData[float32](value)...), "[DEC] appended to the vocabulary", nil
+	return append(values, model.Draw(p, a.seed)...), "[DEC] appended to the vocabulary", nil
 }

@@ -69,8 +69,8 @@ func LoadQFormer(store *mlx.Store, params []model.Param, path string, seed int64
 	return cov, nil
 }
 
-// Load fills the part's tensors from an open checkpoint. Errors and the Coverage are as for LoadVision; tensors that stay
-// as initialised are the caller's to draw.
+// Load fills the part's tensors from an open checkpoint. Errors and the Coverage are as for LoadVision; tensors that
+// stay as initialised are the caller's to draw.
 func Load(store *mlx.Store, p Part, src naming.Source, o Options) (*Coverage, error) {
 	return p.load(store, src, o)
 }
@@ -98,7 +98,7 @@ type Part struct {
 	adapters func(t naming.Table) map[string]adapter // by the model's name
 }
 
-// visionPart is the image encoder.
+// VisionPart is the image encoder.
 func VisionPart(cfg vit.Config) Part {
 	p := Part{Part: naming.Part{
 		What:    "image encoder",
@@ -122,7 +122,7 @@ func (p Part) Resizing(cfg vit.Config) Part {
 	return p
 }
 
-// qformerPart is all of a stage-1 model but its image encoder.
+// QFormerPart is all of a stage-1 model but its image encoder.
 func QFormerPart(params []model.Param, seed int64) Part {
 	return Part{
 		Part: naming.Part{What: "Q-Former", Setting: "qformer", Params: params, Tables: naming.QFormerTables()},

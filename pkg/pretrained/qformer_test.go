@@ -160,10 +160,12 @@ func TestLoadStage1(t *testing.T) {
 	for name, x := range stateOf(cfg.vision()) {
 		full[name] = x
 	}
-	full[naming.LMHead+"decoder.weight"], full[naming.LMHead+"decoder.bias"] = full[naming.WordEmbeddings], full[naming.LMHead+"bias"]
+	full[naming.LMHead+"decoder.weight"], full[naming.LMHead+"decoder.bias"] = full[naming.WordEmbeddings],
+		full[naming.LMHead+"bias"]
 	full["Qformer.bert.embeddings.position_ids"] = weights.FromInt64("", []int{1, 2}, []int64{0, 1})
 	other := plain.clone()
-	other[naming.LMHead+"decoder.weight"], other[naming.LMHead+"decoder.bias"] = other[naming.WordEmbeddings], other[naming.LMHead+"bias"]
+	other[naming.LMHead+"decoder.weight"], other[naming.LMHead+"decoder.bias"] = other[naming.WordEmbeddings],
+		other[naming.LMHead+"bias"]
 	delete(other, naming.WordEmbeddings)
 	delete(other, naming.LMHead+"bias")
 	for name, file := range map[string]state{"own": plain, "lavis": full, "other names of tied": other} {
@@ -335,7 +337,7 @@ func TestCoverage(t *testing.T) {
 	}
 	details = strings.Join(cov.Lines(), "\n")
 	for _, text := range []string{"2 MISSING", "1 UNEXPECTED", "unexpected extra",
-		"missing Qformer.bert.encoder.layer.0.output.dense.bias"} {
+		"missing 2 tensors, Qformer.bert.encoder.layer.0.output.dense.bias"} {
 		if !strings.Contains(details, text) {
 			t.Errorf("the details of an error do not say %q:\n%s", text, details)
 		}

@@ -2,6 +2,7 @@ package published
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -16,7 +17,7 @@ type Difference struct {
 	Shape  []int         `json:"shape"`
 	A      weights.DType `json:"dtype_a"`
 	B      weights.DType `json:"dtype_b"`
-	MaxAbs float64       `json:"max_abs"` // +Inf becomes the greatest float64 in JSON
+	MaxAbs float64       `json:"max_abs"` // the greatest float64 where only one is NaN, or they are infinitely apart
 	Bits   bool          `json:"bit_equal"`
 	Reason string        `json:"reason,omitempty"` // why the numbers cannot be compared
 }
@@ -44,7 +45,8 @@ func (c Comparison) Same(tolerance float64) bool {
 }
 
 // Compare compares the tensors of two checkpoints under the model's names, whatever names, containers and types they
-// have. Numbers are compared exactly: as float64, a tensor at a time.
+// have, a tensor at a time. Numbers are compared as float32, which holds all of theirs but those of float64 exactly.
+// Tensors that are not known stand among those that only one has.
 func Compare(ctx context.Context, a, b *Checkpoint) (*Comparison, error) {
 	c := &Comparison{ModelA: a.Model, ModelB: b.Model, FormatA: a.Table.Name, FormatB: b.Table.Name}
 	ra, err := newView(a)
@@ -75,6 +77,7 @@ func Compare(ctx context.Context, a, b *Checkpoint) (*Comparison, error) {
 			c.OnlyB = append(c.OnlyB, naming.Note{Name: name, Reason: a.Table.WhyDropped(name)})
 		}
 	}
+	c.OnlyA, c.OnlyB = append(c.OnlyA, ra.unknown()...), append(c.OnlyB, rb.unknown()...)
 	slices.SortStableFunc(c.Tensors, func(x, y Difference) int {
 		switch {
 		case x.MaxAbs > y.MaxAbs:
@@ -102,6 +105,15 @@ func newView(c *Checkpoint) (*view, error) {
 	return &view{c, plan, plan.Coverage().Filled}, nil
 }
 
+// unknown lists tensors of the file that the model does not know.
+func (v *view) unknown() []naming.Note {
+	var notes []naming.Note
+	for _, name := range v.plan.Coverage().Unexpected {
+		notes = append(notes, naming.Note{Name: name})
+	}
+	return notes
+}
+
 func (v *view) has(name string) bool {
 	_, found := slices.BinarySearch(v.names, name)
 	return found
@@ -115,11 +127,7 @@ func (v *view) tensor(name string) (weights.Tensor, error) {
 	return t, err
 }
 
-func (v *view) drop(name string) {
-	for _, source := range v.plan.Sources(name) {
-		v.c.Drop(source)
-	}
-}
+func (v *view) drop(name string) { naming.Drop(v.c, v.plan.Sources(name)...) }
 
 func compareTensor(name string, a, b *view) (Difference, error) {
 	x, err := a.tensor(name)
@@ -141,13 +149,11 @@ func compareTensor(name string, a, b *view) (Difference, error) {
 		d.Bits = true
 		return d, nil
 	}
-	u, err := x.Float32s()
-	if err != nil {
-		return d, err
-	}
-	w, err := y.Float32s()
-	if err != nil {
-		return d, err
+	u, errA := x.Float32s()
+	w, errB := y.Float32s()
+	if err := errors.Join(errA, errB); err != nil {
+		d.Reason = err.Error()
+		return d, nil
 	}
 	for i := range u {
 		diff := math.Abs(float64(u[i]) - float64(w[i]))

@@ -1,6 +1,7 @@
 package published
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,40 +52,41 @@ func Identify(src weights.Source, h Hints) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	measured, err := FromShapes(c.Model, tensors, h)
+	measured, err := FromShapes(c.Model, tensors)
 	if err != nil {
 		return nil, fmt.Errorf("it looks like %s, but %w", c.Table.Name, err)
 	}
-	stated, from, err := statedSpec(src)
+	c.Spec, c.SpecFrom = measured, "shapes"
+	stated, from, err := c.statedSpec()
 	if err != nil {
 		return nil, err
 	}
-	if from == "" {
-		c.Spec, c.SpecFrom = measured, "shapes"
-		return c, nil
+	if from != "" {
+		if err := stated.agrees(measured, from); err != nil {
+			return nil, err
+		}
+		c.Spec, c.SpecFrom = stated.only(measured), from
 	}
-	if err := stated.agrees(measured, from); err != nil {
-		return nil, err
-	}
-	c.Spec, c.SpecFrom = stated.only(measured), from
+	c.Spec = c.Spec.hinted(h)
 	return c, nil
 }
 
 // metadata is a source with free-form strings.
 type metadata interface{ Metadata() map[string]string }
 
-// statedSpec returns what a config.json beside the weights, or the metadata of the file, say; from is empty if nothing
-// does.
-func statedSpec(src weights.Source) (s Spec, from string, err error) {
-	if m, ok := src.(metadata); ok {
+// statedSpec returns what the metadata of the file say, or a config.json beside weights under Hugging Face names; from
+// is empty if nothing does.
+func (c *Checkpoint) statedSpec() (s Spec, from string, err error) {
+	if m, ok := c.Source.(metadata); ok {
 		if text, ok := m.Metadata()[specKey]; ok {
-			if err := json.Unmarshal([]byte(text), &s); err != nil {
-				return s, "", fmt.Errorf("metadata %s: %w", specKey, err)
-			}
-			return s, "the file's metadata", nil
+			s, err := parseSpec(text)
+			return s, "the file's metadata", err
 		}
 	}
-	dir := src.Path()
+	if c.Publisher != naming.HuggingFace {
+		return s, "", nil // a config.json there is of something else
+	}
+	dir := c.Path()
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		dir = filepath.Dir(dir)
 	}
@@ -92,7 +94,19 @@ func statedSpec(src weights.Source) (s Spec, from string, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, "", nil
 	}
-	return s, configFile, err
+	return s, filepath.Join(dir, configFile), err
+}
+
+// parseSpec reads a Spec from a file's metadata. It may lack parts, but those that are there must be sound.
+func parseSpec(text string) (s Spec, err error) {
+	if err = json.Unmarshal([]byte(text), &s); err == nil {
+		s = s.own()
+		err = s.ValidateParts()
+	}
+	if err != nil {
+		return s, fmt.Errorf("metadata %s: %w", specKey, err)
+	}
+	return s, nil
 }
 
 // agrees reports sizes that differ from those of the tensors' shapes. Only what shapes tell is compared.
@@ -100,54 +114,14 @@ func (s Spec) agrees(measured Spec, from string) error {
 	if s.Model != measured.Model {
 		return fmt.Errorf("%s says that it is %s, but the tensors are of %s", from, s.Model, measured.Model)
 	}
-	for _, size := range s.sizes(measured) {
-		if size.stated != size.measured {
-			return fmt.Errorf("%s says that the %s is %d, but the tensors have %d", from, size.what, size.stated, size.measured)
+	theirs := measured.sizes()
+	for _, ours := range s.sizes() {
+		i := slices.IndexFunc(theirs, func(other size) bool { return other.what == ours.what })
+		if i >= 0 && theirs[i].n != ours.n {
+			return fmt.Errorf("%s says that the %s is %d, but the tensors have %d", from, ours.what, ours.n, theirs[i].n)
 		}
 	}
 	return nil
-}
-
-// size is a number that both a configuration and the shapes of the tensors tell.
-type size struct {
-	what             string
-	stated, measured int
-}
-
-// sizes pairs what the Spec says with what was measured, of the parts that both have.
-func (s Spec) sizes(measured Spec) []size {
-	var out []size
-	add := func(what string, stated, measured int) { out = append(out, size{what, stated, measured}) }
-	if a, b := s.vision(), measured.vision(); a != nil && b != nil {
-		add("image encoder's width", a.Width, b.Width)
-		add("number of the image encoder's blocks", a.Layers, b.Layers)
-		add("image encoder's MLP", a.MLPWidth(), b.MLPWidth())
-		add("image size", a.ImageSize, b.ImageSize)
-		add("patch size", a.PatchSize, b.PatchSize)
-	}
-	if a, b := s.QFormer, measured.QFormer; a != nil && b != nil {
-		add("Q-Former's width", a.Hidden, b.Hidden)
-		add("number of the Q-Former's layers", a.Layers, b.Layers)
-		add("number of queries", a.Queries, b.Queries)
-		add("Q-Former's feed-forward network", a.Intermediate, b.Intermediate)
-		add("width that the Q-Former reads", a.EncoderWidth, b.EncoderWidth)
-	}
-	if a, b := s.OPT, measured.OPT; a != nil && b != nil {
-		add("OPT's width", a.Hidden, b.Hidden)
-		add("number of OPT's layers", a.Layers, b.Layers)
-		add("OPT's FFN", a.FFN, b.FFN)
-		add("OPT's vocabulary", a.Vocab, b.Vocab)
-		add("number of OPT's positions", a.Positions, b.Positions)
-	}
-	if a, b := s.T5, measured.T5; a != nil && b != nil {
-		add("T5's width", a.Hidden, b.Hidden)
-		add("number of T5's encoder blocks", a.EncoderLayers, b.EncoderLayers)
-		add("number of T5's decoder blocks", a.DecoderLayers, b.DecoderLayers)
-		add("T5's FFN", a.FFN, b.FFN)
-		add("T5's vocabulary", a.Vocab, b.Vocab)
-		add("number of T5's heads", a.Heads, b.Heads)
-	}
-	return out
 }
 
 // only keeps the parts of the Spec that the tensors have.
@@ -184,7 +158,7 @@ func (c *Checkpoint) Plan(allowMissing, allowUnexpected bool) (*naming.Plan, err
 func CountTypes(c weights.Source) ([]TypeCount, error) {
 	counts := map[weights.DType]*TypeCount{}
 	for _, name := range c.Names() {
-		t, err := c.Tensor(name)
+		t, err := c.Info(name)
 		if err != nil {
 			return nil, err
 		}
@@ -199,17 +173,14 @@ func CountTypes(c weights.Source) ([]TypeCount, error) {
 		}
 		n.Tensors++
 		n.Elements += int64(elements)
-		n.Bytes += int64(len(t.Data))
+		n.Bytes += int64(elements * t.DType.Size())
 	}
 	out := make([]TypeCount, 0, len(counts))
 	for _, n := range counts {
 		out = append(out, *n)
 	}
 	slices.SortFunc(out, func(a, b TypeCount) int {
-		if a.Bytes != b.Bytes {
-			return int(b.Bytes - a.Bytes)
-		}
-		return len(a.DType) - len(b.DType)
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.DType, b.DType))
 	})
 	return out, nil
 }

@@ -17,7 +17,7 @@ import (
 type Output struct {
 	Dir       string // folder to be made; must not exist, or be empty
 	To        string // naming.LAVIS or naming.HuggingFace
-	Tokenizer string // folder whose tokenizer files go along; empty: those beside the weights, if there are any
+	Tokenizer string // folder whose tokenizer files go along; empty: for Hugging Face those beside the weights, if any
 	MaxShard  int64  // bytes of a file; 0 is 5 GB
 }
 
@@ -29,6 +29,7 @@ type Written struct {
 	Tensors   int                `json:"tensors"`
 	Bytes     int64              `json:"bytes"`
 	Files     []string           `json:"files"`     // sorted
+	Tokenizer bool               `json:"tokenizer"` // whether a tokenizer's files are among them
 	Dropped   []naming.Note      `json:"dropped"`   // tensors that the format has no place for
 	Drawn     []naming.Note      `json:"drawn"`     // tensors that start from the seed
 	Absent    []naming.Note      `json:"absent"`    // tensors that the source's format has no place for
@@ -46,7 +47,7 @@ func (a *Assembly) Write(ctx context.Context, o Output) (*Written, error) {
 	if o.To == naming.HuggingFace {
 		spec = spec.withPublishedTokens()
 	}
-	outputs, dropped, err := table.Export(a.Names(), a.Tensor)
+	outputs, dropped, err := table.Export(a.Names(), a.Info, a.Tensor)
 	if err != nil {
 		return nil, err
 	}
@@ -69,78 +70,84 @@ func (a *Assembly) Write(ctx context.Context, o Output) (*Written, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.Tokenizer = slices.ContainsFunc(tokenizerFiles, func(name string) bool { return files[name] != nil })
 	w.Files, err = list(o.Dir)
 	return w, err
 }
 
 // table returns the way of naming that is asked for.
 func (a *Assembly) table(to string) (naming.Table, error) {
-	m, ok := naming.Find(a.Spec.Model)
-	if !ok {
-		return naming.Table{}, fmt.Errorf("%q is no network that is known", a.Spec.Model)
-	}
-	if a.Spec.Model == naming.BERT || a.Spec.Model == naming.EVAViT || a.Spec.Model == naming.CLIPViT {
-		return naming.Table{}, fmt.Errorf("%s is a part: put it together with the others by blip2 weights assemble",
-			a.Spec.Model)
-	}
+	m, _ := naming.Find(a.Spec.Model)
 	table, ok := m.Tables[to]
-	if !ok {
-		return naming.Table{}, fmt.Errorf("%s has no form for %s: LAVIS takes it from the folder of Hugging Face", a.Spec.Model, to)
+	switch {
+	case m.Name == naming.BERT || m.Name == naming.EVAViT || m.Name == naming.CLIPViT:
+		return table, fmt.Errorf("%s: holds %s, which is a part of BLIP-2: put it together with the others by "+
+			"blip2 weights assemble", a.parts.Main, a.Spec.Model)
+	case !ok && to == naming.LAVIS:
+		return table, fmt.Errorf("%s: LAVIS has no form of its own for %s: it reads the folder of Hugging Face", a.parts.Main,
+			a.Spec.Model)
+	case !ok:
+		return table, fmt.Errorf("%q is no form to write: want %s or %s", to, naming.HuggingFace, naming.LAVIS)
+	case to == naming.HuggingFace:
+		_, err := a.Spec.hfConfig() // which some models cannot have
+		return table, err
 	}
 	return table, nil
 }
 
 // sideFiles returns what goes beside the weights, by name.
 func (a *Assembly) sideFiles(spec Spec, outputs []naming.Output, o Output) (map[string][]byte, error) {
-	files := map[string][]byte{}
-	if o.To != naming.HuggingFace {
-		return files, nil
+	files, err := a.tokenizer(spec, o)
+	if err != nil || o.To != naming.HuggingFace {
+		return files, err
 	}
-	dir := o.Tokenizer
-	for _, path := range []string{a.parts.Main, a.parts.LLM} {
-		if info, err := os.Stat(path); dir == "" && err == nil && info.IsDir() {
-			dir = path
-		}
+	types := make([]weights.DType, len(outputs))
+	for i, o := range outputs {
+		types[i] = o.DType
 	}
-	if dir != "" {
-		var err error
-		if files, err = readTokenizer(dir); err != nil {
-			return nil, err
-		}
-		if len(files) == 0 && o.Tokenizer != "" {
-			return nil, fmt.Errorf("%s: holds none of a tokenizer's files: %v", o.Tokenizer, tokenizerFiles)
-		}
-		if spec.ImageToken != nil {
-			if err := addImageToken(files, *spec.ImageToken); err != nil {
-				return nil, fmt.Errorf("%s: %w", dir, err)
-			}
-		}
-	}
-	configs, err := HFFiles(spec, mostBytes(outputs))
+	configs, err := HFFiles(spec, common(types))
 	if err != nil {
+		return nil, err
+	}
+	if err := a.keepOriginals(configs); err != nil {
 		return nil, err
 	}
 	maps.Copy(files, configs)
 	return files, nil
 }
 
-// mostBytes is the type of the largest part of the outputs.
-func mostBytes(outputs []naming.Output) weights.DType {
-	bytes := map[weights.DType]int{}
-	for _, o := range outputs {
-		n := o.DType.Size()
-		for _, d := range o.Shape {
-			n *= d
-		}
-		bytes[o.DType] += n
+// tokenizer returns the files of the tokenizer that goes along: that of the options or, in Hugging Face's form, the one
+// beside the weights. Where the model has an image token, so has the tokenizer.
+func (a *Assembly) tokenizer(spec Spec, o Output) (map[string][]byte, error) {
+	var dirs []string
+	switch {
+	case o.Tokenizer != "":
+		dirs = []string{o.Tokenizer}
+	case o.To == naming.HuggingFace:
+		dirs = []string{a.parts.Main, a.parts.LLM}
 	}
-	best := weights.F32
-	for dtype, n := range bytes {
-		if n > bytes[best] {
-			best = dtype
+	for _, dir := range dirs {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue
 		}
+		files, err := readTokenizer(dir)
+		if err != nil {
+			return nil, err
+		}
+		if len(files) == 0 {
+			continue
+		}
+		if spec.ImageToken != nil {
+			if err := addImageToken(files, *spec.ImageToken); err != nil {
+				return nil, fmt.Errorf("%s: %w", dir, err)
+			}
+		}
+		return files, nil
 	}
-	return best
+	if o.Tokenizer != "" {
+		return nil, fmt.Errorf("%s: holds none of a tokenizer's files: %v", o.Tokenizer, tokenizerFiles)
+	}
+	return map[string][]byte{}, nil
 }
 
 // lazy turns the outputs into what the writer takes; data are made when it asks for them.

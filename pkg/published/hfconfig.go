@@ -53,6 +53,20 @@ func readSmall(path string) ([]byte, error) {
 
 // ParseConfig is ReadConfig for the contents of the file.
 func ParseConfig(raw []byte) (Spec, error) {
+	s, err := parseConfig(raw)
+	if err != nil {
+		return Spec{}, err
+	}
+	for _, size := range s.sizes() {
+		if size.n <= 0 {
+			return Spec{}, fmt.Errorf("the %s is %d", size.what, size.n)
+		}
+	}
+	return s, s.Validate()
+}
+
+// parseConfig is ParseConfig without looking at the sizes.
+func parseConfig(raw []byte) (Spec, error) {
 	var head struct {
 		ModelType     string   `json:"model_type"`
 		Architectures []string `json:"architectures"`
@@ -68,8 +82,8 @@ func ParseConfig(raw []byte) (Spec, error) {
 	case "blip-2":
 		return parseBLIP2(raw, arch)
 	case "opt":
-		cfg, _, err := parseOPT(raw)
-		return Spec{Model: naming.OPT, OPT: &cfg}, err
+		cfg, eos, err := parseOPT(raw)
+		return Spec{Model: naming.OPT, OPT: &cfg, EOS: eos}, err
 	case "t5":
 		cfg, err := parseT5(raw)
 		return Spec{Model: naming.T5, T5: &cfg}, err
@@ -107,17 +121,20 @@ type visionJSON struct {
 	PatchSize    int     `json:"patch_size"`
 	Act          string  `json:"hidden_act"`
 	Eps          float64 `json:"layer_norm_eps"`
-	QKVBias      bool    `json:"qkv_bias"`
+	QKVBias      *bool   `json:"qkv_bias"`
 }
 
 // vit returns the encoder, of which the architecture demands the activation.
 func (v visionJSON) vit(arch, act string) (*vit.Config, error) {
-	if v.Act != act {
+	switch {
+	case v.Act != act:
 		return nil, fmt.Errorf("vision_config.hidden_act is %q, that of the network is %q", v.Act, act)
+	case v.QKVBias != nil && !*v.QKVBias:
+		return nil, errors.New("vision_config.qkv_bias is false, but the network's queries and values have a bias")
 	}
 	cfg := &vit.Config{Arch: arch, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Width: v.Hidden, Layers: v.Layers,
-		Heads: v.Heads, MLP: v.Intermediate, LayerNormEps: v.Eps}
-	return cfg, cfg.Validate()
+		Heads: v.Heads, MLPRatio: vit.RatioOf(v.Intermediate, v.Hidden), LayerNormEps: v.Eps}
+	return cfg, nil
 }
 
 // bertJSON are the keys that BERT, the Q-Former and BLIP's decoder share.
@@ -132,15 +149,19 @@ type bertJSON struct {
 	Eps          float64 `json:"layer_norm_eps"`
 	Dropout      float64 `json:"hidden_dropout_prob"`
 	CrossFreq    int     `json:"cross_attention_frequency"`
-	EncoderWidth int     `json:"encoder_hidden_size"`
 	TextInput    bool    `json:"use_qformer_text_input"`
-	EOS          int     `json:"sep_token_id"`
+	BOS          int     `json:"bos_token_id"`
+	SEP          int     `json:"sep_token_id"`
+	PositionType string  `json:"position_embedding_type"`
 }
 
 // check reports what a BERT of this program cannot be.
 func (b bertJSON) check(key string) error {
-	if b.Act != "gelu" {
+	switch {
+	case b.Act != "gelu":
 		return fmt.Errorf("%shidden_act is %q, that of the network is \"gelu\"", key, b.Act)
+	case b.PositionType != "" && b.PositionType != "absolute":
+		return fmt.Errorf("%sposition_embedding_type is %q, that of the network is \"absolute\"", key, b.PositionType)
 	}
 	return nil
 }
@@ -155,9 +176,9 @@ func parseBLIP2(raw []byte, arch string) (Spec, error) {
 		Text       json.RawMessage `json:"text_config"`
 	}{Queries: 32, EmbedDim: 256}
 	vision := visionJSON{Hidden: 1408, Intermediate: 6144, Layers: 39, Heads: 16, ImageSize: 224, PatchSize: 14,
-		Act: "gelu", Eps: 1e-6, QKVBias: true}
+		Act: "gelu", Eps: 1e-6}
 	q := bertJSON{Vocab: 30522, Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, Positions: 512, Act: "gelu",
-		Eps: 1e-12, Dropout: 0.1, CrossFreq: 2, EncoderWidth: 1408}
+		Eps: 1e-12, Dropout: 0.1, CrossFreq: 2}
 	if err := into(raw, "", &top); err != nil {
 		return Spec{}, err
 	}
@@ -175,16 +196,17 @@ func parseBLIP2(raw []byte, arch string) (Spec, error) {
 	s := Spec{Model: naming.BLIP2Stage1, Vision: encoder, LNVisionEps: vision.Eps, QFormerText: q.TextInput,
 		EmbedDim: top.EmbedDim, ImageToken: top.ImageToken,
 		QFormer: &qformer.Config{Hidden: q.Hidden, Layers: q.Layers, Heads: q.Heads, Intermediate: q.Intermediate,
-			Queries: top.Queries, CrossAttentionFreq: q.CrossFreq, EncoderWidth: q.EncoderWidth, Vocab: q.Vocab,
-			MaxPositions: q.Positions, LayerNormEps: q.Eps, Dropout: q.Dropout}}
+			Queries: top.Queries, CrossAttentionFreq: q.CrossFreq, Vocab: q.Vocab, MaxPositions: q.Positions,
+			LayerNormEps: q.Eps, Dropout: q.Dropout,
+			EncoderWidth: vision.Hidden, // whatever encoder_hidden_size says: the library overwrites it
+		}}
 	if arch != "Blip2ForImageTextRetrieval" && !q.TextInput {
-		s.EmbedDim = 0
+		s.EmbedDim, s.QFormer.Vocab, s.QFormer.MaxPositions = 0, 0, 0
 		if err := s.addLLM(top.Text); err != nil {
 			return Spec{}, fmt.Errorf("text_config: %w", err)
 		}
 	}
-	s = s.withLLMWidth()
-	return s, s.Validate()
+	return s.withLLMWidth(), nil
 }
 
 // addLLM reads the language model of BLIP-2.
@@ -218,7 +240,7 @@ func parseOPT(raw []byte) (cfg opt.Config, eos int, err error) {
 	case c.Act != "relu":
 		return cfg, 0, fmt.Errorf("activation_function is %q, that of OPT is \"relu\"", c.Act)
 	case !c.Bias || !c.Affine || c.NoFinalNorm:
-		return cfg, 0, errors.New("enable_bias, layer_norm_elementwise_affine and _remove_final_layer_norm are not those of OPT")
+		return cfg, 0, errors.New("enable_bias, layer_norm_elementwise_affine or _remove_final_layer_norm is not OPT's")
 	}
 	cfg = opt.Config{Vocab: c.Vocab, Hidden: c.Hidden, Layers: c.Layers, Heads: c.Heads, FFN: c.FFN,
 		Positions: c.Positions, PostNorm: !c.NormBefore, LayerNormEps: 1e-5, Dropout: c.Dropout,
@@ -226,7 +248,7 @@ func parseOPT(raw []byte) (cfg opt.Config, eos int, err error) {
 	if c.EmbedDim != 0 && c.EmbedDim != c.Hidden {
 		cfg.EmbedDim = c.EmbedDim
 	}
-	return cfg, c.EOS, cfg.Validate()
+	return cfg, c.EOS, nil
 }
 
 // optJSON are the keys of OPT's configuration.
@@ -285,7 +307,7 @@ func parseT5(raw []byte) (cfg t5.Config, err error) {
 	cfg = t5.Config{Vocab: c.Vocab, Hidden: c.Hidden, HeadDim: c.HeadDim, Heads: c.Heads, FFN: c.FFN,
 		EncoderLayers: c.Layers, DecoderLayers: c.DecoderLayers, Activation: nn.Activation(c.Act), Buckets: c.Buckets,
 		MaxDistance: c.MaxDistance, RMSNormEps: c.Eps, Dropout: c.Dropout}
-	return cfg, cfg.Validate()
+	return cfg, nil
 }
 
 // parseCLIP reads CLIPConfig; older files repeat the parts under *_config_dict, which then count.
@@ -319,7 +341,7 @@ func parseCLIP(raw []byte) (Spec, error) {
 	s := Spec{Model: naming.CLIP, CLIP: &clip.Config{Image: *image, Embed: top.Embed,
 		Text: clip.Text{Vocab: text.Vocab, Context: text.Positions, Width: text.Hidden, Layers: text.Layers,
 			Heads: text.Heads, MLP: text.Intermediate, LayerNormEps: text.Eps}}}
-	return s, s.Validate()
+	return s, nil
 }
 
 func parseBLIP(raw []byte) (Spec, error) {
@@ -330,7 +352,7 @@ func parseBLIP(raw []byte) (Spec, error) {
 	vision := visionJSON{Hidden: 768, Intermediate: 3072, Layers: 12, Heads: 12, ImageSize: 384, PatchSize: 16,
 		Act: "gelu", Eps: 1e-5}
 	text := bertJSON{Vocab: 30524, Hidden: 768, Layers: 12, Heads: 8, Intermediate: 3072, Positions: 512, Act: "gelu",
-		Eps: 1e-12, EOS: 102}
+		Eps: 1e-12, BOS: 30522, SEP: 102}
 	err := into(raw, "", &top)
 	if err == nil {
 		err = errors.Join(into(top.Vision, "vision_config", &vision), into(top.Text, "text_config", &text))
@@ -345,10 +367,11 @@ func parseBLIP(raw []byte) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
-	s := Spec{Model: naming.BLIPCaption, EOS: text.EOS, BLIP: &blip.Config{Vision: *encoder, Hidden: text.Hidden,
+	s := Spec{Model: naming.BLIPCaption, BOS: text.BOS, EOS: text.SEP, BLIP: &blip.Config{Vision: *encoder,
+		Hidden: text.Hidden,
 		Layers: text.Layers, Heads: text.Heads, Intermediate: text.Intermediate, Vocab: text.Vocab,
 		MaxPositions: text.Positions, LayerNormEps: text.Eps}}
-	return s, s.Validate()
+	return s, nil
 }
 
 func parseBERT(raw []byte) (Spec, error) {

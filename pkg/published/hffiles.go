@@ -24,11 +24,8 @@ type object map[string]any
 
 // HFFiles returns the configuration files with which transformers reads a folder of the network: config.json,
 // generation_config.json and preprocessor_config.json where the network has them, and processor_config.json.
-// dtype is that of most tensors.
+// dtype is that of the tensors.
 func HFFiles(s Spec, dtype weights.DType) (map[string][]byte, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
 	config, err := s.hfConfig()
 	if err != nil {
 		return nil, err
@@ -91,6 +88,9 @@ func (s Spec) withPublishedTokens() Spec {
 
 // hfConfig is the content of config.json.
 func (s Spec) hfConfig() (object, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
 	switch s.Model {
 	case naming.BLIP2Stage1, naming.BLIP2OPT, naming.BLIP2T5:
 		return s.hfBLIP2()
@@ -217,12 +217,14 @@ func (s Spec) hfBLIP() object {
 	text := hfBERT(qformer.Config{Vocab: b.Vocab, Hidden: b.Hidden, Layers: b.Layers, Heads: b.Heads,
 		Intermediate: b.Intermediate, MaxPositions: b.MaxPositions, LayerNormEps: b.LayerNormEps})
 	text["model_type"], text["encoder_hidden_size"], text["is_decoder"] = "blip_text_model", b.Vision.Width, true
-	text["bos_token_id"], text["pad_token_id"] = b.Vocab-2, 0 // [DEC] and [ENC] are the last two
-	if s.EOS != 0 {
-		text["eos_token_id"], text["sep_token_id"] = s.EOS, s.EOS
-	} else {
-		text["eos_token_id"], text["sep_token_id"] = 2, 102
+	bos, sep := s.BOS, s.EOS
+	if bos == 0 {
+		bos = b.Vocab - 2 // [DEC] and [ENC] are the last two
 	}
+	if sep == 0 {
+		sep = 102
+	}
+	text["bos_token_id"], text["eos_token_id"], text["sep_token_id"], text["pad_token_id"] = bos, sep, sep, 0
 	return object{
 		"model_type": "blip", "architectures": []string{"BlipForConditionalGeneration"}, "text_config": text,
 		"vision_config": hfVision(b.Vision, "blip_vision_model", "gelu"), "projection_dim": 512,
@@ -240,8 +242,11 @@ func (s Spec) hfGeneration() object {
 		}
 		return object{"_from_model_config": true, "bos_token_id": 2, "eos_token_id": eos, "pad_token_id": 1}
 	case s.T5 != nil:
-		return object{"_from_model_config": true, "bos_token_id": 1, "decoder_start_token_id": 0, "eos_token_id": 1,
-			"pad_token_id": 0}
+		o := object{"_from_model_config": true, "decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+		if s.Model == naming.BLIP2T5 {
+			o["bos_token_id"] = 1
+		}
+		return o
 	}
 	return nil
 }

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -34,32 +36,40 @@ func readTokenizer(dir string) (map[string][]byte, error) {
 	return files, nil
 }
 
-// addImageToken makes the tokenizer know <image> under the given id, where it does not yet.
+// addImageToken makes the tokenizer know <image> under the given id, where it does not yet. Files that give the id to
+// another token, or <image> another id, are an error.
 func addImageToken(files map[string][]byte, id int) error {
-	token := func() object {
-		return object{"content": imageToken, "lstrip": false, "rstrip": false, "normalized": false, "single_word": false,
-			"special": true}
+	number := strconv.Itoa(id)
+	token := object{"content": imageToken, "lstrip": false, "rstrip": false, "normalized": false, "single_word": false,
+		"special": true}
+	if _, ok := files["added_tokens.json"]; !ok {
+		files["added_tokens.json"] = []byte("{}")
 	}
 	err := editJSON(files, "tokenizer.json", func(root object) error {
-		list, _ := root["added_tokens"].([]any)
-		known := slices.ContainsFunc(list, func(v any) bool {
-			m, _ := v.(map[string]any)
-			return m["content"] == imageToken
-		})
-		if !known {
-			t := token()
-			t["id"] = id
-			root["added_tokens"] = append(list, t)
+		list, ok := root["added_tokens"].([]any)
+		if !ok && root["added_tokens"] != nil {
+			return errors.New("added_tokens is no list")
 		}
+		for _, entry := range list {
+			m, _ := entry.(map[string]any)
+			if known, err := isImageToken(m["content"], m["id"], number); known || err != nil {
+				return err
+			}
+		}
+		t := maps.Clone(token)
+		t["id"] = id
+		root["added_tokens"] = append(list, t)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if _, ok := files["added_tokens.json"]; !ok {
-		files["added_tokens.json"] = []byte("{}")
-	}
 	err = editJSON(files, "added_tokens.json", func(root object) error {
+		for _, content := range slices.Sorted(maps.Keys(root)) {
+			if known, err := isImageToken(content, root[content], number); known || err != nil {
+				return err
+			}
+		}
 		root[imageToken] = id
 		return nil
 	})
@@ -67,15 +77,33 @@ func addImageToken(files map[string][]byte, id int) error {
 		return err
 	}
 	return editJSON(files, "tokenizer_config.json", func(root object) error {
-		decoder, _ := root["added_tokens_decoder"].(map[string]any)
-		if decoder == nil {
-			decoder = map[string]any{}
-		}
-		decoder[strconv.Itoa(id)] = token()
-		root["added_tokens_decoder"] = decoder
 		root["processor_class"] = "Blip2Processor"
+		decoder, ok := root["added_tokens_decoder"].(map[string]any)
+		if !ok && root["added_tokens_decoder"] != nil {
+			return errors.New("added_tokens_decoder is no object")
+		}
+		for _, key := range slices.Sorted(maps.Keys(decoder)) {
+			m, _ := decoder[key].(map[string]any)
+			if known, err := isImageToken(m["content"], key, number); known || err != nil {
+				return err
+			}
+		}
+		if decoder != nil { // without one the library reads added_tokens.json
+			decoder[number] = token
+		}
 		return nil
 	})
+}
+
+// isImageToken says whether an added token is <image> with the right id. Half of it is an error.
+func isImageToken(content, id any, want string) (bool, error) {
+	isImage, hasID := content == imageToken, fmt.Sprint(id) == want
+	if isImage != hasID {
+		return false, fmt.Errorf("id %v is that of %q, but the model has %s for %s: give the tokenizer of the model", id,
+			content,
+			want, imageToken)
+	}
+	return isImage, nil
 }
 
 // editJSON changes a file if it is there. Numbers keep their digits.
@@ -87,8 +115,9 @@ func editJSON(files map[string][]byte, name string, edit func(root object) error
 	var root object
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
-	if err := dec.Decode(&root); err != nil || root == nil {
-		return fmt.Errorf("%s of the tokenizer is not a JSON object: %v", name, err)
+	err := dec.Decode(&root)
+	if _, more := dec.Token(); err != nil || root == nil || more != io.EOF {
+		return fmt.Errorf("%s of the tokenizer is no JSON object", name)
 	}
 	if err := edit(root); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

@@ -34,20 +34,29 @@ var cutoffs = [3]int{1, 5, 10}
 
 // bestRank is the rank, from 0, of the best-ranked own candidate; −1 without any.
 func bestRank(row []float32, own []int) int {
-	best := -1
-	for _, c := range own {
-		rank := 0
-		for other, score := range row {
-			// cmp.Compare, because a NaN compares as neither better nor worse: a model that diverged would be perfect.
-			if order := cmp.Compare(score, row[c]); order > 0 || order == 0 && other < c {
-				rank++
-			}
-		}
-		if best < 0 || rank < best {
-			best = rank
+	if len(own) == 0 {
+		return -1
+	}
+	best := own[0]
+	for _, c := range own[1:] {
+		if before(row, c, best) {
+			best = c
 		}
 	}
-	return best
+	rank := 0
+	for other := range row {
+		if before(row, other, best) {
+			rank++
+		}
+	}
+	return rank
+}
+
+// before says whether candidate a ranks before b. cmp.Compare, because a NaN compares as neither better nor worse: a
+// model that diverged would be perfect.
+func before(row []float32, a, b int) bool {
+	order := cmp.Compare(row[a], row[b])
+	return order > 0 || order == 0 && a < b
 }
 
 // Chance returns what a random ranking scores on average: with n candidates of which m are the query's own, the share

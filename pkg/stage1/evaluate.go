@@ -68,8 +68,20 @@ func (e *Evaluator) Close() {
 	}
 }
 
+// RankSet is a set of pictures and texts to be ranked: a dataset.EvalSet, or one from elsewhere.
+type RankSet interface {
+	NumImages() int
+	NumTexts() int
+	// Images writes the pixels of the pictures lo ≤ i < hi to dst, [hi−lo, 3, S, S].
+	Images(ctx context.Context, lo, hi int, dst []float32) error
+	// Texts returns ids and mask of the texts lo ≤ i < hi, [hi−lo, MaxTextLen].
+	Texts(lo, hi int) (ids, mask []int32)
+}
+
 // Ranking is the result of a retrieval evaluation of M pictures and T texts.
 type Ranking struct {
+	Images []float32   // [M, Q, E] query features of unit length
+	Texts  []float32   // [T, E] text features of unit length
 	Cosine [][]float32 // [M][T] greatest cosine over the queries
 	I2T    [][]float32 // [M][T] ITM class-1 logit + cosine for the best candidates, retrieval.NotRanked elsewhere
 	T2I    [][]float32 // [T][M] likewise
@@ -82,19 +94,18 @@ type Ranking struct {
 type Meter func(part string, total int) (advance func(done int))
 
 // Rank evaluates a set as LAVIS does: every picture with every text by cosine, the best candidates again by ITM.
-func (e *Evaluator) Rank(ctx context.Context, set *dataset.EvalSet, meter Meter) (*Ranking, error) {
+func (e *Evaluator) Rank(ctx context.Context, set RankSet, meter Meter) (*Ranking, error) {
 	images, texts := set.NumImages(), set.NumTexts()
 	w := &work{advance: meter("features", blocks(images, e.batch)+blocks(texts, e.batch))}
 	r := &Ranking{}
-	feats, err := e.encodeImages(ctx, set, r, w)
-	if err != nil {
+	var err error
+	if r.Images, err = e.encodeImages(ctx, set, r, w); err != nil {
 		return nil, err
 	}
-	textFeats, err := e.encodeTexts(ctx, set, w)
-	if err != nil {
+	if r.Texts, err = e.encodeTexts(ctx, set, w); err != nil {
 		return nil, err
 	}
-	r.Cosine = similarities(feats, textFeats, images, texts, e.cfg.QFormer.Queries, e.cfg.EmbedDim)
+	r.Cosine = similarities(r.Images, r.Texts, images, texts, e.cfg.QFormer.Queries, e.cfg.EmbedDim)
 	return r, e.rerank(ctx, set, r, meter)
 }
 
@@ -126,7 +137,7 @@ func (w *work) add() {
 func blocks(n, size int) int { return (n + size - 1) / size }
 
 // encodeImages fills in the ranking's image features and returns the query features [M, Q, E].
-func (e *Evaluator) encodeImages(ctx context.Context, set *dataset.EvalSet, r *Ranking, w *work) ([]float32, error) {
+func (e *Evaluator) encodeImages(ctx context.Context, set RankSet, r *Ranking, w *work) ([]float32, error) {
 	s := e.cfg.Vision.ImageSize
 	pixels := make([]float32, e.batch*3*s*s)
 	var feats []float32
@@ -150,7 +161,7 @@ func (e *Evaluator) encodeImages(ctx context.Context, set *dataset.EvalSet, r *R
 func (e *Evaluator) tokenSize() int { return e.cfg.Vision.Tokens() * e.cfg.Vision.Width }
 
 // encodeTexts returns the text features [T, E].
-func (e *Evaluator) encodeTexts(ctx context.Context, set *dataset.EvalSet, w *work) ([]float32, error) {
+func (e *Evaluator) encodeTexts(ctx context.Context, set RankSet, w *work) ([]float32, error) {
 	var feats []float32
 	for lo := 0; lo < set.NumTexts(); lo += e.batch {
 		n := min(e.batch, set.NumTexts()-lo)

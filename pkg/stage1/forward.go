@@ -57,7 +57,7 @@ func Forward(scope *model.Scope, cfg Config, b Batch, rng *nn.RNG) *Outputs {
 	contrast(scope, cfg, o, positives)
 	mine(cfg, o, b, positives, rng)
 	match(scope, cfg, o, b, cross, rng)
-	generate(scope, cfg, o, b, image.SelfKV, rng)
+	generateText(scope, cfg, o, b, image.SelfKV, rng)
 
 	o.Loss = Add(Add(MulScalar(o.LossITC, cfg.ITCWeight), MulScalar(o.LossITM, cfg.ITMWeight)),
 		MulScalar(o.LossLM, cfg.ITGWeight))
@@ -162,10 +162,10 @@ func matchPass(scope *model.Scope, cfg Config, ids, mask *Node, cross *qformer.C
 	return out.Hidden, ReduceMean(logits, 1)
 }
 
-// generate fills in the ITG pass and L_itg (spec/stage1.md 6). The queries' cached keys and values stand for the
+// generateText fills in the ITG pass and L_itg (spec/stage1.md 6). The queries' cached keys and values stand for the
 // image pass, which the queries' rows of the full mask would only repeat. The last position predicts nothing and is
 // seen by no other row: it is left out.
-func generate(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) {
+func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) {
 	length := b.TextIDs.Shape().Dimensions[1] - 1
 	ids := SliceAxis(DecoderIDs(b.TextIDs, cfg.BOSID), 1, AxisRangeFromStart(length))
 	mask := SliceAxis(b.TextMask, 1, AxisRangeFromStart(length))

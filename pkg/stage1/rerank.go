@@ -6,7 +6,6 @@ import (
 
 	"github.com/gomlx/gomlx/core/tensors"
 
-	"blip2/pkg/dataset"
 	"blip2/pkg/retrieval"
 )
 
@@ -15,7 +14,7 @@ type pair struct{ image, text int }
 
 // rerank scores the candidates of every picture and text by ITM and fills in I2T and T2I. A pair that is a
 // candidate in both directions is computed once. Without candidates the cosines are the scores.
-func (e *Evaluator) rerank(ctx context.Context, set *dataset.EvalSet, r *Ranking, meter Meter) error {
+func (e *Evaluator) rerank(ctx context.Context, set RankSet, r *Ranking, meter Meter) error {
 	images, texts := set.NumImages(), set.NumTexts()
 	r.I2T = retrieval.Matrix(images, texts, retrieval.NotRanked)
 	r.T2I = retrieval.Matrix(texts, images, retrieval.NotRanked)
@@ -72,7 +71,7 @@ type Match struct {
 }
 
 // BestMatches returns the best match of each of the given pictures among the texts nearest to it by cosine.
-func (e *Evaluator) BestMatches(ctx context.Context, set *dataset.EvalSet, r *Ranking, pictures []int) (
+func (e *Evaluator) BestMatches(ctx context.Context, set RankSet, r *Ranking, pictures []int) (
 	[]Match, error) {
 	logits := make(map[pair][2]float32)
 	var pairs []pair
@@ -100,7 +99,7 @@ func (e *Evaluator) BestMatches(ctx context.Context, set *dataset.EvalSet, r *Ra
 }
 
 // matchPairs computes the ITM logits of the pairs.
-func (e *Evaluator) matchPairs(ctx context.Context, set *dataset.EvalSet, r *Ranking, pairs []pair,
+func (e *Evaluator) matchPairs(ctx context.Context, set RankSet, r *Ranking, pairs []pair,
 	logits map[pair][2]float32, w *work) error {
 	size := e.tokenSize()
 	length := e.cfg.MaxTextLen

@@ -6,9 +6,12 @@ package stage2
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gomlx/compute/dtypes"
+	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/model"
 	"blip2/pkg/model/opt"
 	"blip2/pkg/model/qformer"
 	"blip2/pkg/model/t5"
@@ -25,12 +28,15 @@ type Config struct {
 	OPT          *opt.Config    // the language model is either OPT
 	T5           *t5.Config     // or T5
 	Compute      dtypes.DType   // type of activations; the zero value means float32
+
+	// PromptLength is how many tokens of OPT's texts are a prompt that nothing is learned from, its leading </s> included.
+	PromptLength int
 }
 
 // NewConfig returns the model of a published checkpoint, for inference.
 func NewConfig(s published.Spec) (Config, error) {
-	if s.Vision == nil || s.QFormer == nil {
-		return Config{}, fmt.Errorf("%s is not complete: it lacks %v", s.Model, s.Missing())
+	if len(s.Missing()) > 0 {
+		return Config{}, fmt.Errorf("%s is not complete: it lacks the %s", s.Model, strings.Join(s.Missing(), " and the "))
 	}
 	cfg := Config{Vision: *s.Vision, FreezeVision: true, LNVisionEps: s.LNVisionEps, QFormer: *s.QFormer, OPT: s.OPT,
 		T5: s.T5}
@@ -55,6 +61,26 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// TrainableParams lists the tensors that get gradients: query tokens, the Q-Former's query side, ln_vision, the
+// projection, and the image encoder unless it is frozen. The language model is always frozen.
+func TrainableParams(cfg Config) []model.Param {
+	params := qformer.Params(cfg.QFormer, false)
+	params = append(params, model.LayerNorm("ln_vision", cfg.Vision.Width)...)
+	params = append(params, qformer.ProjectionParams(cfg.QFormer, cfg.projection(), cfg.Width())...)
+	if !cfg.FreezeVision {
+		params = append(model.Prefixed("visual_encoder.", vit.Params(cfg.Vision)), params...)
+	}
+	return params
+}
+
+// projection is the name of the layer between Q-Former and language model.
+func (c Config) projection() string {
+	if c.OPT != nil {
+		return "opt_proj"
+	}
+	return "t5_proj"
+}
+
 // Width returns the features of the language model's token embeddings, D.
 func (c Config) Width() int {
 	if c.OPT != nil {
@@ -69,4 +95,12 @@ func (c Config) compute() dtypes.DType {
 		return dtypes.Float32
 	}
 	return c.Compute
+}
+
+// llm returns the scope of the language model; scope is the model's root.
+func (c Config) llm(scope *mlx.Scope) *mlx.Scope {
+	if c.OPT != nil {
+		return scope.At("opt_model")
+	}
+	return scope.At("t5_model")
 }

@@ -14,6 +14,11 @@ import (
 // QueryEmbeds encodes pictures as the language model reads them: pixels [B, 3, S, S] (CLIP-normalised) → [B, Q, D] in
 // the compute type. The scope is the model's root, as in all functions of this package.
 func QueryEmbeds(scope *model.Scope, cfg Config, pixels *Node) *Node {
+	return queryEmbeds(scope, cfg, pixels, nil)
+}
+
+// queryEmbeds is QueryEmbeds with the Q-Former's dropout; rng nil means none.
+func queryEmbeds(scope *model.Scope, cfg Config, pixels *Node, rng *nn.RNG) *Node {
 	features := vit.Forward(scope.At("visual_encoder"), cfg.Vision, nn.Cast(pixels, cfg.compute()))
 	if cfg.FreezeVision {
 		features = StopGradient(features)
@@ -22,12 +27,8 @@ func QueryEmbeds(scope *model.Scope, cfg Config, pixels *Node) *Node {
 	hidden := qformer.Forward(scope, cfg.QFormer, qformer.Input{
 		Queries: qformer.Queries(scope, cfg.QFormer, pixels.Graph(), pixels.Shape().Dimensions[0], cfg.compute()),
 		Cross:   qformer.NewCross(scope, cfg.QFormer, features),
-	}, nil).Hidden
-	name := "opt_proj"
-	if cfg.T5 != nil {
-		name = "t5_proj"
-	}
-	return nn.Linear(scope.At("%s", name), hidden)
+	}, rng).Hidden
+	return nn.Linear(scope.At("%s", cfg.projection()), hidden)
 }
 
 // Prefix puts query embeddings [B, Q, D] in front of texts, ids and mask [B, L]: embeddings [B, Q+L, D], and their mask

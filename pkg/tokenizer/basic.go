@@ -82,10 +82,11 @@ func splitUnicode(text string, yield func(word []byte) bool) {
 	flush()
 }
 
-// splitChunk lower-cases a chunk without white space, strips its accents and splits it at punctuation.
+// splitChunk lower-cases a chunk without white space, character by character as the reference does (so that a capital
+// sigma becomes σ at the end of a word, too), strips its accents and splits it at punctuation.
 func splitChunk(chunk string, yield func(word []byte) bool) bool {
 	var word []byte
-	for _, r := range norm.NFD.String(Lower(chunk)) {
+	for _, r := range norm.NFD.String(lowerEach(chunk)) {
 		if unicode.Is(unicode.Mn, r) {
 			continue
 		}

@@ -172,6 +172,131 @@ func TestRecordedQuestions(t *testing.T) {
 	}
 }
 
+// TestRecordedPipelines compares the texts that were recorded for OPT, GPT-2 and T5 (and BERT's again).
+func TestRecordedPipelines(t *testing.T) {
+	shared := filepath.Join(dataDir(t), "tokenizers")
+	load := func(path string) Tokenizer {
+		tok, err := Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tok
+	}
+	tokenizers := map[string]Tokenizer{"bert": load(filepath.Join(shared, "bert-base-uncased")),
+		"opt": load(filepath.Join(shared, "opt")), "t5": load(filepath.Join(shared, "t5")),
+		"gpt2": load(gpt2Folder(t, shared))}
+	wrong := mistakes{t: t}
+	var captions struct {
+		Items []map[string]json.RawMessage `json:"items"`
+	}
+	readJSON(t, &captions, filepath.Join(shared, "golden", "caption_encodings.json"))
+	for _, item := range captions.Items {
+		text := decodeJSON[string](t, item["text"])
+		for name, tok := range tokenizers {
+			wrong.ids(tok, text, tok.Encode(text, EncodeOptions{}), decodeJSON[[]int32](t, item[name]))
+		}
+	}
+	var small map[string][]struct {
+		Input   string `json:"input"`
+		Encoded struct {
+			IDs []int32 `json:"input_ids"`
+		} `json:"encoded"`
+		Whole string `json:"decoded_with_special"`
+		Plain string `json:"decoded_without_special"`
+	}
+	readJSON(t, &small, filepath.Join(shared, "golden", "tokenizer_tests.json"))
+	for name, model := range map[string]string{"bert": "bert-base-uncased", "gpt2": "distilgpt2", "t5": "t5-base"} {
+		tok := tokenizers[name]
+		for _, c := range small[model] {
+			wrong.ids(tok, c.Input, tok.Encode(c.Input, EncodeOptions{}), c.Encoded.IDs)
+			whole, plain := tok.Decode(c.Encoded.IDs, false), tok.Decode(c.Encoded.IDs, true)
+			if name == "gpt2" { // recorded with the spaces before punctuation taken away, which is no longer the default
+				whole, plain = tidySpaces(whole), tidySpaces(plain)
+			}
+			wrong.text(c.Encoded.IDs, whole, c.Whole)
+			wrong.text(c.Encoded.IDs, plain, c.Plain)
+		}
+	}
+	for name, file := range map[string]string{"gpt2": "gpt2_encoded_tokens.json", "t5": "t5_base_encoded.json"} {
+		var long struct {
+			Text    string   `json:"text"`
+			Pieces  []string `json:"bpe_tokens"`
+			IDs     []int32  `json:"token_ids"`
+			Decoded string   `json:"decoded_text"`
+		}
+		readJSON(t, &long, filepath.Join(shared, "golden", file))
+		tok := tokenizers[name]
+		wrong.ids(tok, long.Text, tok.Encode(long.Text, EncodeOptions{}), long.IDs)
+		pieces := pieceList(tok, tok.Encode(long.Text, EncodeOptions{NoSpecial: true}))
+		wrong.text(long.IDs, pieces, strings.Join(long.Pieces, " "))
+		wrong.text(long.IDs, tok.Decode(long.IDs, false), long.Decoded)
+	}
+	wrong.report()
+}
+
+// gpt2Folder is a folder of GPT-2's vocabulary with the merges, which it shares with OPT.
+func gpt2Folder(t testing.TB, shared string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for from, to := range map[string]string{"gpt2/vocab.json": fileVocabJSON, "opt/merges.txt": fileMerges} {
+		data, err := os.ReadFile(filepath.Join(shared, from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, to), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func decodeJSON[T any](t testing.TB, data []byte) T {
+	t.Helper()
+	var value T
+	if err := json.Unmarshal(data, &value); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// TestFolders compares the prompts and answers that are recorded with whole model folders.
+func TestFolders(t *testing.T) {
+	golden := filepath.Join(filepath.Dir(dataDir(t)), "golden")
+	for _, name := range []string{"hf-folder-opt", "hf-folder-t5", "hf-itm-a"} {
+		tok, err := Load(filepath.Join(golden, name, "model"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var expected struct {
+			Prompts []struct {
+				Prompt       string
+				IDs          []int32
+				ProcessorIDs []int32 `json:"processor_ids"`
+				Generated    []int32
+				Text         string
+			}
+			Texts []struct {
+				Text string
+				IDs  []int32
+			}
+		}
+		readJSON(t, &expected, filepath.Join(golden, name, "expected.json"))
+		wrong := mistakes{t: t}
+		for _, c := range expected.Prompts {
+			wrong.ids(tok, c.Prompt, tok.Encode(c.Prompt, EncodeOptions{}), c.IDs)
+			wrong.text(c.Generated, strings.TrimSpace(tok.Decode(c.Generated, true)), c.Text)
+			if image, ok := tok.ID("<image>"); len(c.ProcessorIDs) > 0 && (!ok || image != c.ProcessorIDs[0]) {
+				t.Errorf("%s: <image> is %d, want %d", name, image, c.ProcessorIDs[0])
+			}
+		}
+		for _, c := range expected.Texts {
+			wrong.ids(tok, c.Text, tok.Encode(c.Text, EncodeOptions{}), c.IDs)
+		}
+		wrong.report()
+	}
+}
+
 func BenchmarkEncodeCaption(b *testing.B) {
 	w, _ := loadBERT(b)
 	const text = "a woman stands in the dining area at the table, next to a refrigerator"

@@ -1,8 +1,13 @@
-// Package tokenizer turns text into the integer ids that the language models of BLIP-2 were trained on.
+// Package tokenizer turns text into the integer ids that the language models of BLIP-2 were trained on, and back.
 //
-// The Q-Former reads BERT's uncased WordPiece (spec/data.md §4): a basic tokenizer that cleans, lower-cases, strips
-// accents and splits at white space, punctuation and CJK characters, then a greedy longest match against a vocabulary
-// in which pieces inside a word carry the prefix "##".
+// The Q-Former reads BERT's uncased WordPiece, OPT and GPT-2 byte-level BPE, CLIP a BPE with marks at the end of words,
+// T5 and Flan-T5 a SentencePiece unigram model (spec/data.md §4). Load makes any of them from the files of a model, as
+// Hugging Face's fast tokenizers are made from them: added tokens are taken out of the text, the rest is normalised,
+// split into words and cut into pieces (see pipeline). Numbers, tables and order of operations are those of tokenizers
+// 0.22.2 and transformers 4.57.6, of SentencePiece 0.2.3 where only its model file is there.
+//
+// WordPiece is BERT's tokenizer for training, as LAVIS has it: transformers' slow class. It differs from the fast one
+// that Load makes only for characters that are unassigned or newer than Unicode 8, and for a few rare Chinese ones.
 package tokenizer
 
 import (
@@ -25,6 +30,7 @@ type WordPiece struct {
 	starts   map[string]int32 // pieces that start a word
 	inside   map[string]int32 // pieces inside a word, without "##"
 	longest  int              // length in bytes of the longest piece, "##" not counted
+	maxRunes int              // length above which a word is not split, but [UNK]
 	pad, unk int32
 	cls, sep int32
 	mask     int32
@@ -47,7 +53,7 @@ func LoadWordPiece(path string) (*WordPiece, error) {
 
 // NewWordPiece builds the tokenizer from the contents of a vocabulary file (see LoadWordPiece).
 func NewWordPiece(vocab []byte) (*WordPiece, error) {
-	t := &WordPiece{starts: map[string]int32{}, inside: map[string]int32{}}
+	t := &WordPiece{starts: map[string]int32{}, inside: map[string]int32{}, maxRunes: maxWordRunes}
 	for len(vocab) > 0 {
 		line, rest, _ := bytes.Cut(vocab, []byte("\n"))
 		vocab = rest
@@ -162,10 +168,10 @@ func (t *WordPiece) appendIDs(ids []int32, text string, limit int) []int32 {
 // appendWord splits one word by greedy longest match from the left; a word with a part that is not in the vocabulary
 // is one [UNK].
 func (t *WordPiece) appendWord(ids []int32, word []byte) []int32 {
-	if id, ok := t.starts[string(word)]; ok && len(word) <= maxWordRunes {
+	if id, ok := t.starts[string(word)]; ok && len(word) <= t.maxRunes {
 		return append(ids, id)
 	}
-	if len(word) > maxWordRunes && utf8.RuneCount(word) > maxWordRunes {
+	if len(word) > t.maxRunes && utf8.RuneCount(word) > t.maxRunes {
 		return append(ids, t.unk)
 	}
 	before, table := len(ids), t.starts
@@ -223,11 +229,17 @@ func (t *WordPiece) isSpecial(id int32) bool {
 
 // tidySpaces applies the reference's replacements one after the other: their order matters for strings such as " ' .".
 func tidySpaces(s string) string {
-	for _, r := range [...][2]string{
-		{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
-		{" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
-	} {
+	for _, r := range tidyRules {
 		s = strings.ReplaceAll(s, r[0], r[1])
 	}
 	return s
 }
+
+// tidyRules are Hugging Face's clean_up_tokenization. Read only.
+var tidyRules = [...][2]string{
+	{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
+	{" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+}
+
+// tidyNotBefore is the place in tidyRules at which the decoder of WordPiece has a rule of its own.
+const tidyNotBefore = 7

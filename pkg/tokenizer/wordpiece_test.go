@@ -41,7 +41,7 @@ func TestEncodeRules(t *testing.T) {
 		"do\u00a0gs":                     "[UNK] [UNK]", // no-break space is white space
 		"Café cafe\u0301":                "cafe cafe",   // both forms of é lose the accent
 		"İ":                              "i",           // i and a dot above
-		"Σ aΣ":                           "[UNK] [UNK]", // σ alone; ς inside is no piece
+		"Σ aΣ":                           "[UNK] [UNK]", // σ is no piece
 		"a生dog生":                         "a 生 dog 生",   // CJK is isolated
 		"dog\ufffda":                     "[UNK]",       // the replacement character vanishes: "doga"
 		"[SEP] [CLS]":                    "[UNK] [UNK] [UNK] [UNK] [UNK] [UNK]",
@@ -57,6 +57,18 @@ func TestEncodeRules(t *testing.T) {
 		if got := pieces(w, text); got != want {
 			t.Errorf("Encode(%q) = %q, want %q", text, got, want)
 		}
+	}
+}
+
+// TestSigma checks that BERT lower-cases every character for itself, other than the caption processor (see Lower).
+func TestSigma(t *testing.T) {
+	vocab := "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nας\nασ\ni\n"
+	w, err := NewWordPiece([]byte(vocab))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := pieces(w, "ΑΣ ας İ"); got != "ασ ας i" {
+		t.Errorf("pieces %q", got)
 	}
 }
 

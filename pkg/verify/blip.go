@@ -3,17 +3,19 @@ package verify
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
-	"strings"
 
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
-	"blip2/pkg/model/bert"
 	"blip2/pkg/model/blip"
+	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
+	"blip2/pkg/naming"
+	"blip2/pkg/published"
 )
 
 // blipConfig are the config keys of a case of BLIP's captioner.
@@ -46,6 +48,11 @@ func (c blipConfig) model() (blip.Config, error) {
 	}
 	if err := cfg.Validate(); err != nil {
 		return cfg, err
+	}
+	for key, id := range map[string]int32{"bos_token_id": c.BOS, "sep_token_id": c.SEP} {
+		if id < 0 || int(id) >= c.Vocab {
+			return cfg, fmt.Errorf("config: %s %d is none of the %d tokens", key, id, c.Vocab)
+		}
 	}
 	return cfg, allPositive(map[string]float64{"vit_width": float64(c.Width), "vit_layers": float64(c.VisionLayers),
 		"vit_layer_norm_eps": c.VisionEps, "vocab": float64(c.Vocab), "hidden": float64(c.Hidden),
@@ -94,27 +101,23 @@ func blipCaption(c *Case, k *checker) error {
 
 // forward compares the image features, the logits of whole texts and what follows the prompt.
 func (b *blipCase) forward() error {
-	texts, err := b.intRows("text_ids")
+	texts, err := b.idRows("text_ids", b.cfg.Vocab)
 	if err != nil {
 		return err
 	}
-	mask, masks, err := b.intInput("text_mask")
+	mask, err := b.maskInput("text_mask")
 	if err != nil {
 		return err
 	}
 	length := b.config.PromptLength
-	if len(texts[0]) < length || len(masks) != len(texts)*len(texts[0]) {
-		return fmt.Errorf("%s: texts of %d tokens do not hold a prompt of %d or do not fit their mask", inputsFile,
-			len(texts[0]), length)
+	if len(texts[0]) < length {
+		return fmt.Errorf("%s: texts of %d tokens do not hold a prompt of %d", inputsFile, len(texts[0]), length)
 	}
 	lengths := make([]int32, len(texts))
 	for i, text := range texts {
 		text[0] = b.config.BOS
 		lengths[i] = int32(length)
 		b.prompts = append(b.prompts, text[:length:length])
-		if err := allBelow(text, b.cfg.Vocab); err != nil {
-			return err
-		}
 	}
 	store, err := b.set.store(blip.Params(b.cfg))
 	if err != nil {
@@ -132,7 +135,7 @@ func (b *blipCase) forward() error {
 			cross := blip.NewCross(scope, b.cfg, features)
 			return []output{
 				{"image_embeds", features},
-				{"logits", blip.Logits(scope, b.cfg, cross, in[1], in[2])},
+				{"logits", whereMask(blip.Logits(scope, b.cfg, cross, in[1], in[2]), in[2])},
 				{"first_logits", blip.NextLogits(scope, b.cfg, cross, in[3], in[4])},
 			}
 		}}.run(backend)
@@ -140,16 +143,10 @@ func (b *blipCase) forward() error {
 		return err
 	}
 	for _, r := range results {
-		values := tensors.MustCopyFlatData[float32](r.value)
-		switch r.name {
-		case "logits":
-			for i := range values {
-				values[i] *= float32(masks[i/b.cfg.Vocab]) // recorded as 0 where there is no token
-			}
-		case "first_logits":
-			b.nucleus(slices.Clone(values))
+		b.k.tensor(r.name, r.value)
+		if r.name == "first_logits" {
+			b.nucleus(tensors.MustCopyFlatData[float32](r.value))
 		}
-		b.k.floats(r.name, r.value.Shape().Dimensions, values)
 	}
 	return nil
 }
@@ -212,7 +209,7 @@ func (b *blipCase) write() error {
 }
 
 // flatten lists keys and values of all layers, layer by layer; paired is its inverse.
-func flatten(cross []bert.KV) []*Node {
+func flatten(cross []nn.KV) []*Node {
 	var nodes []*Node
 	for _, kv := range cross {
 		nodes = append(nodes, kv.K, kv.V)
@@ -220,104 +217,41 @@ func flatten(cross []bert.KV) []*Node {
 	return nodes
 }
 
-func paired(nodes []*Node) []bert.KV {
-	cross := make([]bert.KV, len(nodes)/2)
+func paired(nodes []*Node) []nn.KV {
+	cross := make([]nn.KV, len(nodes)/2)
 	for i := range cross {
-		cross[i] = bert.KV{K: nodes[2*i], V: nodes[2*i+1]}
+		cross[i] = nn.KV{K: nodes[2*i], V: nodes[2*i+1]}
 	}
 	return cross
 }
 
-// twin compares the folder hf/, a BlipForConditionalGeneration, with the case's weights and config: the same model
-// under other names.
+// twin compares the folder hf/, a BlipForConditionalGeneration, with the case's weights and config: each form of the
+// model gives the other bit for bit.
 func (b *blipCase) twin() error {
-	set, err := b.tensorSet("hf/model.safetensors", nil)
+	folder, file := filepath.Join(b.Dir, "hf"), filepath.Join(b.Dir, weightsFile)
+	hf, err := published.Assemble(published.Parts{Main: folder})
+	if err != nil {
+		return fmt.Errorf("hf: %w", err)
+	}
+	defer hf.Close()
+	if _, err := b.k.exports(hf, naming.LAVIS, file); err != nil {
+		return err
+	}
+	lavis, err := published.Assemble(published.Parts{Main: file,
+		Hints: published.Hints{VisionHeads: b.cfg.Vision.Heads, QFormerHeads: b.cfg.Heads}})
 	if err != nil {
 		return err
 	}
-	set = blipOfHuggingFace(set)
-	for _, p := range blip.Params(b.cfg) {
-		got, ok := set[p.Name]
-		if !ok {
-			b.k.problem("hf: no tensor %s", p.Name)
-			continue
-		}
-		delete(set, p.Name)
-		equalLists(b.k, "hf: "+p.Name, bitsOf(got.values), bitsOf(b.set[p.Name].values))
-	}
-	for name := range set {
-		b.k.problem("hf: the model has no tensor %s", name)
-	}
-	return b.twinConfig()
-}
-
-// blipOfHuggingFace renames the tensors of a BlipForConditionalGeneration to LAVIS's names (spec/weights.md 8). The
-// decoder's names are the same; what repeats a tied tensor or numbers positions is left out.
-func blipOfHuggingFace(set tensorSet) tensorSet {
-	names := strings.NewReplacer(
-		"vision_model.embeddings.class_embedding", "visual_encoder.cls_token",
-		"vision_model.embeddings.position_embedding", "visual_encoder.pos_embed",
-		"vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj",
-		"vision_model.encoder.layers", "visual_encoder.blocks",
-		"vision_model.post_layernorm", "visual_encoder.norm",
-		"self_attn.projection", "attn.proj", "self_attn.qkv", "attn.qkv",
-		"layer_norm1", "norm1", "layer_norm2", "norm2",
-	)
-	out := tensorSet{}
-	for name, t := range set {
-		if strings.HasSuffix(name, "position_ids") || strings.Contains(name, "predictions.decoder.") {
-			continue
-		}
-		out[names.Replace(name)] = t
-	}
-	return out
-}
-
-// twinConfig compares the folder's config.json. What transformers leaves out there has its class's default.
-func (b *blipCase) twinConfig() error {
-	type part struct {
-		Width        int     `json:"hidden_size"`
-		Intermediate int     `json:"intermediate_size"`
-		Layers       int     `json:"num_hidden_layers"`
-		Heads        int     `json:"num_attention_heads"`
-		LayerNormEps float64 `json:"layer_norm_eps"`
-		ImageSize    int     `json:"image_size"`
-		PatchSize    int     `json:"patch_size"`
-		EncoderWidth int     `json:"encoder_hidden_size"`
-		Vocab        int     `json:"vocab_size"`
-		Positions    int     `json:"max_position_embeddings"`
-		BOS          int32   `json:"bos_token_id"`
-		SEP          int32   `json:"sep_token_id"`
-	}
-	type config struct {
-		Vision part `json:"vision_config"`
-		Text   part `json:"text_config"`
-	}
-	got := config{
-		Vision: part{Width: 768, Intermediate: 3072, Layers: 12, Heads: 12, LayerNormEps: 1e-5, ImageSize: 384,
-			PatchSize: 16},
-		Text: part{Width: 768, Intermediate: 3072, Layers: 12, Heads: 8, LayerNormEps: 1e-12, EncoderWidth: 768,
-			Vocab: 30524, Positions: 512, BOS: 30522, SEP: 102},
-	}
-	if err := b.readJSON("hf/config.json", &got); err != nil {
+	defer lavis.Close()
+	if _, err := b.k.exports(lavis, naming.HuggingFace, folder); err != nil {
 		return err
 	}
-	v, c := b.cfg.Vision, b.cfg
-	want := config{
-		Vision: part{Width: v.Width, Intermediate: v.MLPWidth(), Layers: v.Layers, Heads: v.Heads,
-			LayerNormEps: v.LayerNormEps, ImageSize: v.ImageSize, PatchSize: v.PatchSize},
-		Text: part{Width: c.Hidden, Intermediate: c.Intermediate, Layers: c.Layers, Heads: c.Heads,
-			LayerNormEps: c.LayerNormEps, EncoderWidth: v.Width, Vocab: c.Vocab, Positions: c.MaxPositions,
-			BOS: b.config.BOS, SEP: b.config.SEP},
+	got, want := *hf.Spec.BLIP, b.cfg
+	for _, v := range []*vit.Config{&got.Vision, &want.Vision} {
+		v.MLPRatio = float64(v.MLPWidth()) / float64(v.Width) // one of several that give this width
 	}
-	equalLists(b.k, "hf: config.json", []part{got.Vision, got.Text}, []part{want.Vision, want.Text})
+	equalLists(b.k, "hf: config.json", []blip.Config{got}, []blip.Config{want})
+	equalLists(b.k, "hf: bos_token_id and sep_token_id", []int{hf.Spec.BOS, hf.Spec.EOS},
+		[]int{int(b.config.BOS), int(b.config.SEP)})
 	return nil
-}
-
-func bitsOf(values []float32) []uint32 {
-	bits := make([]uint32, len(values))
-	for i, v := range values {
-		bits[i] = math.Float32bits(v)
-	}
-	return bits
 }

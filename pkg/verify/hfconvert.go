@@ -48,8 +48,7 @@ func hfConvert(c *Case, k *checker) error {
 	if err := c.readJSON(expectedFile, &expected); err != nil {
 		return err
 	}
-	hints := published.Hints{VisionHeads: config.visionConfig.Heads, QFormerHeads: config.Heads, LLMHeads: config.LLMHeads}
-	lavis, err := published.Assemble(published.Parts{Main: filepath.Join(c.Dir, weightsFile), Hints: hints})
+	lavis, err := published.Assemble(published.Parts{Main: filepath.Join(c.Dir, weightsFile), Hints: config.hints()})
 	if err != nil {
 		return err
 	}
@@ -84,7 +83,7 @@ func (k *checker) exports(a *published.Assembly, to, path string, without ...str
 	}
 	defer want.Close()
 	m, _ := naming.Find(a.Spec.Model)
-	outputs, notes, err := m.Tables[to].Export(a.Names(), a.Tensor)
+	outputs, notes, err := m.Tables[to].Export(a.Names(), a.Info, a.Tensor)
 	if err != nil {
 		return nil, err
 	}

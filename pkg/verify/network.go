@@ -11,6 +11,8 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
+	"blip2/pkg/naming"
+	"blip2/pkg/pretrained"
 )
 
 // array is a float32 tensor in host memory.
@@ -23,11 +25,8 @@ type array struct {
 type tensorSet map[string]array
 
 // weights reads weights.safetensors without the tensors in unused, which the reference leaves aside too.
-func (c *Case) weights(unused []string) (tensorSet, error) { return c.tensorSet(weightsFile, unused) }
-
-// tensorSet reads a safetensors file of the case without the tensors in unused.
-func (c *Case) tensorSet(file string, unused []string) (tensorSet, error) {
-	f, err := c.tensors(file)
+func (c *Case) weights(unused []string) (tensorSet, error) {
+	f, err := c.tensors(weightsFile)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +70,26 @@ func (s tensorSet) store(params []model.Param) (*mlx.Store, error) {
 			return nil, fmt.Errorf("%s: the model has no tensor %s, and %s does not list it as unused",
 				weightsFile, name, expectedFile)
 		}
+	}
+	return store, nil
+}
+
+// storeOf creates the model's variables from a file of the case whose tensors a publisher has named: exactly those that
+// params list, in these shapes.
+func (c *Case) storeOf(file, network, publisher string, params []model.Param) (*mlx.Store, error) {
+	f, err := c.tensors(file)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := naming.Find(network)
+	if !ok {
+		return nil, fmt.Errorf("network %q is unknown", network)
+	}
+	store := mlx.NewStore()
+	part := pretrained.Part{Part: naming.Part{What: network, Params: params,
+		Tables: []naming.Table{m.Tables[publisher]}}}
+	if _, err := pretrained.Load(store, part, f, pretrained.Options{}); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return store, nil
 }
@@ -132,6 +151,8 @@ type program struct {
 	// named "grad/" + parameter.
 	loss      string
 	trainable []model.Param
+	// partial says that the graph is a part of the network: weights may be left unused.
+	partial bool
 }
 
 // result is the value of an output.
@@ -146,7 +167,9 @@ func (p program) run(backend compute.Backend) ([]result, error) {
 	var names []string
 	exec, err := mlx.NewExec(backend, p.store, func(scope *mlx.Scope, in []*Node) []*Node {
 		outputs := p.forward(scope, in)
-		p.mustUseAll(in[0].Graph())
+		if !p.partial {
+			p.mustUseAll(in[0].Graph())
+		}
 		outputs = append(outputs, p.gradients(outputs)...)
 		names = names[:0]
 		nodes := make([]*Node, len(outputs))

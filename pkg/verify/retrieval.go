@@ -65,25 +65,11 @@ func itemMetrics(c *Case, item string, img2txt [][]int) (map[string]float64, err
 	if err != nil {
 		return nil, err
 	}
-	txt2img := make([][]int, len(t2i))
-	for image, texts := range img2txt {
-		for _, text := range texts {
-			if text < 0 || text >= len(t2i) {
-				return nil, fmt.Errorf("text %d of image %d: there are %d texts", text, image, len(t2i))
-			}
-			txt2img[text] = append(txt2img[text], image)
-		}
+	both, err := retrieval.Evaluate(i2t, t2i, img2txt)
+	if err != nil {
+		return nil, err
 	}
-	if len(i2t) != len(img2txt) || len(i2t) == 0 || len(i2t[0]) != len(t2i) || len(t2i) == 0 || len(t2i[0]) != len(i2t) {
-		return nil, fmt.Errorf("scores of %d images and %d texts, but texts of %d images", len(i2t), len(t2i), len(img2txt))
-	}
-	txt, img := retrieval.Recall(i2t, img2txt), retrieval.Recall(t2i, txt2img)
-	txtMean, imgMean := (txt.R1+txt.R5+txt.R10)/3, (img.R1+img.R5+img.R10)/3
-	return map[string]float64{
-		"txt_r1": txt.R1, "txt_r5": txt.R5, "txt_r10": txt.R10, "txt_r_mean": txtMean,
-		"img_r1": img.R1, "img_r5": img.R5, "img_r10": img.R10, "img_r_mean": imgMean,
-		"r_mean": (txtMean + imgMean) / 2, "agg_metrics": txtMean,
-	}, nil
+	return both.Metrics(), nil
 }
 
 // scoreMatrix reads a tensor [queries, candidates] as rows.

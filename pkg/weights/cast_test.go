@@ -145,7 +145,8 @@ func TestNaNStaysNaN(t *testing.T) {
 func TestCastFloatRefuses(t *testing.T) {
 	large := make([]float32, castBlock+10)
 	large[castBlock+7] = 65520
-	huge := Tensor{Name: "d", DType: F64, Shape: []int{1}, Data: binary.LittleEndian.AppendUint64(nil, math.Float64bits(-1e300))}
+	huge := Tensor{Name: "d", DType: F64, Shape: []int{1},
+		Data: binary.LittleEndian.AppendUint64(nil, math.Float64bits(-1e300))}
 	for want, cast := range map[string]func() (Tensor, error){
 		`tensor "w": element 4103 is 65520, beyond the range of float16`: func() (Tensor, error) {
 			return FromFloat32("w", []int{len(large)}, large).CastFloat(F16)
@@ -153,7 +154,9 @@ func TestCastFloatRefuses(t *testing.T) {
 		`tensor "m": element 0 is -3.4028234663852886e+38, beyond the range of bfloat16`: func() (Tensor, error) {
 			return FromFloat32("m", nil, []float32{-math.MaxFloat32}).CastFloat(BF16)
 		},
-		`tensor "d": element 0 is -1e+300, beyond the range of float32`: func() (Tensor, error) { return huge.CastFloat(F16) },
+		`tensor "d": element 0 is -1e+300, beyond the range of float32`: func() (Tensor, error) {
+			return huge.CastFloat(F16)
+		},
 		`tensor "w": "I64" is no floating-point type`: func() (Tensor, error) {
 			return FromFloat32("w", nil, []float32{1}).CastFloat(I64)
 		},

@@ -183,32 +183,3 @@ func (x *shardIndex) encode() ([]byte, error) {
 	err := enc.Encode(x)
 	return buf.Bytes(), err
 }
-
-// LazyFrom returns a tensor of a source to be written: a floating-point one in the given dtype, or with "" and any other
-// as it is stored. It is read and converted when its turn comes, and its memory given back then.
-func LazyFrom(src Source, name string, dtype DType) (Lazy, error) {
-	info, err := src.Info(name)
-	if err != nil {
-		return Lazy{}, err
-	}
-	if dtype == "" {
-		dtype = info.DType
-	}
-	if info.DType.isFloat() {
-		info.DType = dtype
-	}
-	return Lazy{Name: name, DType: info.DType, Shape: info.Shape,
-		Data: func() ([]byte, error) {
-			t, err := src.Tensor(name)
-			if err != nil {
-				return nil, err
-			}
-			if dtype == t.DType {
-				return t.Data, nil
-			}
-			t, err = t.CastFloat(dtype)
-			return t.Data, err
-		},
-		Done: func() { src.Drop(name) },
-	}, nil
-}

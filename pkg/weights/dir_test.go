@@ -210,13 +210,13 @@ func TestConvert(t *testing.T) {
 	defer src.Close()
 	var tensors []Lazy
 	for _, name := range src.Names() {
-		tensor, err := LazyFrom(src, name, BF16)
+		tensor, err := lazyFrom(src, name, BF16)
 		if err != nil {
 			t.Fatal(err)
 		}
 		tensors = append(tensors, tensor)
 	}
-	if _, err := LazyFrom(src, "nosuch", ""); err == nil || !strings.Contains(err.Error(), `no tensor "nosuch"`) {
+	if _, err := lazyFrom(src, "nosuch", ""); err == nil || !strings.Contains(err.Error(), `no tensor "nosuch"`) {
 		t.Errorf("missing tensor: %v", err)
 	}
 	dir := filepath.Join(t.TempDir(), "model")
@@ -248,7 +248,7 @@ func TestConvert(t *testing.T) {
 		if b.DType != want.DType || !slices.Equal(b.Shape, want.Shape) || !bytes.Equal(b.Data, want.Data) {
 			t.Errorf("%s: changed", name)
 		}
-		kept, err := LazyFrom(src, name, "")
+		kept, err := lazyFrom(src, name, "")
 		if err != nil || kept.DType != a.DType {
 			t.Errorf("%s: kept as %s, %v", name, kept.DType, err)
 		}
@@ -263,7 +263,7 @@ func TestConvert(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	lazy, err := LazyFrom(f, "w", F16)
+	lazy, err := lazyFrom(f, "w", F16)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,8 @@ func TestWritingTakesTheMemoryOfOneTensor(t *testing.T) {
 	runtime.GC()
 	var before runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if err := WriteDir(t.Context(), filepath.Join(t.TempDir(), "m"), tensors, DirOptions{MaxShardBytes: 10 * n}); err != nil {
+	dir := filepath.Join(t.TempDir(), "m")
+	if err := WriteDir(t.Context(), dir, tensors, DirOptions{MaxShardBytes: 10 * n}); err != nil {
 		t.Fatal(err)
 	}
 	if used := int64(most) - int64(before.HeapAlloc); used > 3*n {
@@ -312,4 +313,33 @@ func TestIndexIsValidJSON(t *testing.T) {
 	if listed, err := parseIndex(raw); err != nil || listed[name] != "f" {
 		t.Errorf("%v, %v", listed, err)
 	}
+}
+
+// lazyFrom returns a tensor of a source to be written: a floating-point one in the given dtype, or with "" and any
+// other as it is stored. It is read and converted when its turn comes, and its memory given back then.
+func lazyFrom(src Source, name string, dtype DType) (Lazy, error) {
+	info, err := src.Info(name)
+	if err != nil {
+		return Lazy{}, err
+	}
+	if dtype == "" {
+		dtype = info.DType
+	}
+	if info.DType.isFloat() {
+		info.DType = dtype
+	}
+	return Lazy{Name: name, DType: info.DType, Shape: info.Shape,
+		Data: func() ([]byte, error) {
+			t, err := src.Tensor(name)
+			if err != nil {
+				return nil, err
+			}
+			if dtype == t.DType {
+				return t.Data, nil
+			}
+			t, err = t.CastFloat(dtype)
+			return t.Data, err
+		},
+		Done: func() { src.Drop(name) },
+	}, nil
 }

@@ -133,7 +133,8 @@ func TestBitFlips(t *testing.T) {
 func FuzzPickle(f *testing.F) {
 	f.Add([]byte(pickleOf(dict(str("w"), vector("0", 4), str("n"), list(num(-1), "\x88", "N", tup(str("a")))))))
 	f.Add([]byte(pickleOf(call("collections", "OrderedDict") + dict(str("_metadata"), "}") + "b")))
-	f.Add([]byte(pickleOf(class("argparse", "Namespace") + ")\x81" + dict(str("lr"), "G\x3f\xf0\x00\x00\x00\x00\x00\x00") + "b")))
+	f.Add([]byte(pickleOf(class("argparse", "Namespace") + ")\x81" +
+		dict(str("lr"), "G\x3f\xf0\x00\x00\x00\x00\x00\x00") + "b")))
 	f.Add([]byte(pickleOf(nested(20) + "q\x00h\x00\x86")))
 	f.Add([]byte("\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x01a\x94\x8c\x01b\x94\x86\x94\x8f(K\x01K\x02\x90\x86."))
 	f.Fuzz(func(t *testing.T, raw []byte) {

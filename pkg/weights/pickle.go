@@ -1,15 +1,9 @@
 package weights
 
 import (
-	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"math"
-	"math/big"
 	"slices"
-	"unicode/utf8"
 )
 
 // A pickle is a program for a stack machine that builds Python values. This file runs the part of the language in which
@@ -366,8 +360,8 @@ func (m *machine) object(op byte) error {
 	})
 }
 
-// charge counts what a constructor may copy of its arguments. They are written where it is called, so all copies take no
-// more than the file; only noted arguments that are used over and over do.
+// charge counts what a constructor may copy of its arguments. They are written where it is called, so that all copies
+// together are no longer than the file, unless noted arguments are used over and over.
 func (m *machine) charge(args []any) error {
 	if m.copied += copies(args); m.copied > m.in.at-m.begin {
 		return errors.New("builds objects from the same long arguments over and over")
@@ -381,164 +375,4 @@ func (m *machine) pushResult(v any, err error) error {
 	}
 	m.push(v)
 	return nil
-}
-
-// literal runs the instructions that hold a value.
-func (m *machine) literal(op byte) error {
-	switch op {
-	case opNone:
-		m.push(nil)
-		return nil
-	case opNewTrue, opNewFalse:
-		m.push(op == opNewTrue)
-		return nil
-	case opBinFloat:
-		raw, err := m.in.take(8)
-		if err != nil {
-			return err
-		}
-		m.push(math.Float64frombits(binary.BigEndian.Uint64(raw)))
-		return nil
-	case opBinInt, opBinInt1, opBinInt2:
-		width := map[byte]int{opBinInt: 4, opBinInt1: 1, opBinInt2: 2}[op]
-		n, err := m.in.uint(width)
-		if op == opBinInt {
-			n = uint64(int64(int32(n)))
-		}
-		m.push(int64(n))
-		return err
-	}
-	width, ok := lengthWidths[op]
-	if !ok {
-		return fmt.Errorf("has the instruction %#02x, which state dicts of pickle protocol %d to %d do not use",
-			op, minProtocol, maxProtocol)
-	}
-	raw, err := m.in.prefixed(width)
-	if err != nil {
-		return err
-	}
-	return m.pushResult(literalValue(op, raw))
-}
-
-// lengthWidths are the bytes that the length takes in instructions that hold their value after its length.
-var lengthWidths = map[byte]int{
-	opShortUnicode: 1, opBinUnicode: 4, opBinUnicode8: 8,
-	opShortBinString: 1, opBinString: 4,
-	opShortBinBytes: 1, opBinBytes: 4, opBinBytes8: 8, opByteArray8: 8,
-	opLong1: 1, opLong4: 4,
-}
-
-// literalValue is the value that an instruction with a length holds.
-func literalValue(op byte, raw []byte) (any, error) {
-	switch op {
-	case opShortBinBytes, opBinBytes, opBinBytes8, opByteArray8:
-		return raw, nil
-	case opLong1, opLong4:
-		return integer(raw)
-	}
-	// Python 2 wrote strings as bytes; torch.load takes them as UTF-8.
-	if !utf8.Valid(raw) {
-		return nil, errors.New("has a string that is not valid UTF-8")
-	}
-	return string(raw), nil
-}
-
-// integer decodes a little-endian two's complement number.
-func integer(raw []byte) (any, error) {
-	if len(raw) > maxInteger {
-		return nil, fmt.Errorf("has an integer of %d bytes, allowed are %d", len(raw), maxInteger)
-	}
-	bigEndian := slices.Clone(raw)
-	slices.Reverse(bigEndian)
-	n := new(big.Int).SetBytes(bigEndian)
-	if len(raw) > 0 && raw[len(raw)-1] >= 0x80 {
-		n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(8*len(raw))))
-	}
-	if n.IsInt64() {
-		return n.Int64(), nil
-	}
-	return n, nil
-}
-
-// pickleReader reads what a pickle consists of. It allocates nothing that the input does not have.
-type pickleReader struct {
-	r     *bufio.Reader
-	at    int // bytes read so far
-	end   int // bytes that there are
-	limit int // where the present pickle must end
-}
-
-// newPickleReader reads from begin up to end; positions count from begin.
-func newPickleReader(c *contents, begin, end int) *pickleReader {
-	section := io.NewSectionReader(c, int64(begin), int64(end-begin))
-	return &pickleReader{r: bufio.NewReader(section), end: end - begin}
-}
-
-// check makes sure that n more bytes are there.
-func (r *pickleReader) check(n uint64) error {
-	switch {
-	case n > uint64(r.end-r.at):
-		return fmt.Errorf("truncated: needs %d bytes, %d are left", n, r.end-r.at)
-	case n > uint64(r.limit-r.at):
-		return fmt.Errorf("longer than %d bytes, more than a checkpoint of weights needs", maxPickle)
-	}
-	return nil
-}
-
-func (r *pickleReader) byte() (byte, error) {
-	if err := r.check(1); err != nil {
-		return 0, err
-	}
-	r.at++
-	return r.r.ReadByte()
-}
-
-// take returns the next n bytes in new memory.
-func (r *pickleReader) take(n uint64) ([]byte, error) {
-	if err := r.check(n); err != nil {
-		return nil, err
-	}
-	data := make([]byte, n)
-	if _, err := io.ReadFull(r.r, data); err != nil {
-		return nil, err
-	}
-	r.at += int(n)
-	return data, nil
-}
-
-// uint reads a little-endian number of width bytes.
-func (r *pickleReader) uint(width int) (n uint64, err error) {
-	for i := range width {
-		b, err := r.byte()
-		if err != nil {
-			return 0, err
-		}
-		n |= uint64(b) << (8 * i)
-	}
-	return n, nil
-}
-
-// prefixed returns bytes that stand after their number, which takes width bytes.
-func (r *pickleReader) prefixed(width int) ([]byte, error) {
-	n, err := r.uint(width)
-	if err != nil {
-		return nil, err
-	}
-	return r.take(n)
-}
-
-// line reads a name up to the newline that ends it.
-func (r *pickleReader) line() (string, error) {
-	var name []byte
-	for len(name) <= maxName {
-		b, err := r.byte()
-		if err != nil {
-			return "", err
-		}
-		if b == '\n' {
-			return string(name), nil
-		}
-		name = append(name, b)
-	}
-	return "", fmt.Errorf("names a class by more than %d bytes: %s", maxName, clip(string(name)))
 }

@@ -24,9 +24,10 @@ const (
 
 // Set is one model's tensors in one file or in several (shards), read as if they were one file.
 type Set struct {
-	path  string
-	files []Source
-	where map[string]Source // tensor name → the file that holds it
+	path   string
+	files  []Source
+	where  map[string]Source // tensor name → the file that holds it
+	absent map[string]string // tensor name → the shard in which the index places it and which does not hold it
 }
 
 // folderFiles are what a folder's weights are found by, in order of preference.
@@ -37,8 +38,8 @@ var folderFiles = []struct {
 
 // OpenDir opens the weights of a model folder: the first that exists of model.safetensors, the shards that
 // model.safetensors.index.json lists, pytorch_model.bin, and the shards that pytorch_model.bin.index.json lists.
-// Every shard is opened and validated; a tensor that the index places in a shard must be there. A shard's tensor that
-// the index does not list is taken too, unless two shards hold it. The caller closes the set.
+// Every shard is opened and validated. A tensor that the index places in a shard which does not hold it is Absent; a
+// shard's tensor that the index does not list is taken too, unless two shards hold it. The caller closes the set.
 func OpenDir(dir string) (*Set, error) {
 	var missing []string
 	for _, f := range folderFiles {
@@ -134,7 +135,7 @@ func parseIndex(raw []byte) (map[string]string, error) {
 // openShards opens the shards beside the index at path. An index listed as a shard is refused as any JSON file is, so
 // there is no going in circles.
 func openShards(path string, listed map[string]string) (_ *Set, err error) {
-	s := &Set{path: path, where: make(map[string]Source, len(listed))}
+	s := &Set{path: path, absent: map[string]string{}, where: make(map[string]Source, len(listed))}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
@@ -156,10 +157,11 @@ func openShards(path string, listed map[string]string) (_ *Set, err error) {
 	}
 	for _, tensor := range slices.Sorted(maps.Keys(listed)) {
 		f := opened[listed[tensor]]
-		if !f.Has(tensor) {
-			return nil, fmt.Errorf("%s: has no tensor %s, which %s places there", f.Path(), clip(tensor), index)
+		if f.Has(tensor) {
+			s.where[tensor] = f
+		} else {
+			s.absent[tensor] = f.Path()
 		}
-		s.where[tensor] = f
 	}
 	return s, s.addUnlisted(index, listed)
 }
@@ -185,6 +187,21 @@ func (s *Set) Path() string { return s.path }
 
 // Names returns the names of all tensors, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.where)) }
+
+// Absent returns the tensors that the index places in shards which do not hold them, with the shard's path. Published
+// folders list the second name of a tensor that two modules share, of which only the first is stored; any other is a
+// damaged or incomplete download. Only who knows the network can tell.
+func (s *Set) Absent() map[string]string { return maps.Clone(s.absent) }
+
+// Metadata returns the free-form strings of the first file, empty if it has none.
+func (s *Set) Metadata() map[string]string {
+	for _, f := range s.files {
+		if m, ok := f.(interface{ Metadata() map[string]string }); ok {
+			return m.Metadata()
+		}
+	}
+	return map[string]string{}
+}
 
 // Has reports whether the set holds a tensor of that name.
 func (s *Set) Has(name string) bool {

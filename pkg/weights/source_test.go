@@ -37,7 +37,8 @@ func torchOf(name string) []byte { return torchZip(pickleOf(dict(str(name), vect
 
 func TestOpenAny(t *testing.T) {
 	safe := func(name string) []byte { return encoded(t, FromFloat32(name, []int{1}, []float32{5})) }
-	legacy := torchLegacy(pickleOf(dict(str("l"), vector("k", 1))), pickleOf(list(str("k"))), elementsOf(1, "\x00\x00\x00\x40"))
+	legacy := torchLegacy(pickleOf(dict(str("l"), vector("k", 1))), pickleOf(list(str("k"))),
+		elementsOf(1, "\x00\x00\x00\x40"))
 	const shards = `{"weight_map": {"s": "one.bin", "w": "two.bin", "l": "three.safetensors"}}`
 	mixed := map[string][]byte{"one.bin": safe("s"), "two.bin": torchOf("w"), "three.safetensors": legacy}
 	with := func(files map[string][]byte, name string, contents []byte) map[string][]byte {
@@ -155,7 +156,8 @@ func TestOpenAnyRefuses(t *testing.T) {
 
 func TestOpenAnyWrongPath(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := OpenAny(filepath.Join(dir, "nosuch")); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "nosuch") {
+	if _, err := OpenAny(filepath.Join(dir, "nosuch")); !errors.Is(err, fs.ErrNotExist) ||
+		!strings.Contains(err.Error(), "nosuch") {
 		t.Errorf("missing path: %v", err)
 	}
 	if _, err := OpenTorch(filepath.Join(dir, "nosuch.pth")); !errors.Is(err, fs.ErrNotExist) ||
@@ -165,7 +167,8 @@ func TestOpenAnyWrongPath(t *testing.T) {
 	if _, err := OpenTorch(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("folder as a file: %v", err)
 	}
-	if _, err := OpenTorch("testdata/reference.safetensors"); err == nil || !strings.Contains(err.Error(), "not a PyTorch file") {
+	if _, err := OpenTorch("testdata/reference.safetensors"); err == nil ||
+		!strings.Contains(err.Error(), "not a PyTorch file") {
 		t.Errorf("safetensors as PyTorch: %v", err)
 	}
 	if _, err := OpenAny(dir); err == nil || !strings.Contains(err.Error(), "has neither model.safetensors nor "+
@@ -189,7 +192,8 @@ func TestIndexInCircles(t *testing.T) {
 	}
 	put(t, dir, IndexFile, []byte(`{"weight_map": {"w": "other.json"}}`))
 	put(t, dir, "other.json", []byte(`{"weight_map": {"w": "model.safetensors.index.json"}}`))
-	if _, err := OpenAny(dir); err == nil || !strings.Contains(err.Error(), "other.json: a JSON file in place of weights") {
+	if _, err := OpenAny(dir); err == nil ||
+		!strings.Contains(err.Error(), "other.json: a JSON file in place of weights") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -200,7 +200,8 @@ func TestTorchValues(t *testing.T) {
 		"config": m{"name": "größer", "nested": m{
 			"list": []any{int64(1), []any{2.5, nil}, Tuple{}}, "empty": m{}, int64(7): true}},
 		"odd": m{
-			"bytes": []byte{0, 0x7f, 0xff}, "no bytes": []byte{}, "frozen": []any{int64(6)}, "large": large, "negative": negative, "long": int64(-1 << 40),
+			"bytes": []byte{0, 0x7f, 0xff}, "no bytes": []byte{}, "frozen": []any{int64(6)},
+			"large": large, "negative": negative, "long": int64(-1 << 40),
 			"set": []any{int64(5)}, "size": Tuple{int64(2), int64(3)}, "device": "cuda:1", "cpu": "cpu",
 			"dtype": "torch.bfloat16", "args": m{"lr": 0.1, "tags": []any{"a"}}, "one": Tuple{int64(1)},
 			"two": Tuple{int64(1), "b"}, "three": Tuple{int64(1), int64(2), int64(3)},

@@ -48,10 +48,7 @@ func newTorchTensor(view storageView, dtype DType, offset int, shape, stride []i
 	if n > max(have, maxRepeated) {
 		return fail("has %d elements, the storage %d", n, have)
 	}
-	if n == 0 {
-		if offset > have {
-			return fail("begins beyond the %d elements of the storage", have)
-		}
+	if n == 0 { // PyTorch lets those begin anywhere
 		return t, nil
 	}
 	for i, d := range shape {
@@ -104,11 +101,11 @@ func (t *TorchTensor) Read() (Tensor, error) {
 
 // span returns the bytes of the file from the first to the last element.
 func (t *TorchTensor) span() (begin, end int) {
+	if t.elements == 0 {
+		return t.storage.begin, t.storage.begin
+	}
 	size := t.dtype.Size()
 	begin = t.storage.begin + t.base + size*t.offset
-	if t.elements == 0 {
-		return begin, begin
-	}
 	return begin, begin + size*(t.last+1)
 }
 

@@ -59,7 +59,8 @@ func TestWriteDirFails(t *testing.T) {
 	root := t.TempDir()
 	path := filepath.Join(root, "a", "b", "out")
 	err := WriteDir(path, full)
-	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "free some") {
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) ||
+		!strings.Contains(err.Error(), "free some") {
 		t.Errorf("got %v", err)
 	}
 	if entries, err := os.ReadDir(root); err != nil || len(entries) != 0 {

@@ -32,9 +32,6 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// KV holds a layer's attention keys and values, each [batch, heads, tokens, head_dim].
-type KV struct{ K, V *Node }
-
 // Names of a layer's attentions.
 const (
 	SelfAttention  = "attention"
@@ -66,9 +63,9 @@ type Layer struct {
 }
 
 // KeysValues projects x [batch, L, ·] to the keys and values of the named attention.
-func (l Layer) KeysValues(attention string, x *Node) KV {
+func (l Layer) KeysValues(attention string, x *Node) nn.KV {
 	self := l.Scope.At("%s", attention).At("self")
-	return KV{
+	return nn.KV{
 		K: nn.SplitHeads(nn.Linear(self.At("key"), x), l.Heads),
 		V: nn.SplitHeads(nn.Linear(self.At("value"), x), l.Heads),
 	}
@@ -81,7 +78,7 @@ func (l Layer) Queries(attention string, rows *Node) *Node {
 
 // Attend lets rows [batch, L, H] read keys and values in the named attention and ends the sublayer: [batch, L, H]. The
 // mask is that of nn.Attention.
-func (l Layer) Attend(attention string, rows *Node, kv KV, mask *Node) *Node {
+func (l Layer) Attend(attention string, rows *Node, kv nn.KV, mask *Node) *Node {
 	mixed := nn.Attention(l.Queries(attention, rows), kv.K, kv.V, mask, l.RNG, l.Dropout)
 	return l.Mixed(attention, mixed, rows)
 }

@@ -37,7 +37,7 @@ func Preset(name string) (Config, error) {
 	if name != "blip-large" {
 		return Config{}, fmt.Errorf("no BLIP captioner is called %q: choose blip-large", name)
 	}
-	vision, err := vit.Preset("blip-vit-l-16")
+	vision, err := vit.Preset("blip-vit-l16")
 	return Config{Vision: vision, Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, Vocab: 30524,
 		MaxPositions: 512, LayerNormEps: 1e-12}, err
 }
@@ -73,9 +73,9 @@ func EncodeImage(scope *model.Scope, cfg Config, pixels *Node) *Node {
 
 // NewCross projects image features [batch, N, W] to the keys and values that every layer's cross-attention reads of
 // them. They depend on the picture alone: one projection serves all texts and all steps of writing one.
-func NewCross(scope *model.Scope, cfg Config, features *Node) []bert.KV {
+func NewCross(scope *model.Scope, cfg Config, features *Node) []nn.KV {
 	features.AssertDims(-1, -1, cfg.Vision.Width)
-	cross := make([]bert.KV, cfg.Layers)
+	cross := make([]nn.KV, cfg.Layers)
 	for i := range cross {
 		cross[i] = cfg.layer(scope, i).KeysValues(bert.CrossAttention, features)
 	}
@@ -83,10 +83,10 @@ func NewCross(scope *model.Scope, cfg Config, features *Node) []bert.KV {
 }
 
 // Pick returns the keys and values of the pictures at the given indices [rows].
-func Pick(cross []bert.KV, indices *Node) []bert.KV {
-	picked := make([]bert.KV, len(cross))
+func Pick(cross []nn.KV, indices *Node) []nn.KV {
+	picked := make([]nn.KV, len(cross))
 	for i, kv := range cross {
-		picked[i] = bert.KV{K: Gather(kv.K, InsertAxes(indices, -1)), V: Gather(kv.V, InsertAxes(indices, -1))}
+		picked[i] = nn.KV{K: Gather(kv.K, InsertAxes(indices, -1)), V: Gather(kv.V, InsertAxes(indices, -1))}
 	}
 	return picked
 }
@@ -94,7 +94,7 @@ func Pick(cross []bert.KV, indices *Node) []bert.KV {
 // Hidden runs the decoder over texts whose row b describes picture b of cross: ids are [batch, L] and start with [DEC],
 // mask [1|batch, L] is 1 at tokens and 0 at padding. Token i sees the tokens up to itself. It returns the last layer's
 // hidden states [batch, L, H] in the compute type of cross.
-func Hidden(scope *model.Scope, cfg Config, cross []bert.KV, ids, mask *Node) *Node {
+func Hidden(scope *model.Scope, cfg Config, cross []nn.KV, ids, mask *Node) *Node {
 	embeddings := scope.At("text_decoder").At("bert").At("embeddings")
 	x := nn.Cast(bert.TextEmbeddings(embeddings, ids), cross[0].K.DType())
 	x = cfg.bert().Embed(embeddings, x, nil)
@@ -110,13 +110,13 @@ func Hidden(scope *model.Scope, cfg Config, cross []bert.KV, ids, mask *Node) *N
 
 // Logits runs the decoder over whole texts: ids and mask as for Hidden. Row i of the result [batch, L, vocab], float32,
 // predicts token i+1. The scope is the model's root.
-func Logits(scope *model.Scope, cfg Config, cross []bert.KV, ids, mask *Node) *Node {
+func Logits(scope *model.Scope, cfg Config, cross []nn.KV, ids, mask *Node) *Node {
 	return lmLogits(scope, cfg, Hidden(scope, cfg, cross, ids, mask))
 }
 
 // NextLogits predicts the token behind each prefix: ids are [rows, L], of which the first lengths [rows] count (at
 // least one). Only those positions go through the LM head: [rows, vocab], float32.
-func NextLogits(scope *model.Scope, cfg Config, cross []bert.KV, ids, lengths *Node) *Node {
+func NextLogits(scope *model.Scope, cfg Config, cross []nn.KV, ids, lengths *Node) *Node {
 	// The last token that counts sees none of those behind it: the padding needs no mask.
 	all := BroadcastToDims(Scalar(ids.Graph(), dtypes.Int32, 1), 1, ids.Shape().Dimensions[1])
 	hidden := Hidden(scope, cfg, cross, ids, all)

@@ -13,14 +13,14 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
-	"blip2/pkg/model/bert"
+	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
 )
 
 // tiny returns a captioner that runs in milliseconds.
 func tiny() Config {
 	return Config{
-		Vision: vit.Config{Arch: vit.BLIP, ImageSize: 6, PatchSize: 2, Width: 6, Layers: 1, Heads: 2, MLP: 10,
+		Vision: vit.Config{Arch: vit.BLIP, ImageSize: 6, PatchSize: 2, Width: 6, Layers: 1, Heads: 2, MLPRatio: 1.7,
 			LayerNormEps: 1e-6},
 		Hidden: 8, Layers: 2, Heads: 2, Intermediate: 12, Vocab: 20, MaxPositions: 9, LayerNormEps: 1e-12,
 	}
@@ -96,7 +96,7 @@ func same(t *testing.T, name string, got, want []float32) {
 }
 
 // crossOf encodes the pictures and projects them for the decoder.
-func crossOf(scope *mlx.Scope, cfg Config, pixels *Node) []bert.KV {
+func crossOf(scope *mlx.Scope, cfg Config, pixels *Node) []nn.KV {
 	return NewCross(scope, cfg, EncodeImage(scope, cfg, pixels))
 }
 

@@ -34,10 +34,10 @@ type Text struct {
 	LayerNormEps float64 // 1e-5
 }
 
-// Preset returns the model of the published name: clip-vit-l-14.
+// Preset returns the model of the published name: clip-vit-l14.
 func Preset(name string) (Config, error) {
-	if name != "clip-vit-l-14" {
-		return Config{}, fmt.Errorf("no CLIP model is called %q: choose clip-vit-l-14", name)
+	if name != "clip-vit-l14" {
+		return Config{}, fmt.Errorf("no CLIP model is called %q: choose clip-vit-l14", name)
 	}
 	image, err := vit.Preset(name)
 	image.Layers++ // BLIP-2's encoder is without the last block

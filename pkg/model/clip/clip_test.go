@@ -20,7 +20,7 @@ import (
 // tiny returns a model that runs in milliseconds.
 func tiny() Config {
 	return Config{
-		Image: vit.Config{Arch: vit.CLIP, ImageSize: 6, PatchSize: 2, Width: 8, Layers: 2, Heads: 2, MLP: 12,
+		Image: vit.Config{Arch: vit.CLIP, ImageSize: 6, PatchSize: 2, Width: 8, Layers: 2, Heads: 2, MLPRatio: 1.5,
 			LayerNormEps: 1e-5},
 		Text:  Text{Vocab: 20, Context: 7, Width: 6, Layers: 2, Heads: 3, MLP: 10, LayerNormEps: 1e-5},
 		Embed: 5,
@@ -120,7 +120,7 @@ func normProject(x []float64, weight, bias, w []float32, eps float64) []float64 
 
 // TestPublishedSizes compares parameter totals with the published model (spec/model.md 9).
 func TestPublishedSizes(t *testing.T) {
-	cfg, err := Preset("clip-vit-l-14")
+	cfg, err := Preset("clip-vit-l14")
 	if err != nil {
 		t.Fatal(err)
 	}

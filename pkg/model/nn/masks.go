@@ -16,8 +16,9 @@ func AdditiveMask(visible *Node) *Node {
 	return MulScalar(OneMinus(Float32(visible)), Hidden)
 }
 
-// BarringMask turns a mask of ones (visible) and zeros, of any shape, into float32 scores to add, as language models do:
-// what is hidden gets the least finite number, which swallows any score. A row that sees nothing mixes all values alike.
+// BarringMask turns a mask of ones (visible) and zeros, of any shape, into float32 scores to add as language models do:
+// what is hidden gets the least finite number, which swallows any score. A row that sees nothing mixes all values
+// alike.
 func BarringMask(visible *Node) *Node {
 	return MulScalar(OneMinus(Float32(visible)), -math.MaxFloat32)
 }

@@ -17,11 +17,11 @@ import (
 // Weight returns the named variable of the scope in the dtype of x. It panics if the store does not hold it: every
 // tensor is declared by the package of its network and created before graphs are built.
 func Weight(scope *model.Scope, name string, x *Node) *Node {
-	return Cast(Stored(scope, name, x.Graph()), x.DType())
+	return Cast(stored(scope, name, x.Graph()), x.DType())
 }
 
-// Stored returns the named variable of the scope in the dtype in which it is stored, else as Weight does.
-func Stored(scope *model.Scope, name string, g *Graph) *Node {
+// stored returns the named variable of the scope in the dtype in which it is stored, else as Weight does.
+func stored(scope *model.Scope, name string, g *Graph) *Node {
 	v := scope.GetVariable(name)
 	if v == nil {
 		panic(fmt.Errorf("tensor %s of scope %s is missing from the model", name, scope.Scope()))
@@ -116,7 +116,7 @@ func RMSNorm(scope *model.Scope, x *Node, eps float64) *Node {
 
 // Embed looks up ids [...] in the scope's table [rows, n]: [..., n] in the given dtype.
 func Embed(scope *model.Scope, ids *Node, dtype dtypes.DType) *Node {
-	return Cast(Gather(Stored(scope, "weight", ids.Graph()), InsertAxes(ids, -1)), dtype)
+	return Cast(Gather(stored(scope, "weight", ids.Graph()), InsertAxes(ids, -1)), dtype)
 }
 
 // UnitNorm scales the last axis of x to unit length, dividing by max(‖x‖, 1e-12) as PyTorch's F.normalize does. The

@@ -7,6 +7,8 @@ import (
 
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/internal/graphtest"
 )
 
 // TestNoDropout: evaluation must not even add nodes.
@@ -93,4 +95,44 @@ func TestUniformAndGumbel(t *testing.T) {
 	within(t, "mean of Gumbel draws", gumbel, euler, variance, n)
 	// The fourth moment about 0 of the standard Gumbel distribution is 23.56.
 	within(t, "mean square of Gumbel draws", spread, variance+euler*euler, 23.56-math.Pow(variance+euler*euler, 2), n)
+}
+
+// TestCheckpointedDropout: in a checkpointed stretch, the backward pass draws the same numbers a second time.
+func TestCheckpointedDropout(t *testing.T) {
+	draws := func(n *Node) (count int) {
+		for _, n := range graphtest.Behind(n) {
+			if n.Type() == NodeTypeRNGBitGenerator {
+				count++
+			}
+		}
+		return count
+	}
+	got := run(t, nil, func(_ *model.Scope, in []*Node) []*Node {
+		var outputs []*Node
+		for _, repeat := range []bool{false, true} {
+			x, rng := in[0], NewRNG(in[1])
+			if repeat {
+				x = x.Checkpoint()
+				rng.Checkpoint()
+			}
+			x = rng.Dropout(Square(rng.Dropout(x, 0.5)), 0.5)
+			if repeat {
+				x = x.StopCheckpoint()
+				rng.StopCheckpoint()
+			}
+			y := rng.Dropout(x, 0.2)
+			grad := Gradient(ReduceAllSum(y), in[0])[0]
+			if n := draws(grad); (n > 3) != repeat {
+				t.Errorf("with checkpoint %t, the gradient draws %d times", repeat, n)
+			}
+			outputs = append(outputs, y, grad)
+		}
+		return outputs
+	}, normal(1, 0, 1, 100).tensor(), randomState(t, 2))
+	if !slices.Equal(got[0], got[2]) || !slices.Equal(got[1], got[3]) {
+		t.Error("a checkpoint changes what is drawn")
+	}
+	var none *RNG
+	none.Checkpoint()
+	none.StopCheckpoint()
 }

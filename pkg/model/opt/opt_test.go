@@ -283,7 +283,7 @@ func TestFrozen(t *testing.T) {
 func TestRecompute(t *testing.T) {
 	check := func(t *testing.T, backend compute.Backend, tolerance float64) {
 		cfg := tiny(false)
-		cfg.Dropout, cfg.AttentionDropout = 0.2, 0.1
+		cfg.Layers, cfg.Dropout, cfg.AttentionDropout = 1, 0.2, 0.1
 		state, err := RNGStateFromSeed(4)
 		if err != nil {
 			t.Fatal(err)
@@ -353,6 +353,7 @@ func TestDropout(t *testing.T) {
 func TestLowPrecision(t *testing.T) {
 	backend := graphtest.OpenXLA(t)
 	cfg := tiny(false)
+	cfg.Layers = 1
 	evaluate := func(dtype dtypes.DType) [][]float32 {
 		weights := store(t, cfg)
 		if err := model.SetTrainable(weights, Params(cfg), false); err != nil {

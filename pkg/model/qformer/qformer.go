@@ -25,7 +25,7 @@ const (
 )
 
 // KV holds a layer's attention keys and values, each [batch, heads, tokens, head_dim].
-type KV = bert.KV
+type KV = nn.KV
 
 // Input is what one pass works on.
 type Input struct {

@@ -73,7 +73,8 @@ func (c Config) Validate() error {
 	case c.Buckets < 4:
 		return fmt.Errorf("T5: %d buckets of relative positions are too few: 4 at least", c.Buckets)
 	case c.MaxDistance <= c.Buckets/2:
-		return fmt.Errorf("T5: the largest distance %d must be above half the number of buckets, %d", c.MaxDistance, c.Buckets)
+		return fmt.Errorf("T5: the largest distance %d must be above half the number of buckets, %d", c.MaxDistance,
+			c.Buckets)
 	case !(c.RMSNormEps > 0):
 		return fmt.Errorf("T5: RMSNorm's epsilon must be above 0, not %g", c.RMSNormEps)
 	}
@@ -122,11 +123,13 @@ type declared struct {
 // matrix declares a weight [rows, columns] with s² = factor²/fanIn.
 func (p *declared) matrix(name string, rows, columns, fanIn int) {
 	std := p.factor / math.Sqrt(float64(fanIn))
-	p.params = append(p.params, model.Param{Name: name + ".weight", Shape: []int{rows, columns}, Init: model.Normal(std)})
+	p.params = append(p.params,
+		model.Param{Name: name + ".weight", Shape: []int{rows, columns}, Init: model.Normal(std)})
 }
 
 func (p *declared) norm(name string) {
-	p.params = append(p.params, model.Param{Name: name + ".weight", Shape: []int{p.cfg.Hidden}, Init: model.Constant(p.factor)})
+	p.params = append(p.params,
+		model.Param{Name: name + ".weight", Shape: []int{p.cfg.Hidden}, Init: model.Constant(p.factor)})
 }
 
 func (p *declared) attention(layer, name string, hasBias bool) {

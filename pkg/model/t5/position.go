@@ -11,9 +11,9 @@ import (
 	"blip2/pkg/model/nn"
 )
 
-// positionBias is what the relative positions of tokens add to attention scores: [1, heads, rows, columns], float32. Row
-// i stands at column start+i; start is an int32 scalar. The scope is that of a stack's first self-attention, which has
-// the table for all blocks of the stack.
+// positionBias is what the relative positions of tokens add to attention scores: float32 [1, heads, rows, columns].
+// Row i stands at column start+i; start is an int32 scalar. The scope is that of a stack's first self-attention, which
+// has the table for all blocks of the stack.
 //
 // An encoder (bidirectional) has start 0 and as many rows as columns. A decoder's biases of later columns, which its
 // mask hides, are those of distance 0.

@@ -61,7 +61,9 @@ func TestBuckets(t *testing.T) {
 		check(true, b.buckets/4, b.bidirectional, b.buckets/2)
 	}
 	// Here float64 would give another bucket.
-	for _, c := range [][4]int{{36, 32, 24, 27}, {48, 81, 54, 39}, {54, 64, 36, 36}, {72, 64, 48, 54}, {108, 128, 72, 72}} {
+	for _, c := range [][4]int{
+		{36, 32, 24, 27}, {48, 81, 54, 39}, {54, 64, 36, 36}, {72, 64, 48, 54}, {108, 128, 72, 72},
+	} {
 		if got := (Config{Buckets: c[0], MaxDistance: c[1]}).bucket(-c[2], false); got != c[3] {
 			t.Errorf("%d buckets up to %d: distance %d is in %d, want %d", c[0], c[1], c[2], got, c[3])
 		}

@@ -150,8 +150,8 @@ func Logits(scope *model.Scope, cfg Config, hidden *Node) *Node {
 	return logits
 }
 
-// DecoderIDs makes the decoder's input of labels [batch, L]: StartID, then all labels but the last, with StartID in place
-// of nn.IgnoredLabel.
+// DecoderIDs makes the decoder's input of labels [batch, L]: StartID, then all labels but the last, with StartID in
+// place of nn.IgnoredLabel.
 func DecoderIDs(labels *Node) *Node {
 	dims := labels.Shape().Dimensions
 	start := Scalar(labels.Graph(), labels.DType(), StartID)

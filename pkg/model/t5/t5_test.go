@@ -282,7 +282,7 @@ func TestFrozen(t *testing.T) {
 func TestRecompute(t *testing.T) {
 	check := func(t *testing.T, backend compute.Backend, tolerance float64) {
 		cfg := tiny()
-		cfg.DecoderLayers = 1
+		cfg.EncoderLayers, cfg.DecoderLayers = 1, 1
 		cfg.Dropout = 0.2
 		state, err := RNGStateFromSeed(4)
 		if err != nil {
@@ -377,18 +377,18 @@ func TestFloat16Range(t *testing.T) {
 	backend := graphtest.OpenXLA(t)
 	cfg := tiny()
 	weights := store(t, cfg)
-	for _, name := range []string{"encoder.block.0.layer.1.DenseReluDense.wo.weight"} {
-		v := weights.GetVariable(model.Path(name))
-		values := tensors.MustCopyFlatData[float32](v.MustValue())
-		for i := range values {
-			values[i] *= 1e6
-		}
-		if err := model.Set(weights, name, v.Shape().Dimensions, values); err != nil {
-			t.Fatal(err)
-		}
+	const name = "encoder.block.0.layer.1.DenseReluDense.wo.weight"
+	v := weights.GetVariable(model.Path(name))
+	values := tensors.MustCopyFlatData[float32](v.MustValue())
+	for i := range values {
+		values[i] *= 1e6
+	}
+	if err := model.Set(weights, name, v.Shape().Dimensions, values); err != nil {
+		t.Fatal(err)
 	}
 	got := graphtest.Run(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
-		return []*Node{Encode(scope, cfg, in[0], in[1], nil), Encode(scope, cfg, ConvertDType(in[0], dtypes.Float16), in[1], nil)}
+		half := ConvertDType(in[0], dtypes.Float16)
+		return []*Node{Encode(scope, cfg, in[0], in[1], nil), Encode(scope, cfg, half, in[1], nil)}
 	}, inputs(cfg)[:2]...)
 	graphtest.Same(t, "encoder", visible(got[1], encoderMask), visible(got[0], encoderMask), 0.01)
 }

@@ -32,7 +32,6 @@ type Config struct {
 	Layers       int     // blocks used
 	Heads        int     // attention heads
 	MLPRatio     float64 // hidden width of the MLP as a multiple of Width, rounded down
-	MLP          int     // hidden width of the MLP where it is given as such; 0 means by MLPRatio
 	LayerNormEps float64 // 1e-5 for CLIP, 1e-6 for EVA and BLIP
 
 	InitializerRange float64 // spread of weights drawn from scratch; 0 means 0.02
@@ -45,12 +44,10 @@ func (c Config) Grid() int { return c.ImageSize / c.PatchSize }
 func (c Config) Tokens() int { return c.Grid()*c.Grid() + 1 }
 
 // MLPWidth returns the hidden width of a block's MLP.
-func (c Config) MLPWidth() int {
-	if c.MLP > 0 {
-		return c.MLP
-	}
-	return int(float64(c.Width) * c.MLPRatio)
-}
+func (c Config) MLPWidth() int { return int(float64(c.Width) * c.MLPRatio) }
+
+// RatioOf returns a Config.MLPRatio that makes MLPWidth the given one, for configurations that name the width itself.
+func RatioOf(mlpWidth, width int) float64 { return (float64(mlpWidth) + 0.5) / float64(width) }
 
 // blocks returns the encoder's trunk.
 func (c Config) blocks() Blocks {

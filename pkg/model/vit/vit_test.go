@@ -75,15 +75,15 @@ func TestPublishedSizes(t *testing.T) {
 		block  int
 		total  int
 	}{
-		{"clip-vit-l-14", 0, 0, 257, 12_596_224, 290_581_504},
-		{"clip-vit-l-14", 364, 0, 677, 12_596_224, 291_011_584},
-		{"clip-vit-l-14", 0, 24, 257, 12_596_224, 303_177_728},
-		{"eva-vit-g-14", 0, 0, 257, 25_248_768, 985_894_528},
-		{"eva-vit-g-14", 364, 0, 677, 25_248_768, 986_485_888},
-		{"eva-vit-g-14", 490, 0, 1226, 25_248_768, 987_258_880},
-		{"eva-vit-g-14", 0, 40, 257, 25_248_768, 1_011_143_296},
-		{"blip-vit-l-16", 0, 0, 577, 12_596_224, 303_690_752},
-		{"blip-vit-l-16", 224, 0, 197, 12_596_224, 303_301_632},
+		{"clip-vit-l14", 0, 0, 257, 12_596_224, 290_581_504},
+		{"clip-vit-l14", 364, 0, 677, 12_596_224, 291_011_584},
+		{"clip-vit-l14", 0, 24, 257, 12_596_224, 303_177_728},
+		{"eva-vit-g14", 0, 0, 257, 25_248_768, 985_894_528},
+		{"eva-vit-g14", 364, 0, 677, 25_248_768, 986_485_888},
+		{"eva-vit-g14", 490, 0, 1226, 25_248_768, 987_258_880},
+		{"eva-vit-g14", 0, 40, 257, 25_248_768, 1_011_143_296},
+		{"blip-vit-l16", 0, 0, 577, 12_596_224, 303_690_752},
+		{"blip-vit-l16", 224, 0, 197, 12_596_224, 303_301_632},
 	} {
 		cfg, err := Preset(c.preset)
 		if err != nil {
@@ -114,20 +114,22 @@ func TestPublishedSizes(t *testing.T) {
 			t.Errorf("%s: the MLP is %d wide, want %d", name, cfg.MLPWidth(), want)
 		}
 	}
-	if _, err := Preset("vgg"); err == nil || !strings.Contains(err.Error(), "blip-vit-l-16, clip-vit-l-14") {
+	if _, err := Preset("vgg"); err == nil || !strings.Contains(err.Error(), "blip-vit-l16, clip-vit-l14") {
 		t.Errorf("an unknown preset: error %v does not name the known ones", err)
 	}
 }
 
-// TestMLPWidth: a width that is given counts, whatever the ratio would round to.
+// TestMLPWidth: a ratio is rounded down, and that of a width gives the width.
 func TestMLPWidth(t *testing.T) {
-	cfg := tiny(CLIP)
-	if got := cfg.MLPWidth(); got != 18 {
+	if got := tiny(CLIP).MLPWidth(); got != 18 {
 		t.Errorf("8 × 2.3 gives %d, want 18", got)
 	}
-	cfg.MLP = 13
-	if got := cfg.MLPWidth(); got != 13 {
-		t.Errorf("a width of 13 gives %d", got)
+	for width := 1; width < 300; width += 7 {
+		for mlp := 1; mlp < 2000; mlp += 13 {
+			if got := (Config{Width: width, MLPRatio: RatioOf(mlp, width)}).MLPWidth(); got != mlp {
+				t.Fatalf("the ratio of %d to %d gives %d", mlp, width, got)
+			}
+		}
 	}
 }
 

@@ -1,0 +1,156 @@
+package generate
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
+)
+
+// Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all steps
+// read of the rows, whatever it is; and the cache of one text per row, with room for the given number of new tokens.
+type Prefill func(scope *mlx.Scope, inputs []*graph.Node, newTokens int) (
+	logits *graph.Node, fixed, cache []*graph.Node)
+
+// Advance computes a step: text i is the text parents[i] of the cache, followed by tokens[i]. It returns the logits
+// [texts, vocab] of the texts' next tokens and their cache. The texts of a row stand together, as many for each.
+type Advance func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens *graph.Node) (
+	logits *graph.Node, next []*graph.Node)
+
+// CachedProgram runs a network as a Model, one batch after the other, that keeps on the device what it has computed for
+// the tokens so far: a step reads one token per text.
+type CachedProgram struct {
+	prefill, advance *mlx.Exec
+	fixed            int // outputs of prefill that are neither logits nor cache
+}
+
+// NewCachedProgram prepares the programs of a network whose weights are in the store.
+func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance) (
+	*CachedProgram, error) {
+	p := &CachedProgram{}
+	var err error
+	p.prefill, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		// The room for new tokens is the size of an input, because another size is another program.
+		last := len(in) - 1
+		logits, fixed, cache := prefill(scope, in[:last], in[last].Shape().Dimensions[0])
+		p.fixed = len(fixed)
+		return append(append([]*graph.Node{logits}, fixed...), cache...)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the prefill: %w", err)
+	}
+	p.advance, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		parents, tokens, in := in[0], in[1], in[2:]
+		logits, cache := advance(scope, in[:p.fixed], in[p.fixed:], parents, tokens)
+		return append([]*graph.Node{logits}, cache...)
+	})
+	if err != nil {
+		p.Close()
+		return nil, fmt.Errorf("preparing a step: %w", err)
+	}
+	p.prefill.SetMaxCache(maxPrograms)
+	p.advance.SetMaxCache(maxPrograms)
+	return p, nil
+}
+
+// Close frees the compiled programs.
+func (p *CachedProgram) Close() {
+	for _, exec := range []*mlx.Exec{p.prefill, p.advance} {
+		if exec != nil {
+			exec.Finalize()
+		}
+	}
+}
+
+// Generate continues a batch as the function Generate does: inputs are those of Prefill and remain the caller's,
+// prompts the ids that penalties and LenRulePaper see.
+func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, prompts [][]int32, o Options) (
+	[][]Text, error) {
+	m := &cached{program: p, inputs: inputs, rows: len(prompts), width: o.Width(),
+		newTokens: bucket(o.MaxNewTokens)}
+	defer m.close()
+	return Generate(ctx, m, prompts, o)
+}
+
+// cached is the Model of one batch. The cache has a fixed place for every text; places without one are computed along.
+type cached struct {
+	program   *CachedProgram
+	inputs    []*tensors.Tensor
+	rows      int
+	width     int // texts per row
+	newTokens int
+
+	fixed, cache []*tensors.Tensor
+	texts        []cachedText
+}
+
+// cachedText says where a text is.
+type cachedText struct{ row, place int }
+
+func (c *cached) Start(ctx context.Context) ([]float32, error) {
+	room := tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens), c.newTokens)
+	defer free([]*tensors.Tensor{room})
+	out, err := call(ctx, c.program.prefill, append(c.inputs[:len(c.inputs):len(c.inputs)], room))
+	if err != nil {
+		return nil, fmt.Errorf("reading the prompts: %w", err)
+	}
+	c.fixed, c.cache = out[1:1+c.program.fixed], out[1+c.program.fixed:]
+	c.texts = make([]cachedText, c.rows)
+	for i := range c.texts {
+		c.texts[i] = cachedText{i, i}
+	}
+	return c.logits(out[0], c.rows)
+}
+
+func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]float32, error) {
+	places := c.rows * c.width
+	from, ids, used := make([]int32, places), make([]int32, places), make([]int, c.rows)
+	texts := make([]cachedText, len(parents))
+	for i, parent := range parents {
+		old := c.texts[parent]
+		if used[old.row] == c.width {
+			return nil, fmt.Errorf("more than %d texts of row %d", c.width, old.row)
+		}
+		texts[i] = cachedText{old.row, old.row*c.width + used[old.row]}
+		used[old.row]++
+		from[texts[i].place], ids[texts[i].place] = int32(old.place), tokens[i]
+	}
+	own := []*tensors.Tensor{
+		tensors.FromFlatDataAndDimensions(from, places), tensors.FromFlatDataAndDimensions(ids, places),
+	}
+	defer free(own)
+	args := append(append(own[:2:2], c.fixed...), c.cache...)
+	out, err := call(ctx, c.program.advance, args)
+	if err != nil {
+		return nil, fmt.Errorf("computing the next tokens: %w", err)
+	}
+	free(c.cache)
+	c.cache, c.texts = out[1:], texts
+	return c.logits(out[0], places)
+}
+
+// logits brings the logits of all places to the host, frees them and returns those of the texts.
+func (c *cached) logits(t *tensors.Tensor, places int) ([]float32, error) {
+	defer free([]*tensors.Tensor{t})
+	all, err := tensors.CopyFlatData[float32](t)
+	if err != nil {
+		return nil, err
+	}
+	if len(all)%places != 0 {
+		return nil, fmt.Errorf("the model gave %d logits for %d texts", len(all), places)
+	}
+	vocab := len(all) / places
+	out := make([]float32, 0, len(c.texts)*vocab)
+	for _, text := range c.texts {
+		out = append(out, all[text.place*vocab:][:vocab]...)
+	}
+	return out, nil
+}
+
+func (c *cached) close() {
+	free(c.fixed)
+	free(c.cache)
+}

@@ -1,0 +1,131 @@
+package generate
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/model"
+)
+
+// summing is a network whose next token follows from the number that a row starts from plus all tokens of the text, so
+// that it matters which text a token is appended to.
+type summing struct{ vocab int }
+
+// line returns the logits that belong to sums [texts].
+func (s summing) line(scope *mlx.Scope, sums *graph.Node) *graph.Node {
+	table := scope.GetVariable("table").NodeValue(sums.Graph())
+	return graph.Gather(table, graph.InsertAxes(graph.ModScalar(sums, s.vocab), -1))
+}
+
+// program returns the network with a cache: the sums, and a count of the tokens that all texts share.
+func (s summing) program(t *testing.T, newTokens *[]int) *CachedProgram {
+	t.Helper()
+	backend, store := s.open(t)
+	p, err := NewCachedProgram(backend, store,
+		func(scope *mlx.Scope, in []*graph.Node, n int) (*graph.Node, []*graph.Node, []*graph.Node) {
+			*newTokens = append(*newTokens, n)
+			count := graph.Scalar(in[0].Graph(), dtypes.Int32, 0)
+			return s.line(scope, in[0]), []*graph.Node{graph.MulScalar(in[0], 0)}, []*graph.Node{in[0], count}
+		},
+		func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens *graph.Node) (*graph.Node, []*graph.Node) {
+			sums := graph.Add(graph.Gather(cache[0], graph.InsertAxes(parents, -1)), tokens)
+			zero := graph.MulScalar(graph.ReduceAllSum(fixed[0]), 0)
+			return s.line(scope, graph.Add(sums, graph.BroadcastToDims(zero, sums.Shape().Dimensions...))),
+				[]*graph.Node{sums, graph.AddScalar(cache[1], 1)}
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// open returns a backend and a store with the table.
+func (s summing) open(t *testing.T) (compute.Backend, *mlx.Store) {
+	t.Helper()
+	store, backend := mlx.NewStore(), openGo(t)
+	table := randomChain(8, 1, 1, s.vocab, 2).logits[0][0]
+	if err := model.Set(store, "table", []int{s.vocab, s.vocab}, slices.Concat(table...)); err != nil {
+		t.Fatal(err)
+	}
+	return backend, store
+}
+
+// TestCachedProgram: with a cache comes out what comes out without one.
+func TestCachedProgram(t *testing.T) {
+	s := summing{vocab: 11}
+	var newTokens []int
+	withCache := s.program(t, &newTokens)
+	backend, store := s.open(t)
+	without, err := NewProgram(backend, store,
+		func(_ *mlx.Scope, in []*graph.Node) []*graph.Node { return in },
+		func(scope *mlx.Scope, encoded []*graph.Node, rows, ids, _ *graph.Node) *graph.Node {
+			start := graph.Gather(encoded[0], graph.InsertAxes(rows, -1))
+			return s.line(scope, graph.Add(start, graph.ReduceSum(ids, 1))) // padding is 0
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(without.Close)
+	starts := []int32{4, 0, 9}
+	prompts := [][]int32{nil, nil, nil}
+	for _, o := range []Options{
+		{MaxNewTokens: 9, EOS: 3}, {Beams: 3, Return: 3, MaxNewTokens: 9, EOS: 3, LengthPenalty: 1},
+		{Beams: 4, Return: 2, MaxNewTokens: 8, EOS: 5, RepetitionPenalty: 1.3, LenRule: LenRulePaper},
+		{Return: 2, MaxNewTokens: 12, EOS: 3, Sampling: &Sampling{TopK: 5}},
+	} {
+		in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions(starts, len(starts))}
+		got, err := withCache.Generate(t.Context(), in, prompts, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = []*tensors.Tensor{tensors.FromFlatDataAndDimensions(starts, len(starts))}
+		want, err := without.Generate(t.Context(), Input{Tensors: in, Prompts: prompts, MaxLength: 20}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for r := range want {
+			if show(got[r]) != show(want[r]) {
+				t.Errorf("%+v, row %d: %s, want %s", o, r, show(got[r]), show(want[r]))
+			}
+		}
+	}
+	if !slices.Equal(newTokens, []int{16, 8}) {
+		t.Errorf("programs for %v new tokens, want one for 9 and 12 and one for 8", newTokens)
+	}
+}
+
+// TestCachedErrors: what the network does wrong becomes an error.
+func TestCachedErrors(t *testing.T) {
+	backend, store := summing{vocab: 4}.open(t)
+	broken := float32(math.NaN())
+	p, err := NewCachedProgram(backend, store,
+		func(_ *mlx.Scope, in []*graph.Node, _ int) (*graph.Node, []*graph.Node, []*graph.Node) {
+			return graph.MulScalar(in[0], broken), nil, in[:1]
+		},
+		func(_ *mlx.Scope, _, cache []*graph.Node, _, _ *graph.Node) (*graph.Node, []*graph.Node) {
+			return cache[0], cache
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3, 4}, 1, 4)}
+	if _, err := p.Generate(t.Context(), in, [][]int32{nil}, Options{MaxNewTokens: 2}); err == nil ||
+		!strings.Contains(err.Error(), "not a number") {
+		t.Errorf("error %v", err)
+	}
+	in = []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3}, 3)}
+	if _, err := p.Generate(t.Context(), in, [][]int32{nil, nil}, Options{MaxNewTokens: 2}); err == nil ||
+		!strings.Contains(err.Error(), "3 logits for 2 texts") {
+		t.Errorf("error %v", err)
+	}
+}

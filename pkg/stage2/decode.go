@@ -1,0 +1,62 @@
+package stage2
+
+import (
+	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/model/nn"
+	"blip2/pkg/model/opt"
+	"blip2/pkg/model/t5"
+)
+
+// Decoder is how a language model writes texts: the programs of generate.NewCachedProgram.
+type Decoder struct {
+	// Prefix turns the inputs of a batch into embeddings [B, N, D] and their mask [B, N], which the text follows (OPT) or
+	// the encoder reads (T5). OPT's must end with a token: padding stands on the left.
+	Prefix func(scope *model.Scope, inputs []*Node) (embeds, mask *Node)
+	// LLM is the scope of the language model.
+	LLM func(scope *model.Scope) *model.Scope
+	OPT *opt.Config // either
+	T5  *t5.Config
+}
+
+// Prefill is generate.Prefill.
+func (d Decoder) Prefill(scope *model.Scope, inputs []*Node, newTokens int) (logits *Node, fixed, cache []*Node) {
+	embeds, mask := d.Prefix(scope, inputs)
+	llm := d.LLM(scope)
+	if d.OPT != nil {
+		logits, cache = d.opt(llm, opt.Input{Embeds: embeds, Mask: mask, Capacity: mask.Shape().Dimensions[1] + newTokens})
+		return logits, nil, cache
+	}
+	cross := t5.NewCross(llm, *d.T5, t5.Encode(llm, *d.T5, embeds, mask, nil), mask)
+	start := AddScalar(ZerosLike(SliceAxis(mask, 1, AxisRangeFromStart(1))), t5.StartID)
+	words := t5.Embed(llm, start, embeds.DType())
+	logits, cache = d.t5(llm, t5.Input{Embeds: words, Cross: cross, Capacity: 1 + newTokens})
+	return logits, cross.Nodes(), cache
+}
+
+// Advance is generate.Advance.
+func (d Decoder) Advance(scope *model.Scope, fixed, cache []*Node, parents, tokens *Node) (logits *Node, next []*Node) {
+	llm, ids := d.LLM(scope), InsertAxes(tokens, -1)
+	past := nn.CacheOf(cache).Pick(parents)
+	dtype := past.KV[0].K.DType()
+	if d.OPT != nil {
+		return d.opt(llm, opt.Input{Embeds: opt.Embed(llm, ids, dtype), Mask: OnesLike(ids), Cache: past})
+	}
+	return d.t5(llm, t5.Input{Embeds: t5.Embed(llm, ids, dtype), Cross: t5.CrossOf(fixed), Cache: past})
+}
+
+// opt runs OPT and gives the logits behind the last token, [texts, V], and the cache.
+func (d Decoder) opt(llm *model.Scope, in opt.Input) (*Node, []*Node) {
+	out := opt.Forward(llm, *d.OPT, in, nil)
+	return opt.Logits(llm, *d.OPT, last(out.Hidden)), out.Cache.Nodes()
+}
+
+// t5 is opt for T5's decoder.
+func (d Decoder) t5(llm *model.Scope, in t5.Input) (*Node, []*Node) {
+	out := t5.Decode(llm, *d.T5, in, nil)
+	return t5.Logits(llm, *d.T5, last(out.Hidden)), out.Cache.Nodes()
+}
+
+// last returns the last position of hidden states [texts, L, D]: [texts, D].
+func last(hidden *Node) *Node { return Squeeze(SliceAxis(hidden, 1, AxisElem(-1)), 1) }
