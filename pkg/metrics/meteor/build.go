@@ -29,7 +29,7 @@ const (
 
 const (
 	indexMagic  = "blip2 METEOR index\x00\x00"
-	indexFormat = 1
+	indexFormat = 2
 	maxText     = 64 << 20 // a text file of the jar
 	maxPhrases  = 1 << 25  // rows of the paraphrase table
 	maxNodes    = 1 << 27
@@ -306,7 +306,7 @@ func lists(n int, of func(i uint32) []uint32) (values, at []uint32) {
 	return values, at
 }
 
-// targets sorts the rows of the table by phrase, and those of a phrase by paraphrase.
+// targets sorts the rows of the table by phrase; those of a phrase keep their order, which decides ties.
 func (b *builder) targets() (values, at []uint32) {
 	at = make([]uint32, len(b.parents)+1)
 	for _, n := range b.from {
@@ -320,9 +320,6 @@ func (b *builder) targets() (values, at []uint32) {
 	for i, n := range b.from {
 		values[place[n]] = b.to[i]
 		place[n]++
-	}
-	for i := range b.parents {
-		slices.Sort(values[at[i]:at[i+1]])
 	}
 	return values, at
 }

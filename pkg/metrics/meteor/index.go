@@ -163,7 +163,7 @@ func (x *index) child(parent, word uint32) uint32 {
 	return 0
 }
 
-// paraphrases returns the nodes of the paraphrases of a phrase, rising.
+// paraphrases returns the nodes of the paraphrases of a phrase, in the table's order.
 func (x *index) paraphrases(node uint32) []uint32 { return list(x.targets, x.targetAt, node) }
 
 // endings are WordNet's rules for regular forms, in the order in which they are tried.

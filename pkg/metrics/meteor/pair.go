@@ -1,6 +1,7 @@
 package meteor
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +31,9 @@ type word struct {
 
 // phrase is a place in a sentence where a phrase of the paraphrase table stands.
 type phrase struct {
-	node, start, length int32
+	node          uint32
+	start, length int32
+	paraphrases   []uint32 // nodes, in the table's order
 }
 
 // sentence is a normalised text.
@@ -100,12 +103,12 @@ func (p *pairing) sentence(text string) *sentence {
 			if node = p.index.child(node, w.label); node == 0 {
 				break
 			}
-			s.phrases = append(s.phrases, phrase{int32(node), int32(start), int32(n + 1)})
+			s.phrases = append(s.phrases, phrase{node, int32(start), int32(n + 1), p.index.paraphrases(node)})
 			s.filter[node>>6&63] |= 1 << (node & 63)
 		}
 	}
 	s.byNode = slices.Clone(s.phrases)
-	slices.SortStableFunc(s.byNode, func(a, b phrase) int { return int(a.node) - int(b.node) })
+	slices.SortStableFunc(s.byNode, func(a, b phrase) int { return cmp.Compare(a.node, b.node) })
 	return s
 }
 
@@ -264,18 +267,16 @@ func (p *pairing) matchLong(cand, ref *sentence) (ok bool) {
 }
 
 // matchPhrases finds the matches of the paraphrase table: first those where the table has the words of the reference as
-// the phrase and those of the candidate as its paraphrase, then the reverse. A pair that the table has both ways
-// matches twice.
+// the phrase and those of the candidate as its paraphrase, then the reverse; the paraphrases of a phrase come in the
+// table's order, the places of each from left to right. A pair that the table has both ways matches twice.
 func (p *pairing) matchPhrases(cand, ref *sentence) (ok bool) {
 	for _, r := range ref.phrases {
-		start := len(p.aligner.at[r.start])
 		ok = p.occurrences(r, cand, func(c phrase) bool {
 			return p.add(match{r.start, r.length, c.start, c.length, paraphrased})
 		})
 		if !ok {
 			return false
 		}
-		sortMatches(p.aligner.at[r.start][start:])
 	}
 	for _, c := range cand.phrases {
 		ok = p.occurrences(c, ref, func(r phrase) bool {
@@ -288,33 +289,16 @@ func (p *pairing) matchPhrases(cand, ref *sentence) (ok bool) {
 	return true
 }
 
-// sortMatches puts the matches of one phrase from left to right.
-func sortMatches(list []match) {
-	slices.SortStableFunc(list, func(a, b match) int { return int(a.cand) - int(b.cand) })
-}
-
 // occurrences calls f with the places in other where paraphrases of ph stand, until f returns false.
 func (p *pairing) occurrences(ph phrase, other *sentence, f func(phrase) bool) (ok bool) {
-	list := p.index.paraphrases(uint32(ph.node))
-	if len(list) > 16*len(other.byNode) {
-		for _, o := range other.byNode {
-			from, found := slices.BinarySearch(list, uint32(o.node))
-			for ; found && from < len(list) && list[from] == uint32(o.node); from++ {
-				if !f(o) {
-					return false
-				}
-			}
-		}
-		return true
-	}
-	for _, node := range list {
+	for _, node := range ph.paraphrases {
 		if other.filter[node>>6&63]>>(node&63)&1 == 0 {
 			continue
 		}
 		from, _ := slices.BinarySearchFunc(other.byNode, node, func(o phrase, n uint32) int {
-			return int(o.node) - int(n)
+			return cmp.Compare(o.node, n)
 		})
-		for ; from < len(other.byNode) && uint32(other.byNode[from].node) == node; from++ {
+		for ; from < len(other.byNode) && other.byNode[from].node == node; from++ {
 			if !f(other.byNode[from]) {
 				return false
 			}
