@@ -52,9 +52,9 @@ const benchBatch = 8
 func newBenchCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure how fast this machine trains",
+		Short: "Measure how fast this machine trains and scores",
 	}
-	cmd.AddCommand(newBenchStage1Cmd(app))
+	cmd.AddCommand(newBenchStage1Cmd(app), newBenchMetricsCmd(app))
 	return cmd
 }
 

@@ -42,8 +42,8 @@ usage or configuration, 130 interrupted after saving.`,
 	root.AddGroup(&cobra.Group{ID: groupTrain, Title: "Training:"},
 		&cobra.Group{ID: groupCheck, Title: "Looking into it:"}, &cobra.Group{ID: groupSetup, Title: "Setup:"})
 	addCommands(root, groupTrain, newPretrainStage1Cmd(app))
-	addCommands(root, groupCheck, newConfigCmd(app), newVerifyCmd(app), newReportCmd(app), newBenchCmd(app),
-		newWeightsCmd(app))
+	addCommands(root, groupCheck, newConfigCmd(app), newVerifyCmd(app), newScoreCmd(app), newReportCmd(app),
+		newBenchCmd(app), newWeightsCmd(app))
 	addCommands(root, groupSetup, newPluginCmd(app), newVersionCmd(app), newCompletionCmd(app))
 	root.SetHelpCommand(newHelpCmd())
 	app.prepare(root)

@@ -12,6 +12,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/internal/usage"
 	"blip2/pkg/model"
 	"blip2/pkg/trainer"
 )
@@ -85,7 +86,7 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	}
 	defer step.Close()
 	r.InitSeconds = time.Since(start).Seconds()
-	r.PeakMemoryInit = peakMemory()
+	r.PeakMemoryInit = usage.PeakMemory()
 
 	seconds, err := o.run(ctx, step, r)
 	if err != nil {
@@ -141,10 +142,10 @@ func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResul
 		}
 		pixels, ids, mask := randomBatch(o.Config, o.Batch, rng)
 		if i == o.Warmup {
-			whole = max(whole, peakMemory())
-			resetPeakMemory()
+			whole = max(whole, usage.PeakMemory())
+			usage.ResetPeakMemory()
 		}
-		start, startCPU := time.Now(), cpuSeconds()
+		start, startCPU := time.Now(), usage.CPUSeconds()
 		result, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask))
 		took := time.Since(start)
 		if err != nil {
@@ -157,7 +158,7 @@ func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResul
 			seconds = append(seconds, took.Seconds())
 		}
 		if i >= max(o.Warmup, 1) { // the first step's processor time cannot be told from the compiler's
-			cpu = append(cpu, cpuSeconds()-startCPU)
+			cpu = append(cpu, usage.CPUSeconds()-startCPU)
 		}
 		r.Loss = result.Loss
 		if o.OnStep != nil {
@@ -165,7 +166,7 @@ func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResul
 		}
 	}
 	r.CPUSeconds = meanOf(cpu)
-	r.PeakMemorySteps = peakMemory()
+	r.PeakMemorySteps = usage.PeakMemory()
 	r.PeakMemory = max(whole, r.PeakMemorySteps)
 	return seconds, nil
 }

@@ -28,7 +28,16 @@ type checker struct {
 	share              float64
 	worst              string
 	problems           []string
-	unsaid             int // problems beyond maxProblems
+	unsaid             int               // problems beyond maxProblems
+	unchecked          map[string]string // parts of the case that this machine cannot compute, and why
+}
+
+// notChecked notes a part of the case that this machine cannot compute.
+func (k *checker) notChecked(part, reason string) {
+	if k.unchecked == nil {
+		k.unchecked = map[string]string{}
+	}
+	k.unchecked[part] = reason
 }
 
 // expect makes every tensor of the file due.

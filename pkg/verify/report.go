@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -30,6 +32,13 @@ func (r Report) WriteText(w io.Writer) error {
 			}
 		}
 	}
+	for _, c := range r.Results {
+		for _, part := range slices.Sorted(maps.Keys(c.NotChecked)) {
+			if _, err := fmt.Fprintf(w, "\n%s: %s not checked: %s\n", c.Name, part, c.NotChecked[part]); err != nil {
+				return err
+			}
+		}
+	}
 	_, err := fmt.Fprintf(w, "\n%s\n", r.Summary())
 	return err
 }
@@ -41,11 +50,20 @@ func (r Report) Summary() string {
 	if pending > 0 {
 		s += fmt.Sprintf(" (%d of them pending)", pending)
 	}
+	partly := 0
+	for _, c := range r.Results {
+		if len(c.NotChecked) > 0 {
+			partly++
+		}
+	}
+	if partly > 0 {
+		s += fmt.Sprintf("; parts of %d not checked", partly)
+	}
 	return s
 }
 
 // MarshalJSON encodes the report as {"passed", "failed", "cases": [{"name", "kind", "pass", "worst_abs", "worst_rel",
-// "seconds", "error"}]}. Pending cases count as failed. JSON has no infinity: it becomes the greatest float64.
+// "seconds", "error", "not_checked"}]}. Pending cases count as failed. JSON has no infinity: it becomes the greatest float64.
 func (r Report) MarshalJSON() ([]byte, error) {
 	type row struct {
 		Name     string  `json:"name"`
@@ -55,6 +73,8 @@ func (r Report) MarshalJSON() ([]byte, error) {
 		WorstRel float64 `json:"worst_rel"`
 		Seconds  float64 `json:"seconds"`
 		Error    string  `json:"error"`
+
+		NotChecked map[string]string `json:"not_checked,omitempty"`
 	}
 	out := struct {
 		Passed int   `json:"passed"`
@@ -63,7 +83,7 @@ func (r Report) MarshalJSON() ([]byte, error) {
 	}{r.Count(Passed), r.Count(Failed) + r.Count(Pending), []row{}}
 	for _, c := range r.Results {
 		x := row{Name: c.Name, Kind: c.Kind, Pass: c.Status == Passed, WorstAbs: min(c.WorstAbs, math.MaxFloat64),
-			WorstRel: min(c.WorstRel, math.MaxFloat64), Seconds: c.Seconds}
+			WorstRel: min(c.WorstRel, math.MaxFloat64), Seconds: c.Seconds, NotChecked: c.NotChecked}
 		if c.Status == Pending {
 			x.Error = "pending: " + c.Err.Error()
 		} else if c.Err != nil {

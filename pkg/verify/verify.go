@@ -63,6 +63,9 @@ type Result struct {
 	Worst   string
 	Seconds float64
 	Err     error // why Status is not Passed
+	// NotChecked are parts of the case that this machine cannot compute, with the reason. What was compared decides on
+	// Status; these parts have neither passed nor failed.
+	NotChecked map[string]string
 }
 
 // Report holds the results of a run, in the order of the case names.
@@ -238,7 +241,8 @@ func runCase(env *environment, c *Case, loadErr error) Result {
 		status = Passed
 	}
 	return Result{Name: c.Name, Kind: c.Kind, Status: status, Compared: k.compared, WorstAbs: k.worstAbs,
-		WorstRel: k.worstRel, Share: k.share, Worst: k.worst, Seconds: time.Since(start).Seconds(), Err: err}
+		WorstRel: k.worstRel, Share: k.share, Worst: k.worst, Seconds: time.Since(start).Seconds(), Err: err,
+		NotChecked: k.unchecked}
 }
 
 // check runs a handler. Graph building reports mistakes by panics; here they become the case's error.

@@ -1,4 +1,5 @@
-package stage1
+// Package usage tells what the process has used: memory and processor time.
+package usage
 
 import (
 	"os"
@@ -6,9 +7,9 @@ import (
 	"strings"
 )
 
-// peakMemory returns the most host memory in bytes that the process has held since it started or since
-// resetPeakMemory; 0 where the system does not tell.
-func peakMemory() uint64 {
+// PeakMemory returns the most host memory in bytes that the process has held since it started or since
+// ResetPeakMemory; 0 where the system does not tell.
+func PeakMemory() uint64 {
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0
@@ -32,13 +33,13 @@ func parsePeakMemory(status string) uint64 {
 	return 0
 }
 
-// resetPeakMemory starts the high-water mark anew from what the process holds now (proc(5), clear_refs). Where that
-// is not allowed the mark stays, and a later peakMemory is an upper bound.
-func resetPeakMemory() { _ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
+// ResetPeakMemory starts the high-water mark anew from what the process holds now (proc(5), clear_refs). Where that
+// is not allowed the mark stays, and a later PeakMemory is an upper bound.
+func ResetPeakMemory() { _ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
 
-// cpuSeconds returns the processor time that the process has used, all cores together; 0 where the system does not
+// CPUSeconds returns the processor time that the process has used, all cores together; 0 where the system does not
 // tell. Unlike the clock it does not count what other programs take.
-func cpuSeconds() float64 {
+func CPUSeconds() float64 {
 	text, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
 		return 0

@@ -1,4 +1,4 @@
-package stage1
+package usage
 
 import (
 	"os"
@@ -41,14 +41,14 @@ func TestPeakMemory(t *testing.T) {
 	if _, err := os.Stat("/proc/self/clear_refs"); err != nil {
 		t.Skipf("this system has no high-water mark of memory: %v", err)
 	}
-	resetPeakMemory()
-	before := peakMemory()
+	ResetPeakMemory()
+	before := PeakMemory()
 	const size = 64 << 20
 	block := make([]byte, size)
 	for i := 0; i < size; i += 4096 {
 		block[i] = 1
 	}
-	if after := peakMemory(); after < before+size/2 {
+	if after := PeakMemory(); after < before+size/2 {
 		t.Errorf("peak went from %d to %d bytes over a block of %d", before, after, size+int(block[0])-1)
 	}
 }
