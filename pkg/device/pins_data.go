@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // Kinds of data that are installed like plugins: what caption scores need besides this program.
@@ -121,8 +122,26 @@ func isFile(path string) error {
 	return err
 }
 
+// MissingDataError says that data are not installed, or cannot be used.
+type MissingDataError struct {
+	Kind   string
+	Reason string // "not installed"
+}
+
+// Remedy is the command that installs the data.
+func (e *MissingDataError) Remedy() string {
+	if strings.Contains(e.Reason, "damaged") {
+		return reinstall(e.Kind)
+	}
+	return "blip2 plugin install " + e.Kind
+}
+
+func (e *MissingDataError) Error() string {
+	return fmt.Sprintf("%s: %s; remedy: %s", e.Kind, e.Reason, e.Remedy())
+}
+
 // DataDir returns the folder of installed data of a kind, KindMETEOR or KindSPICE. An error says what is wrong and how
-// to install it. cache is the folder of plugins; empty is what CacheDir() says.
+// to install it (*MissingDataError). cache is the folder of plugins; empty is what CacheDir() says.
 func DataDir(kind, cache string) (string, error) {
 	dir, err := cacheDir(cache)
 	if err != nil {
@@ -130,7 +149,7 @@ func DataDir(kind, cache string) (string, error) {
 	}
 	own, reason := store{dir}.find(kind)
 	if own == nil {
-		return "", fmt.Errorf("%s: %s; remedy: blip2 plugin install %s", kind, reason, kind)
+		return "", &MissingDataError{kind, reason}
 	}
 	return own.dir, nil
 }

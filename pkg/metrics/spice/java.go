@@ -20,10 +20,12 @@ import (
 // NoJavaError says that there is no Java to run SPICE with.
 type NoJavaError struct{ Reason string }
 
-// Error says what to do.
-func (e *NoJavaError) Error() string {
-	return "SPICE needs Java 8 to 17: " + e.Reason + "; install one (for example OpenJDK 17) or name it in JAVA_HOME"
+// Remedy says what to do.
+func (e *NoJavaError) Remedy() string {
+	return "install Java 8 to 17 (for example OpenJDK 17) or name it in JAVA_HOME"
 }
+
+func (e *NoJavaError) Error() string { return "SPICE needs Java: " + e.Reason + "; " + e.Remedy() }
 
 // MemoryError says that the program's memory was full.
 type MemoryError struct{ Megabytes int }
