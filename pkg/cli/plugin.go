@@ -17,20 +17,23 @@ import (
 	"blip2/pkg/device"
 )
 
-// pluginKinds are the plugins that can be installed.
-func pluginKinds() []string { return []string{device.KindCPU, device.KindCUDA} }
+// pluginKinds are the plugins and data that can be installed.
+func pluginKinds() []string { return device.Kinds() }
 
 func newPluginCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plugin",
-		Short: "Install and check the XLA plugins",
+		Short: "Install and check the XLA plugins, and the data of caption scores",
 		Long: `The backends xla:cpu and xla:cuda need a PJRT plugin: XLA as a shared library. The versions that work with this
 program are pinned in it, each file with its SHA-256, and come as wheels from PyPI; no Python is needed. They are put
 into plugins/ in the cache folder (` + device.CacheEnv + `, by default blip2 in the user's cache folder).
 
 An installed plugin comes first. Without one, the folders of PJRT_PLUGIN_LIBRARY_PATH are searched, or if that is not
 set ~/.local/lib/go-xla, /usr/local/lib/go-xla and LD_LIBRARY_PATH. Any other plugin is used by naming its file:
---backend xla:/path/plugin.so. Training never downloads anything by itself.`,
+--backend xla:/path/plugin.so. Training never downloads anything by itself.
+
+In the same way "meteor" and "spice" install what these two caption scores need beyond this program: word lists and
+paraphrases for METEOR, a Java program for SPICE. Without them the scores are reported as not computed.`,
 		Example: `  blip2 plugin install cpu
   blip2 plugin check xla:cpu`,
 	}
@@ -41,7 +44,7 @@ set ~/.local/lib/go-xla, /usr/local/lib/go-xla and LD_LIBRARY_PATH. Any other pl
 // oneKind checks that the only argument is a kind of plugin.
 func oneKind(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return fmt.Errorf("%s takes one plugin: %s", cmd.CommandPath(), strings.Join(pluginKinds(), " or "))
+		return fmt.Errorf("%s takes one plugin: %s", cmd.CommandPath(), strings.Join(pluginKinds(), ", "))
 	}
 	for _, kind := range pluginKinds() {
 		if args[0] == kind {
@@ -63,17 +66,19 @@ func usageOf(err error) error {
 func newPluginInstallCmd(app *App) *cobra.Command {
 	var opts device.InstallOptions
 	cmd := &cobra.Command{
-		Use:   "install cpu|cuda",
-		Short: "Install the pinned plugin",
+		Use:   "install cpu|cuda|meteor|spice",
+		Short: "Install the pinned plugin or data",
 		Long: `Downloads the wheels of the plugin (cpu: 63 MB, 202 MB on disk; cuda: 2.0 GB with the CUDA libraries, 2.7 GB on
-disk), verifies their SHA-256 and unpacks what is needed. An interrupted download continues with the next call, and a
-plugin is installed wholly or not at all. HTTPS_PROXY is heeded.
+disk; meteor: 104 MB, 170 MB on disk with its index; spice: 492 MB, 419 MB on disk, needs Java 8 to 17), verifies their SHA-256 and unpacks what is needed. An interrupted download continues with the next call, and a
+plugin is installed wholly or not at all. HTTPS_PROXY is heeded. Jars of spice come from Maven Central, or the mirror
+in ` + device.MavenEnv + `.
 
 For a machine without a network, fetch the wheels elsewhere and hand them over with --from; "blip2 plugin list --json"
 names them.`,
 		Example: `  blip2 plugin install cpu
   blip2 plugin install cuda --index https://mirror.example/pypi/simple
-  blip2 plugin install cuda --from /media/usb/wheels`,
+  blip2 plugin install cuda --from /media/usb/wheels
+  blip2 plugin install meteor`,
 		Args:      oneKind,
 		ValidArgs: pluginKinds(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,7 +125,14 @@ func runPluginInstall(ctx context.Context, app *App, opts device.InstallOptions)
 	if !done.Pinned {
 		what += "; it is not the wheel that this program was tested with"
 	}
-	_, err = fmt.Fprintf(app.Out, "%s\ntry it: blip2 plugin check xla:%s\n", what, done.Kind)
+	for _, licence := range done.Licences {
+		what += "\n  " + licence
+	}
+	check := done.Kind
+	if len(done.Licences) == 0 {
+		check = "xla:" + check
+	}
+	_, err = fmt.Fprintf(app.Out, "%s\ntry it: blip2 plugin check %s\n", what, check)
 	return err
 }
 
@@ -222,7 +234,8 @@ func newPluginCheckCmd(app *App) *cobra.Command {
 		Use:   "check [backend]",
 		Short: "Load a backend, multiply matrices on it and measure its speed",
 		Long: `Opens a backend (the argument, else --backend), multiplies two matrices on it, compares the product with the
-exact one and measures the speed. The files of an installed plugin are verified by their SHA-256 first.`,
+exact one and measures the speed. The files of an installed plugin are verified by their SHA-256 first. With meteor or
+spice only the files are verified.`,
 		Example: `  blip2 plugin check xla:cpu
   blip2 plugin check --json`,
 		Args: cobra.MaximumNArgs(1),
@@ -238,10 +251,11 @@ exact one and measures the speed. The files of an installed plugin are verified 
 
 // runPluginCheck checks a backend. As in "plugin install", cpu and cuda name plugins.
 func runPluginCheck(ctx context.Context, app *App, backend string) error {
-	for _, kind := range pluginKinds() {
-		if backend == kind {
-			backend = "xla:" + kind
-		}
+	switch backend {
+	case device.KindCPU, device.KindCUDA:
+		backend = "xla:" + backend
+	case device.KindMETEOR, device.KindSPICE:
+		return runDataCheck(ctx, app, backend)
 	}
 	r, err := device.Check(ctx, device.Options{Backend: backend, CacheDir: app.getenv(device.CacheEnv), Logger: app.Log})
 	if err != nil {
@@ -271,10 +285,23 @@ func runPluginCheck(ctx context.Context, app *App, backend string) error {
 	return w.Flush()
 }
 
+// runDataCheck verifies the files of installed data.
+func runDataCheck(ctx context.Context, app *App, kind string) error {
+	dir, err := device.CheckData(ctx, kind, app.getenv(device.CacheEnv))
+	if err != nil {
+		return usageOf(err)
+	}
+	if app.Globals.JSON {
+		return json.NewEncoder(app.Out).Encode(map[string]any{"kind": kind, "dir": dir, "ok": true})
+	}
+	_, err = fmt.Fprintf(app.Out, "the files of %s in %s are complete and right\n", kind, dir)
+	return err
+}
+
 func newPluginRemoveCmd(app *App) *cobra.Command {
 	return &cobra.Command{
-		Use:       "remove cpu|cuda",
-		Short:     "Delete an installed plugin, in all its versions",
+		Use:       "remove cpu|cuda|meteor|spice",
+		Short:     "Delete an installed plugin or data, in all versions",
 		Example:   `  blip2 plugin remove cuda`,
 		Args:      oneKind,
 		ValidArgs: pluginKinds(),

@@ -36,7 +36,7 @@ func TestPluginWrongUsage(t *testing.T) {
 	env, _ := emptyCache(t)
 	so := writeFile(t, "plugin.so", "")
 	for args, want := range map[string]string{
-		"plugin install":                      "takes one plugin: cpu or cuda",
+		"plugin install":                      "takes one plugin: cpu, cuda, meteor, spice",
 		"plugin install cpu cuda":             "takes one plugin",
 		"plugin install cud":                  "did you mean cuda?",
 		"plugin instal cpu":                   "did you mean install?",

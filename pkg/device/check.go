@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"time"
 
 	"github.com/gomlx/compute"
@@ -105,20 +104,7 @@ func verifyStore(ctx context.Context, o Options) error {
 	if own == nil {
 		return nil
 	}
-	for _, f := range own.m.Files {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		path := filepath.Join(own.dir, filepath.FromSlash(f.Path))
-		sum, err := hashFile(path)
-		if err == nil && sum != f.SHA256 {
-			err = &checksumError{what: "installed file " + path + " is damaged", got: sum, want: f.SHA256}
-		}
-		if err != nil {
-			return fmt.Errorf("%w; remedy: %s", err, reinstall(own.kind))
-		}
-	}
-	return nil
+	return verifyFiles(ctx, own.dir, own.m)
 }
 
 // checkProduct verifies and times matrix products whose factors are converted to dtype on the device.

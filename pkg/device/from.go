@@ -46,15 +46,17 @@ func listWheels(from []string) (paths []string, err error) {
 			return nil, fmt.Errorf("--from: %w", err)
 		}
 		if info.IsDir() {
-			found, err := filepath.Glob(filepath.Join(globEscape(path), "*.whl"))
-			if err != nil {
-				return nil, fmt.Errorf("--from: %w", err)
+			for _, pattern := range []string{"*.whl", "*.jar"} {
+				found, err := filepath.Glob(filepath.Join(globEscape(path), pattern))
+				if err != nil {
+					return nil, fmt.Errorf("--from: %w", err)
+				}
+				paths = append(paths, found...)
 			}
-			paths = append(paths, found...)
 			continue
 		}
-		if !strings.HasSuffix(path, ".whl") {
-			return nil, &OptionError{"from", path, "must be a wheel (.whl) or a folder of wheels; a plugin's library " +
+		if !strings.HasSuffix(path, ".whl") && !strings.HasSuffix(path, ".jar") {
+			return nil, &OptionError{"from", path, "must be a wheel (.whl, for data also .jar) or a folder of wheels; a plugin's library " +
 				"itself needs no installing, use --backend xla:/path/plugin.so"}
 		}
 		paths = append(paths, path)
@@ -74,7 +76,7 @@ func pick(candidates []string, w wheel) (path string) {
 		switch {
 		case filepath.Base(c) == w.file:
 			return c
-		case project == normalProject(w.project):
+		case w.project != "" && project == normalProject(w.project):
 			path = c
 		}
 	}

@@ -49,6 +49,9 @@ type indexFile struct {
 
 // lookup asks the index where a wheel is.
 func (in *installer) lookup(ctx context.Context, w wheel) (*url.URL, error) {
+	if w.maven != "" {
+		return mavenURL(w.maven)
+	}
 	page := in.index.JoinPath(normalProject(w.project), "/")
 	var files map[string]indexFile
 	err := in.retry(ctx, func() (bool, error) {

@@ -23,7 +23,7 @@ import (
 
 // InstallOptions say which plugin to install and from where.
 type InstallOptions struct {
-	Kind string // cpu or cuda
+	Kind string // one of Kinds()
 	// From lists wheels, or folders of wheels, to take instead of downloading.
 	From []string
 	// AllowUnpinned takes wheels in From whose checksum is not the one in this program.
@@ -57,6 +57,8 @@ type Installation struct {
 	Size    int64  `json:"size"`    // bytes on disk
 	Pinned  bool   `json:"pinned"`  // every wheel had its pinned checksum
 	Already bool   `json:"already"` // it was there before; nothing was done
+	// Licences of data, a line each.
+	Licences []string `json:"licences,omitempty"`
 }
 
 // Install puts a plugin into the store. It is safe against a second one at the same time, and against being killed
@@ -88,8 +90,8 @@ type installer struct {
 
 // newInstaller checks the options.
 func newInstaller(o InstallOptions) (*installer, error) {
-	if o.Kind != KindCPU && o.Kind != KindCUDA {
-		return nil, &OptionError{"plugin", o.Kind, "must be cpu or cuda"}
+	if err := checkKind(o.Kind); err != nil {
+		return nil, err
 	}
 	set := setFor(o.Kind)
 	if set == nil {
@@ -113,6 +115,9 @@ func newInstallerFor(set *pluginSet, o InstallOptions) (*installer, error) {
 	in := &installer{o: o, set: set, store: store{o.CacheDir}, index: index, log: o.Logger,
 		client: &http.Client{Transport: transport}, wait: backoff, stall: time.Minute, free: freeSpace,
 		verify: checkLibrary, at: func(string) {}}
+	if set.platform == anyPlatform {
+		in.verify = isFile
+	}
 	if in.log == nil {
 		in.log = slog.Default()
 	}
@@ -281,7 +286,11 @@ func (in *installer) place(ctx context.Context, wheels []localWheel) (*Installat
 	u := &unpacker{dir: temp, wants: in.set.wants, left: maxUnpacked}
 	for i, w := range wheels {
 		u.step = step{i + 1, len(wheels), in.o.Progress}
-		if err := u.wheel(ctx, w.record.File, w.path); err != nil {
+		unpack := u.wheel
+		if in.set.wheels[i].maven != "" {
+			unpack = u.whole
+		}
+		if err := unpack(ctx, w.record.File, w.path); err != nil {
 			return nil, err
 		}
 		m.Wheels = append(m.Wheels, w.record)
@@ -370,6 +379,10 @@ func (in *installer) tidy(wheels []localWheel) {
 
 // result describes an installed plugin.
 func result(dir string, m *manifest, already bool) *Installation {
-	return &Installation{Kind: m.Kind, Version: m.Version, Dir: dir, Size: m.size(), Pinned: m.Pinned, Already: already,
+	var licences []string
+	if set := setFor(m.Kind); set != nil {
+		licences = set.licences
+	}
+	return &Installation{Kind: m.Kind, Licences: licences, Version: m.Version, Dir: dir, Size: m.size(), Pinned: m.Pinned, Already: already,
 		Plugin: filepath.Join(dir, filepath.FromSlash(m.Plugin))}
 }

@@ -23,7 +23,7 @@ const (
 
 // PluginStatus is one line of the list of plugins.
 type PluginStatus struct {
-	Kind     string `json:"kind"` // cpu or cuda
+	Kind     string `json:"kind"` // one of Kinds()
 	Version  string `json:"version,omitempty"`
 	State    string `json:"state"`
 	Path     string `json:"path,omitempty"`     // file of the plugin, or its folder if it is damaged
@@ -51,7 +51,7 @@ func (h host) list() ([]PluginStatus, error) {
 		return nil, err
 	}
 	var list []PluginStatus
-	for _, kind := range []string{KindCPU, KindCUDA} {
+	for _, kind := range Kinds() {
 		used := false
 		for _, i := range all {
 			if i.kind == kind {
@@ -63,7 +63,7 @@ func (h host) list() ([]PluginStatus, error) {
 		if used {
 			continue
 		}
-		if path, source := h.searchPath(kind); path != "" {
+		if path, source := h.searchPath(kind); path != "" && !isData(kind) {
 			list = append(list, PluginStatus{Kind: kind, State: StateFound, Path: path, Size: sizeOf(path), Detail: source})
 		}
 		if set := setFor(kind); set != nil {
@@ -105,8 +105,8 @@ func (i installed) status(first bool) PluginStatus {
 // Remove deletes all installed plugins of a kind, good or not, and returns how many bytes that freed and the folders
 // that are gone. cacheDir is the folder of plugins; empty is what CacheDir() says.
 func Remove(ctx context.Context, kind, cacheDir string) (folders []string, bytes int64, err error) {
-	if kind != KindCPU && kind != KindCUDA {
-		return nil, 0, &OptionError{"plugin", kind, "must be cpu or cuda"}
+	if err := checkKind(kind); err != nil {
+		return nil, 0, err
 	}
 	h := newHost(cacheDir)
 	if h.storeErr != nil {

@@ -191,7 +191,8 @@ func TestList(t *testing.T) {
 	if setFor(KindCPU) == nil {
 		t.Skip("no pinned plugins for " + platform())
 	}
-	if got, want := states(), available(KindCPU)+", "+available(KindCUDA); got != want {
+	data := ", meteor available, spice available"
+	if got, want := states(), available(KindCPU)+", "+available(KindCUDA)+data; got != want {
 		t.Errorf("empty store: %q, want %q", got, want)
 	}
 	writeFile(t, filepath.Join(h.system, "go-xla", "pjrt_c_api_cuda_plugin.so"), "")
@@ -199,7 +200,7 @@ func TestList(t *testing.T) {
 	addPlugin(t, h.store, KindCPU, "0.1.0", true)
 	addPlugin(t, h.store, KindCPU, "0.2.0", false)
 	os.Remove(filepath.Join(h.store.dir(KindCPU, "0.2.0"), manifestName))
-	want := "cpu installed, cpu not used, cpu damaged, cuda found outside, cuda available"
+	want := "cpu installed, cpu not used, cpu damaged, cuda found outside, cuda available" + data
 	if got := states(); got != want {
 		t.Errorf("full store: %q, want %q", got, want)
 	}

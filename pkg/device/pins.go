@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// wheel is a file on PyPI that a plugin is made of.
+// wheel is a file on PyPI, or in a Maven repository, that a plugin is made of.
 type wheel struct {
 	project string // name on PyPI
+	maven   string // path in a Maven repository instead; such a file is kept whole
 	version string
 	file    string
 	size    int64 // bytes
@@ -19,11 +20,12 @@ type wheel struct {
 // pluginSet is the pinned list of wheels of one kind of plugin on one platform.
 type pluginSet struct {
 	kind     string
-	platform string // GOOS/GOARCH
+	platform string // GOOS/GOARCH, or anyPlatform
 	plugin   string // path of the plugin inside the unpacked wheels; files keep the paths they have there
 	wheels   []wheel
 	keep     *regexp.Regexp // files to unpack, by path in the wheel
 	drop     *regexp.Regexp // exceptions from keep; may be nil
+	licences []string       // what a user must know before using it
 }
 
 // wants says whether a file of a wheel is unpacked.
@@ -34,9 +36,9 @@ func (s *pluginSet) wants(name string) bool {
 // main is the wheel that holds the plugin; its version names the set.
 func (s *pluginSet) main() wheel { return s.wheels[0] }
 
-// pinnedSets are the plugins this program was tested with. The two are built from the same XLA (that of jaxlib
-// 0.11.2). Raise both together and run "blip2 plugin check" and "blip2 verify" on each.
-var pinnedSets = []*pluginSet{cpuSet, cudaSet}
+// pinnedSets are the plugins and data this program was tested with. The two plugins are built from the same XLA (that
+// of jaxlib 0.11.2). Raise both together and run "blip2 plugin check" and "blip2 verify" on each.
+var pinnedSets = []*pluginSet{cpuSet, cudaSet, meteorSet, spiceSet}
 
 var cpuSet = &pluginSet{
 	kind: KindCPU, platform: "linux/amd64",
@@ -53,7 +55,7 @@ var cpuSet = &pluginSet{
 // setFor returns the pinned set of a kind for this platform, or nil.
 func setFor(kind string) *pluginSet {
 	for _, s := range pinnedSets {
-		if s.kind == kind && s.platform == platform() {
+		if s.kind == kind && fits(s.platform) {
 			return s
 		}
 	}

@@ -42,9 +42,9 @@ const manifestFormat = 1
 // manifest says what a plugin folder holds and where that came from.
 type manifest struct {
 	Format   int            `json:"format"`
-	Kind     string         `json:"kind"`     // cpu or cuda
+	Kind     string         `json:"kind"`     // one of Kinds()
 	Version  string         `json:"version"`  // of the wheel that holds the plugin
-	Platform string         `json:"platform"` // GOOS/GOARCH
+	Platform string         `json:"platform"` // GOOS/GOARCH, or any
 	Pinned   bool           `json:"pinned"`   // every wheel had the checksum that is in the program
 	Plugin   string         `json:"plugin"`   // path of the plugin, relative to the folder
 	Wheels   []Wheel        `json:"wheels"`
@@ -135,7 +135,7 @@ func (i installed) plugin() string { return filepath.Join(i.dir, filepath.FromSl
 // usable says whether this program loads the plugin: good, for this machine, and of the pinned version, unless the user
 // installed it in the knowledge that it is not.
 func (i installed) usable() bool {
-	return i.m != nil && i.m.Platform == platform() && (!i.m.Pinned || i.version == pinnedVersion(i.kind))
+	return i.m != nil && fits(i.m.Platform) && (!i.m.Pinned || i.version == pinnedVersion(i.kind))
 }
 
 // platform names the machine as in pins and manifests.
@@ -153,7 +153,7 @@ func (s store) all(kind string) ([]installed, error) {
 	var found []installed
 	for _, e := range entries {
 		k, version, ok := strings.Cut(e.Name(), "-")
-		if !e.IsDir() || !ok || (k != KindCPU && k != KindCUDA) || (kind != "" && k != kind) {
+		if !e.IsDir() || !ok || checkKind(k) != nil || (kind != "" && k != kind) {
 			continue
 		}
 		i := installed{dir: filepath.Join(s.plugins(), e.Name()), kind: k, version: version}
@@ -193,7 +193,7 @@ func (s store) find(kind string) (plugin *installed, reason string) {
 			return &i, ""
 		case i.damage != nil:
 			reason = fmt.Sprintf("the installed one is damaged (%v)", i.damage)
-		case i.m.Platform != platform():
+		case !fits(i.m.Platform):
 			reason = fmt.Sprintf("the installed one is for %s, this is %s", i.m.Platform, platform())
 		default:
 			reason = fmt.Sprintf("the installed one is version %s, this program needs %s", i.version, pinnedVersion(kind))

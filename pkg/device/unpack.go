@@ -63,6 +63,36 @@ func (u *unpacker) wheel(ctx context.Context, file, path string) error {
 	return nil
 }
 
+// whole copies a file that is kept as it is.
+func (u *unpacker) whole(ctx context.Context, file, path string) (err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return diskError(err)
+	}
+	defer f.Close()
+	out, err := os.OpenFile(filepath.Join(u.dir, file), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return diskError(err)
+	}
+	defer func() { err = errors.Join(err, diskError(out.Close())) }()
+	total, sum := sizeOf(path), sha256.New()
+	if total > u.left {
+		return fmt.Errorf("%s has more than the %d bytes that are allowed", path, int64(maxUnpacked))
+	}
+	in := &meter{r: contextReader{ctx, f}, report: func(n int64) { u.step.report("unpack", file, n, total) }}
+	n, err := io.Copy(io.MultiWriter(fileWriter{out}, sum), in)
+	if err != nil {
+		var disk permanentError
+		if errors.As(err, &disk) {
+			return disk.error
+		}
+		return err
+	}
+	u.left -= n
+	u.files = append(u.files, manifestFile{Path: file, Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))})
+	return diskError(out.Sync())
+}
+
 // checkEntry refuses names that lead out of the folder and everything but plain files.
 func checkEntry(f *zip.File) error {
 	local := path.Clean(f.Name) == f.Name && filepath.IsLocal(filepath.FromSlash(f.Name))

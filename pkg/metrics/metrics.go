@@ -6,5 +6,5 @@ import "blip2/pkg/metrics/caption"
 // CaptionScorers returns the scorers of METEOR and SPICE, in the order in which they are reported. Each looks for what
 // it needs when it is first asked, and says what is missing.
 func CaptionScorers() []caption.Scorer {
-	return nil
+	return []caption.Scorer{&meteorScorer{}, &spiceScorer{}}
 }

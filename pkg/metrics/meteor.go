@@ -1,0 +1,61 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"blip2/pkg/device"
+	"blip2/pkg/metrics/caption"
+	"blip2/pkg/metrics/meteor"
+)
+
+// meteorScorer is METEOR by the data of "blip2 plugin install meteor".
+type meteorScorer struct {
+	once   sync.Once
+	scorer *meteor.Scorer
+	err    error
+}
+
+// Name is METEOR.
+func (*meteorScorer) Name() string { return caption.NameMETEOR }
+
+// Score opens the data the first time. Details are the statistics as METEOR prints them.
+func (m *meteorScorer) Score(ctx context.Context, images []caption.Image) (caption.Score, error) {
+	m.once.Do(func() { m.scorer, m.err = openMETEOR(ctx) })
+	if m.err != nil {
+		return caption.Score{}, m.err
+	}
+	segments := make([]meteor.Segment, len(images))
+	for i, im := range images {
+		segments[i] = meteor.Segment(im)
+	}
+	stats, err := m.scorer.Score(ctx, segments)
+	if err != nil {
+		return caption.Score{}, err
+	}
+	score := caption.Score{Corpus: meteor.Corpus(stats)}
+	for _, s := range stats {
+		score.Images, score.Details = append(score.Images, s.Score()), append(score.Details, s.String())
+	}
+	return score, nil
+}
+
+// openMETEOR finds the installed data. The index stays mapped as long as the program runs.
+func openMETEOR(ctx context.Context) (*meteor.Scorer, error) {
+	dir, err := device.DataDir(device.KindMETEOR, "")
+	if err != nil {
+		return nil, unavailable(caption.NameMETEOR, err)
+	}
+	return meteor.Open(ctx, dir, slog.Default())
+}
+
+// unavailable makes of missing data that a metric is not computed; other errors stay.
+func unavailable(metric string, err error) error {
+	var missing *device.MissingDataError
+	if errors.As(err, &missing) {
+		return &caption.UnavailableError{Metric: metric, Reason: "its data: " + missing.Reason, Remedy: missing.Remedy()}
+	}
+	return err
+}
