@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -90,7 +91,7 @@ func runBenchMetrics(ctx context.Context, app *App, opts benchMetricsOptions) er
 	var runs [][]benchPart
 	cpu := measure.CPUSeconds()
 	for range opts.runs {
-		parts, err := r.measure(ctx, items, opts.spice)
+		parts, err := r.measure(ctx, app.Log, items, opts.spice)
 		if err != nil {
 			return err
 		}
@@ -113,7 +114,8 @@ func runBenchMetrics(ctx context.Context, app *App, opts benchMetricsOptions) er
 }
 
 // measure scores everything once and returns the time of each part, and of all.
-func (r *benchMetricsReport) measure(ctx context.Context, items []caption.Item, spice bool) ([]benchPart, error) {
+func (r *benchMetricsReport) measure(ctx context.Context, log *slog.Logger, items []caption.Item, spice bool) ([]benchPart,
+	error) {
 	var parts []benchPart
 	begin := time.Now()
 	var candidates, references []string
@@ -137,7 +139,7 @@ func (r *benchMetricsReport) measure(ctx context.Context, items []caption.Item, 
 	if !spice {
 		kinds = slices.DeleteFunc(kinds, func(kind string) bool { return kind == "spice" })
 	}
-	e, err := caption.Evaluate(ctx, images, caption.Options{Metrics: kinds, Scorers: metrics.CaptionScorers()})
+	e, err := caption.Evaluate(ctx, images, caption.Options{Metrics: kinds, Scorers: metrics.CaptionScorers(log)})
 	if err != nil {
 		return nil, err
 	}

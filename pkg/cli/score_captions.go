@@ -167,7 +167,7 @@ func runScoreCaptions(ctx context.Context, app *App, opts scoreCaptionsOptions) 
 	if err := opts.validate(); err != nil {
 		return err
 	}
-	evaluate := caption.Options{Metrics: opts.metrics, Scorers: metrics.CaptionScorers()}
+	evaluate := caption.Options{Metrics: opts.metrics, Scorers: metrics.CaptionScorers(app.Log)}
 	var err error
 	if opts.df != "" {
 		if evaluate.DF, err = caption.ReadDocumentFrequency(opts.df); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"blip2/pkg/device"
+	"blip2/pkg/metrics"
 	"blip2/pkg/verify"
 )
 
@@ -67,6 +68,7 @@ func runVerify(ctx context.Context, app *App, opts verifyOptions) error {
 			}
 			return opened.Backend, nil
 		},
+		Scorers: metrics.CaptionScorers(app.Log),
 		OnResult: func(r verify.Result) {
 			app.Log.Debug("case done", "case", r.Name, "result", string(r.Status), "seconds", r.Seconds)
 		},

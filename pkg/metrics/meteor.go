@@ -13,17 +13,21 @@ import (
 
 // meteorScorer is METEOR by the data of "blip2 plugin install meteor".
 type meteorScorer struct {
+	log    *slog.Logger
 	once   sync.Once
 	scorer *meteor.Scorer
 	err    error
 }
+
+// METEOR returns the scorer of METEOR 1.5. Making its index, which happens once, is told to the log.
+func METEOR(log *slog.Logger) caption.Scorer { return &meteorScorer{log: log} }
 
 // Name is METEOR.
 func (*meteorScorer) Name() string { return caption.NameMETEOR }
 
 // Score opens the data the first time. Details are the statistics as METEOR prints them.
 func (m *meteorScorer) Score(ctx context.Context, images []caption.Image) (caption.Score, error) {
-	m.once.Do(func() { m.scorer, m.err = openMETEOR(ctx) })
+	m.once.Do(func() { m.scorer, m.err = openMETEOR(ctx, m.log) })
 	if m.err != nil {
 		return caption.Score{}, m.err
 	}
@@ -43,12 +47,12 @@ func (m *meteorScorer) Score(ctx context.Context, images []caption.Image) (capti
 }
 
 // openMETEOR finds the installed data. The index stays mapped as long as the program runs.
-func openMETEOR(ctx context.Context) (*meteor.Scorer, error) {
+func openMETEOR(ctx context.Context, log *slog.Logger) (*meteor.Scorer, error) {
 	dir, err := device.DataDir(device.KindMETEOR, "")
 	if err != nil {
 		return nil, unavailable(caption.NameMETEOR, err)
 	}
-	return meteor.Open(ctx, dir, slog.Default())
+	return meteor.Open(ctx, dir, log)
 }
 
 // unavailable makes of missing data that a metric is not computed; other errors stay.

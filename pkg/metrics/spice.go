@@ -15,9 +15,13 @@ import (
 
 // spiceScorer is SPICE by the program of "blip2 plugin install spice" and the user's Java.
 type spiceScorer struct {
+	log *slog.Logger
 	// known are results of this run: the parts of a split are asked for after the whole.
 	known map[string]spice.Result
 }
+
+// SPICE returns the scorer of SPICE 1.0. It takes minutes for thousands of pictures, and tells the log how far it is.
+func SPICE(log *slog.Logger) caption.Scorer { return &spiceScorer{log: log} }
 
 // Name is SPICE.
 func (*spiceScorer) Name() string { return caption.NameSPICE }
@@ -33,7 +37,7 @@ func (s *spiceScorer) Score(ctx context.Context, images []caption.Image) (captio
 		}
 	}
 	if len(items) > 0 {
-		results, err := runSPICE(ctx, items)
+		results, err := runSPICE(ctx, items, s.log)
 		if err != nil {
 			return caption.Score{}, err
 		}
@@ -81,7 +85,7 @@ func tupleTexts(tuples []spice.Tuple) []string {
 const progressEvery = 15 * time.Second
 
 // runSPICE runs the program; what a user can do something about makes SPICE "not computed".
-func runSPICE(ctx context.Context, items []spice.Item) ([]spice.Result, error) {
+func runSPICE(ctx context.Context, items []spice.Item, log *slog.Logger) ([]spice.Result, error) {
 	dir, err := device.DataDir(device.KindSPICE, "")
 	if err != nil {
 		return nil, unavailable(caption.NameSPICE, err)
@@ -95,7 +99,7 @@ func runSPICE(ctx context.Context, items []spice.Item) ([]spice.Result, error) {
 		Progress: func(done, of int) {
 			if time.Since(said) > progressEvery || done == of {
 				said = time.Now()
-				slog.Info("SPICE", "pictures", done, "of", of)
+				log.Info("SPICE", "pictures", done, "of", of)
 			}
 		}})
 	var java *spice.NoJavaError

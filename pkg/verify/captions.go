@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"blip2/pkg/metrics"
 	"blip2/pkg/metrics/caption"
 	"blip2/pkg/metrics/ptb"
 )
@@ -80,7 +79,7 @@ func captionMetrics(c *Case, k *checker) error {
 		return err
 	}
 	images := caption.Tokenize(items)
-	e, err := caption.Evaluate(c.env.ctx, images, caption.Options{Scorers: metrics.CaptionScorers()})
+	e, err := caption.Evaluate(c.env.ctx, images, caption.Options{Scorers: c.env.scorers})
 	if err != nil {
 		return err
 	}
@@ -337,7 +336,7 @@ func nocapsSplit(c *Case, k *checker) error {
 	if err != nil {
 		return err
 	}
-	split, err := caption.EvaluateSplit(c.env.ctx, set, "domain", caption.Options{Scorers: metrics.CaptionScorers()})
+	split, err := caption.EvaluateSplit(c.env.ctx, set, "domain", caption.Options{Scorers: c.env.scorers})
 	if err != nil {
 		return err
 	}

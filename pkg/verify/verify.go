@@ -16,6 +16,8 @@ import (
 	"slices"
 	"time"
 
+	"blip2/pkg/metrics/caption"
+
 	"github.com/gomlx/compute"
 )
 
@@ -32,6 +34,8 @@ type Options struct {
 	// OpenBackend opens the backend of the model kinds. It is called once, when the first case needs it, so that
 	// kinds without a model run anywhere. The caller closes the backend.
 	OpenBackend func(ctx context.Context) (compute.Backend, error)
+	// Scorers compute METEOR and SPICE; what they do not compute is not checked.
+	Scorers []caption.Scorer
 	// OnResult, if set, hears each result as soon as it is there.
 	OnResult func(Result)
 }
@@ -96,7 +100,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	if err != nil {
 		return report, err
 	}
-	env := &environment{ctx: ctx, open: o.OpenBackend, dataDir: o.dataDir(dir)}
+	env := &environment{ctx: ctx, open: o.OpenBackend, scorers: o.Scorers, dataDir: o.dataDir(dir)}
 	for _, name := range cases {
 		if err := ctx.Err(); err != nil {
 			return report, fmt.Errorf("stopped before case %s: %w", name, err)
@@ -204,6 +208,7 @@ type environment struct {
 	ctx     context.Context
 	open    func(context.Context) (compute.Backend, error)
 	dataDir string
+	scorers []caption.Scorer
 
 	backend    compute.Backend
 	backendErr error

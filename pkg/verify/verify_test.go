@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,8 @@ import (
 	"github.com/gomlx/compute"
 
 	"blip2/pkg/device"
+	"blip2/pkg/metrics"
+	"blip2/pkg/metrics/caption"
 )
 
 // goldenDir returns the folder of recorded cases: BLIP2_GOLDEN, else ../shared/golden beside the repository.
@@ -56,9 +59,11 @@ func opener(t *testing.T, name string) func(context.Context) (compute.Backend, e
 	}
 }
 
-// runGolden runs every recorded case; pending ones are counted, but do not fail.
+// runGolden runs every recorded case; pending ones are counted, but do not fail. METEOR is checked where its data are
+// installed, SPICE, which takes minutes, by blip2 verify alone.
 func runGolden(t *testing.T, dir, backend string) {
-	report, err := Run(t.Context(), Options{Dir: dir, OpenBackend: opener(t, backend)})
+	report, err := Run(t.Context(), Options{Dir: dir, OpenBackend: opener(t, backend),
+		Scorers: []caption.Scorer{metrics.METEOR(slog.New(slog.DiscardHandler))}})
 	if err != nil {
 		t.Fatal(err)
 	}
