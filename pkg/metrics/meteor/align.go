@@ -47,11 +47,9 @@ func (b bits) add(from, n int32) {
 
 // path is a partial alignment: what has been chosen for the words of the reference so far.
 type path struct {
-	used bits  // words of the candidate
-	last int32 // number of the newest step in aligner.steps, -1 without any
-	// covered is the sum over the matches of the weighted lengths on both sides, each cut to a whole number: a
-	// match by a lower matcher of one word counts as nothing.
-	covered int32
+	used    bits  // words of the candidate
+	last    int32 // number of the newest step in aligner.steps, -1 without any
+	covered int32 // sum of the matches' gains
 	chunks  int32 // chunks that are complete
 	end     int32 // candidate word behind the newest match if that has just been made, else -1
 	refEnd  int32 // reference word behind the newest match
@@ -93,9 +91,13 @@ func order(a, b choice) int {
 	return cmp.Compare(a.passed, b.passed)
 }
 
-// gain is what a match adds to the words covered.
+// gain is what a match adds to the words covered: an exact one its two words, another one half of the words on each
+// side, rounded down. Single words that are no exact match thus count as nothing, whatever the matcher's weight.
 func gain(m match) int32 {
-	return int32(weights[m.matcher]*float64(m.candLen)) + int32(weights[m.matcher]*float64(m.refLen))
+	if m.matcher == exact {
+		return m.candLen + m.refLen
+	}
+	return m.candLen/2 + m.refLen/2
 }
 
 // align chooses among the matches in a.at, which is indexed by the words of the reference, for a candidate of n words.
