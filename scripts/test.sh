@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All checks of the project: vet, the tests on the Go backend, then the XLA tests and the reference cases on XLA CPU
-# (its plugin is installed if it is missing), and a few seconds of every fuzz target. Without a C compiler the XLA part
+# (its plugin and METEOR's data are installed if they are missing), and a few seconds of every fuzz target. Without a C compiler the XLA part
 # is left out, and said so.
 #
 #   scripts/test.sh [--long]     --long fuzzes every target for a minute
@@ -42,12 +42,13 @@ if [ "$(go env CGO_ENABLED)" != 1 ] || ! command -v "$(go env CC)" >/dev/null; t
   exit 0
 fi
 
-echo "== XLA CPU plugin"
+echo "== XLA CPU plugin, and the data of METEOR"
 scripts/build.sh
 bin/blip2 plugin install cpu
 bin/blip2 plugin check xla:cpu
+bin/blip2 plugin install meteor
 
-echo "== tests on XLA CPU"
+echo "== tests on XLA CPU, METEOR among them"
 BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 ./pkg/model/...
 BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 -run OnBackend ./pkg/verify
 
