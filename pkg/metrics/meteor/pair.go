@@ -133,10 +133,16 @@ func (p *pairing) word(s string) *word {
 
 // score aligns a candidate with a reference. ok is false if there is too much to look at.
 func (p *pairing) score(cand, ref *sentence) (s Stats, ok bool) {
-	if !p.match(cand, ref) {
+	var chosen []match
+	chunks := 0
+	switch {
+	case len(cand.words) > 0 && slices.Equal(cand.words, ref.words): // METEOR does not search here
+		chosen, chunks = identity(len(cand.words)), 1
+	case !p.match(cand, ref):
 		return s, false
+	default:
+		chosen, chunks = p.aligner.align(len(cand.words))
 	}
-	chosen, chunks := p.aligner.align(len(cand.words))
 	s.CandLen, s.RefLen = float64(len(cand.words)), float64(len(ref.words))
 	s.CandFunction, s.RefFunction, s.Chunks = float64(cand.function), float64(ref.function), float64(chunks)
 	for _, m := range chosen {
@@ -149,6 +155,15 @@ func (p *pairing) score(cand, ref *sentence) (s Stats, ok bool) {
 		s.RefMatched += float64(m.refLen)
 	}
 	return s, true
+}
+
+// identity matches every word with itself.
+func identity(n int) []match {
+	all := make([]match, n)
+	for i := range all {
+		all[i] = match{ref: int32(i), refLen: 1, cand: int32(i), candLen: 1}
+	}
+	return all
 }
 
 // split counts content and function words.
