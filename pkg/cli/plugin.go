@@ -69,9 +69,10 @@ func newPluginInstallCmd(app *App) *cobra.Command {
 		Use:   "install cpu|cuda|meteor|spice",
 		Short: "Install the pinned plugin or data",
 		Long: `Downloads the wheels of the plugin (cpu: 63 MB, 202 MB on disk; cuda: 2.0 GB with the CUDA libraries, 2.7 GB on
-disk; meteor: 104 MB, 170 MB on disk with its index; spice: 492 MB, 419 MB on disk, needs Java 8 to 17), verifies their SHA-256 and unpacks what is needed. An interrupted download continues with the next call, and a
-plugin is installed wholly or not at all. HTTPS_PROXY is heeded. Jars of spice come from Maven Central, or the mirror
-in ` + device.MavenEnv + `.
+disk; meteor: 104 MB, 170 MB on disk with its index; spice: 492 MB, 419 MB on disk, needs Java 8 to 17), verifies
+their SHA-256 and unpacks what is needed. An interrupted download continues with the next call, and a plugin is
+installed wholly or not at all. HTTPS_PROXY is heeded. Jars of spice come from Maven Central, or the mirror in
+` + device.MavenEnv + `.
 
 For a machine without a network, fetch the wheels elsewhere and hand them over with --from; "blip2 plugin list --json"
 names them.`,

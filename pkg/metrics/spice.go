@@ -93,7 +93,7 @@ func runSPICE(ctx context.Context, items []spice.Item) ([]spice.Result, error) {
 	var said time.Time
 	results, err := spice.Run(ctx, items, spice.Options{Dir: dir, ParseDir: filepath.Join(cache, "spice-parses"),
 		Progress: func(done, of int) {
-			if time.Since(said) > progressEvery || done == of {
+			if time.Since(said) > progressEvery {
 				said = time.Now()
 				slog.Info("SPICE", "pictures", done, "of", of)
 			}
