@@ -56,7 +56,8 @@ func listWheels(from []string) (paths []string, err error) {
 			continue
 		}
 		if !strings.HasSuffix(path, ".whl") && !strings.HasSuffix(path, ".jar") {
-			return nil, &OptionError{"from", path, "must be a wheel (.whl, for data also .jar) or a folder of wheels; a plugin's library " +
+			return nil, &OptionError{"from", path, "must be a wheel (.whl, for data also .jar) or a folder of wheels; a " +
+				"plugin's library " +
 				"itself needs no installing, use --backend xla:/path/plugin.so"}
 		}
 		paths = append(paths, path)

@@ -383,6 +383,7 @@ func result(dir string, m *manifest, already bool) *Installation {
 	if set := setFor(m.Kind); set != nil {
 		licences = set.licences
 	}
-	return &Installation{Kind: m.Kind, Licences: licences, Version: m.Version, Dir: dir, Size: m.size(), Pinned: m.Pinned, Already: already,
-		Plugin: filepath.Join(dir, filepath.FromSlash(m.Plugin))}
+	return &Installation{Kind: m.Kind, Version: m.Version, Dir: dir, Size: m.size(), Pinned: m.Pinned, Already: already,
+		Licences: licences,
+		Plugin:   filepath.Join(dir, filepath.FromSlash(m.Plugin))}
 }

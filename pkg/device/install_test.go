@@ -2,15 +2,21 @@ package device
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // saveWheels writes the wheels of a test set into a folder.
@@ -410,7 +416,8 @@ func TestPins(t *testing.T) {
 		}
 		for _, w := range s.wheels {
 			project, version := parseWheelName(w.file)
-			if (w.maven == "") != strings.HasSuffix(w.file, ".whl") || project != w.project || version != w.version || len(w.sha256) != 64 || w.size <= 0 || w.unpacked <= 0 {
+			if (w.maven == "") != strings.HasSuffix(w.file, ".whl") || project != w.project ||
+				version != w.version || len(w.sha256) != 64 || w.size <= 0 || w.unpacked <= 0 {
 				t.Errorf("pin of %s: %+v", s.kind, w)
 			}
 		}
@@ -436,5 +443,55 @@ func TestPins(t *testing.T) {
 	}
 	if _, err := newInstaller(InstallOptions{Kind: "tpu", Logger: slog.Default()}); err == nil {
 		t.Error("a TPU plugin can be installed")
+	}
+}
+
+// Data sets hold files of a Maven repository, which are kept whole, beside wheels.
+func TestInstallWholeFile(t *testing.T) {
+	const text = "PK and so on"
+	sum := sha256.Sum256([]byte(text))
+	repository := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/repo/org/x/1/x-1.jar" {
+			http.NotFound(w, r)
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(text))
+	}))
+	defer repository.Close()
+	t.Setenv(MavenEnv, repository.URL+"/repo")
+	set := &pluginSet{kind: KindSPICE, platform: anyPlatform, plugin: "x-1.jar", keep: regexp.MustCompile("x"),
+		wheels:   []wheel{jar("org/x/1", "x-1.jar", int64(len(text)), hex.EncodeToString(sum[:]))},
+		licences: []string{"free"}}
+	set.wheels[0].version = pinnedVersion(KindSPICE)
+	in, err := newInstallerFor(set, InstallOptions{Kind: KindSPICE, CacheDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := in.run(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(done.Plugin); err != nil || string(data) != text {
+		t.Errorf("installed %q, %v", data, err)
+	}
+	if dir, err := CheckData(context.Background(), KindSPICE, in.o.CacheDir); err != nil || dir != done.Dir {
+		t.Errorf("checked %s: %v", dir, err)
+	}
+	if err := os.WriteFile(done.Plugin, []byte("PK and so On"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CheckData(context.Background(), KindSPICE, in.o.CacheDir); err == nil ||
+		!strings.Contains(err.Error(), "blip2 plugin install spice --force") {
+		t.Errorf("a damaged file: %v", err)
+	}
+	var missing *MissingDataError
+	if _, err := DataDir(KindMETEOR, in.o.CacheDir); !errors.As(err, &missing) ||
+		missing.Remedy() != "blip2 plugin install meteor" {
+		t.Errorf("missing data: %v", err)
+	}
+	t.Setenv(MavenEnv, "ftp://x")
+	var option *OptionError
+	if _, err := mavenURL("x"); !errors.As(err, &option) {
+		t.Errorf("a repository that is none: %v", err)
 	}
 }

@@ -102,9 +102,11 @@ func TestIndexIsKeptAndRebuilt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	changed := append([]byte{}, data...)
+	changed[len(changed)-9] ^= 1
 	for name, damaged := range map[string][]byte{
 		"empty": {}, "cut off": data[:len(data)/2], "head only": data[:len(indexMagic)+2],
-		"changed": append(append([]byte{}, data[:len(data)-9]...), append([]byte{data[len(data)-9] ^ 1}, data[len(data)-8:]...)...),
+		"changed": changed,
 		"foreign": []byte(strings.Repeat("x", 200)),
 	} {
 		if err := os.WriteFile(path, damaged, 0o644); err != nil {

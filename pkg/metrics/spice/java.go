@@ -118,8 +118,8 @@ func javaVersion(ctx context.Context, java string) (int, error) {
 	return version, nil
 }
 
-// findJars lists the jars below the program's folder. Nashorn, the JavaScript engine by which SPICE writes JSON, is part
-// of Java before 15 and cannot be loaded by Java 8.
+// findJars lists the jars below the program's folder. Nashorn, the JavaScript engine by which SPICE writes JSON, is
+// part of Java before 15 and cannot be loaded by Java 8.
 func findJars(dir string, version int) ([]string, error) {
 	var jars []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -158,11 +158,14 @@ func (p *program) arguments(in, out string) []string {
 	}
 	args = append(args, "-cp", p.classes, "edu.anu.spice.SpiceScorer", in, "-out", out, "-detailed", "-subset", "-silent",
 		"-threads", strconv.Itoa(p.o.threads()))
-	if p.o.ParseDir != "" && runtime.GOARCH == "amd64" { // its database has code for these machines only
+	if p.caches() {
 		args = append(args, "-cache", p.o.ParseDir)
 	}
 	return args
 }
+
+// caches says whether parses are kept. The program's database has code for amd64 only.
+func (p *program) caches() bool { return p.o.ParseDir != "" && runtime.GOARCH == "amd64" }
 
 // outOfMemory is the status with which Java leaves when its memory is full.
 const outOfMemory = 3

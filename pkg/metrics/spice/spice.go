@@ -78,7 +78,7 @@ type Options struct {
 }
 
 const (
-	// batch is how many items go through one process: what is parsed is kept even if a later one is interrupted.
+	// batch is how many items are parsed between two reports of progress.
 	batch = 500
 	// maxWords is the longest caption: the parser's time grows with the cube of the length.
 	maxWords = 400
@@ -107,7 +107,9 @@ func (e *LengthError) Error() string {
 		e.Words, maxWords, maxChars)
 }
 
-// Run scores items. The results are in their order.
+// Run scores items. The results are in their order. How the program merges tuples that mean the same depends on what
+// else it scores (one picture in a thousand changes), so that all items go through one process, as in the reference.
+// Where parses are kept, batches go before it: they fill the store, and nothing is lost if they are interrupted.
 func Run(ctx context.Context, items []Item, o Options) ([]Result, error) {
 	if err := checkLengths(items); err != nil {
 		return nil, err
@@ -116,19 +118,24 @@ func Run(ctx context.Context, items []Item, o Options) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	results := make([]Result, 0, len(items))
-	for len(results) < len(items) {
-		part := items[len(results):min(len(results)+batch, len(items))]
-		got, err := p.score(ctx, part)
-		if err != nil {
-			return nil, err
-		}
-		results = append(results, got...)
-		if o.Progress != nil {
-			o.Progress(len(results), len(items))
+	progress := o.Progress
+	if progress == nil {
+		progress = func(int, int) {}
+	}
+	if p.caches() {
+		for from := 0; len(items) > batch && from < len(items); from += batch {
+			to := min(from+batch, len(items))
+			if _, err := p.score(ctx, items[from:to]); err != nil {
+				return nil, err
+			}
+			progress(min(to, len(items)-1), len(items)) // the last one is done when all are scored together
 		}
 	}
-	return results, nil
+	results, err := p.score(ctx, items)
+	if err == nil {
+		progress(len(items), len(items))
+	}
+	return results, err
 }
 
 // checkLengths refuses captions that would be parsed for hours.

@@ -61,7 +61,8 @@ X`
 func TestRun(t *testing.T) {
 	items := []Item{{"", []string{""}}, {"a brown dog", []string{"a \"dog\"", "caf\u00e9 \U0001F436\x01"}}}
 	for version, args := range map[string]struct{ has, lacks string }{
-		"17.0.15": {"nashorn-core", "-cache"}, "11.0.2": {"--add-opens", "nashorn-core"}, "1.8.0_392": {"-Xmx", "--add-opens"},
+		"17.0.15": {"nashorn-core", "-cache"}, "11.0.2": {"--add-opens", "nashorn-core"},
+		"1.8.0_392": {"-Xmx", "--add-opens"},
 	} {
 		java := fakeJava(t, version, answerOfTwo)
 		done := 0
