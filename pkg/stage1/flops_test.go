@@ -2,9 +2,6 @@ package stage1
 
 import (
 	"fmt"
-	"regexp"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
@@ -104,8 +101,8 @@ func graphFLOPs(t *testing.T, cfg Config, batch int) (forward, both float64) {
 			values = append(values, store.GetVariable(model.Path(p.Name)).NodeValue(loss.Graph()))
 		}
 		grads := Gradient(loss, values...)
-		forward = productsBehind(t, loss)
-		both = productsBehind(t, append(grads, loss)...)
+		forward = graphtest.FLOPs(t, loss)
+		both = graphtest.FLOPs(t, append(grads, loss)...)
 		return loss
 	})
 	if err != nil {
@@ -117,50 +114,6 @@ func graphFLOPs(t *testing.T, cfg Config, batch int) (forward, both float64) {
 		t.Fatal(err)
 	}
 	return forward, both
-}
-
-// productsBehind adds up the FLOPs of all matrix products that the nodes depend on.
-func productsBehind(t *testing.T, nodes ...*Node) float64 {
-	t.Helper()
-	seen := map[*Node]bool{}
-	total := 0.0
-	for len(nodes) > 0 {
-		n := nodes[len(nodes)-1]
-		nodes = nodes[:len(nodes)-1]
-		if seen[n] {
-			continue
-		}
-		seen[n] = true
-		nodes = append(nodes, n.Inputs()...)
-		if n.Type() == NodeTypeDotGeneral {
-			inner := 1
-			for _, axis := range contractingAxes(t, n) {
-				inner *= n.Inputs()[0].Shape().Dimensions[axis]
-			}
-			total += 2 * float64(n.Shape().Size()) * float64(inner)
-		}
-	}
-	return total
-}
-
-var lhsContracting = regexp.MustCompile(`lhsContractingAxes=\[([0-9 ]*)\]`)
-
-// contractingAxes are the axes of a product's first factor that are summed over; GoMLX tells them in text only.
-func contractingAxes(t *testing.T, n *Node) []int {
-	t.Helper()
-	match := lhsContracting.FindStringSubmatch(n.String())
-	if match == nil {
-		t.Fatalf("no contracting axes in %s", n)
-	}
-	var axes []int
-	for _, text := range strings.Fields(match[1]) {
-		axis, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		axes = append(axes, axis)
-	}
-	return axes
 }
 
 func ExampleStepFLOPs() {
