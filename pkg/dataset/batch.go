@@ -84,31 +84,33 @@ var errNoCaption = errors.New("the caption is empty after processing")
 
 // scratch is the memory that one worker reuses from picture to picture.
 type scratch struct {
-	file     bytes.Buffer
-	img, cut RGB
-	resizer  Resizer
+	picture
+	cut     RGB
+	resizer Resizer
 }
 
-// load decodes picture i of a source into s.img, upright if exif is set.
-func (s *scratch) load(src Source, i int, exif bool) error {
+// load opens picture i of a source, upright if exif is set; s.w and s.h are its size.
+func (s *scratch) load(src Source, i int, t Truncated, exif bool) error {
 	r, err := src.Open(i)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	if err := decodeInto(&s.img, &s.file, r); err != nil {
+	if err := s.read(r); err != nil {
 		return err
 	}
-	if exif {
-		orient(&s.img, &s.cut, orientation(s.file.Bytes()))
-	}
-	return nil
+	return s.open(t, exif)
 }
 
-// write resizes a part of s.img (nil: all of it) to size×size and normalises it into dst [3,size,size].
-func (s *scratch) write(dst []float32, box *Box, size int, flip bool, mean, std [3]float32) {
-	s.resizer.Resize(&s.cut, &s.img, box, size, size, Bicubic)
+// write resizes a part of the open picture (nil: all of it) to size×size and normalises it into dst [3,size,size].
+func (s *scratch) write(dst []float32, box *Box, size int, flip bool, mean, std [3]float32) error {
+	at, err := s.decode(box)
+	if err != nil {
+		return err
+	}
+	s.resizer.Resize(&s.cut, &s.img, at, size, size, Bicubic)
 	Normalize(dst, &s.cut, flip, mean, std)
+	return nil
 }
 
 // normalisation fills in CLIP's values where none are given.

@@ -21,6 +21,7 @@ type LoaderOptions struct {
 	Flip       float64    // probability of mirroring
 	Mean, Std  [3]float32 // zero means CLIP's
 	EXIF       bool       // turn pictures upright by their EXIF tag; the reference does not
+	Truncated  Truncated  // what to do with picture files that end too early; "" means TruncatedAccept
 
 	Workers     int      // goroutines that decode; at least 1
 	Prefetch    int      // batches prepared ahead; at least 1
@@ -113,6 +114,9 @@ func (o *LoaderOptions) check() error {
 			return fmt.Errorf("dataset: the %s is %d; it must be at least 1", name, v)
 		}
 	}
+	if err := o.Truncated.check(); err != nil {
+		return err
+	}
 	c := o.Crop
 	switch {
 	case o.MaxTextLen < 2:
@@ -203,13 +207,16 @@ func (l *Loader) fill(s *scratch, p *pending, slot int, row int64) error {
 	if len(text) == len(l.o.Caption.Prompt) {
 		return errNoCaption
 	}
-	if err := s.load(l.src, image, l.o.EXIF); err != nil {
+	if err := s.load(l.src, image, l.o.Truncated, l.o.EXIF); err != nil {
 		return err
 	}
-	box := l.o.Crop.RandomBox(s.img.W, s.img.H, l.o.Seed, p.epoch, row)
+	box := l.o.Crop.RandomBox(s.w, s.h, l.o.Seed, p.epoch, row)
 	flip := newStream(l.o.Seed, p.epoch, row, purposeFlip)
 	size := 3 * l.o.ImageSize * l.o.ImageSize
-	s.write(b.Pixels[slot*size:(slot+1)*size], &box, l.o.ImageSize, flip.float64() < l.o.Flip, l.o.Mean, l.o.Std)
+	err := s.write(b.Pixels[slot*size:(slot+1)*size], &box, l.o.ImageSize, flip.float64() < l.o.Flip, l.o.Mean, l.o.Std)
+	if err != nil {
+		return err
+	}
 	b.Captions[slot] = text
 	from, to := slot*l.o.MaxTextLen, (slot+1)*l.o.MaxTextLen
 	l.tok.EncodeCaptionInto(b.TextIDs[from:to], b.TextMask[from:to], text)

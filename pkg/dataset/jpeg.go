@@ -1,0 +1,6 @@
+package dataset
+
+import "blip2/pkg/dataset/jpeg"
+
+// newJPEGDecoder gives the decoder of JPEG pictures.
+func newJPEGDecoder() jpegDecoder { return new(jpeg.Decoder) }
