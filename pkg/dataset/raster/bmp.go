@@ -144,7 +144,6 @@ func (f *bmpFile) details(data []byte, end, colors, padding int) error {
 	if colors < 1 || colors > 65536 {
 		return fmt.Errorf("a BMP palette of %d colours is not allowed", colors)
 	}
-	f.colors = greys()
 	for i := range min(colors, 256) {
 		at := end + i*padding
 		if at+3 > len(data) {
@@ -154,6 +153,9 @@ func (f *bmpFile) details(data []byte, end, colors, padding int) error {
 			return ErrTruncated
 		}
 		f.colors[i] = [3]byte{data[at+2], data[at+1], data[at]}
+	}
+	if f.colors.grey(min(colors, 256)) {
+		f.colors = greys()
 	}
 	// Pillow ends such a palette before the samples, wherever the header says that these begin.
 	if f.offset == end {
@@ -249,14 +251,14 @@ func (f *bmpFile) runs(pix, in []byte, at int) error {
 			x = 0
 		case 1: // end of the picture
 			in = nil
-		case 2: // to another place
-			if len(in) < 2 {
+		case 2: // to another place; Pillow takes the way from behind the two bytes that hold it, and so do we
+			if len(in) < 4 {
 				return ErrTruncated
 			}
-			for range min(int(in[0])+int(in[1])*f.w, total+1-n) {
+			for range min(int(in[2])+int(in[3])*f.w, total+1-n) {
 				put(0)
 			}
-			in, at = in[2:], at+2
+			in, at = in[4:], at+4
 			x = n % f.w
 		default:
 			bytes := int(value)

@@ -32,8 +32,19 @@ func blank(canvas Canvas, w, h int) ([]byte, error) {
 	return pix, nil
 }
 
-// palette is a table of colours; entries that a file leaves out are grey, as in Pillow.
+// palette is a table of colours; entries that a file leaves out are black.
 type palette [256][3]byte
+
+// grey says whether the first n entries are levels of grey in order: GIF and BMP files with such a table are grey
+// pictures to Pillow.
+func (p *palette) grey(n int) bool {
+	for i, c := range p[:n] {
+		if c != [3]byte{byte(i), byte(i), byte(i)} {
+			return false
+		}
+	}
+	return true
+}
 
 func greys() (p palette) {
 	for i := range p {

@@ -76,7 +76,7 @@ func (f *gifFrame) header(data []byte) ([]byte, error) {
 	return nil, err
 }
 
-// table reads a table of colours if flags announce one.
+// table reads a table of colours if flags announce one. A table of greys alone is none to Pillow.
 func (f *gifFrame) table(rest []byte, flags byte) ([]byte, error) {
 	if flags&0x80 == 0 {
 		return rest, nil
@@ -85,9 +85,12 @@ func (f *gifFrame) table(rest []byte, flags byte) ([]byte, error) {
 	if len(rest) < 3*n {
 		return nil, ErrTruncated
 	}
-	f.colors = greys()
+	var colors palette
 	for i := range n {
-		copy(f.colors[i][:], rest[3*i:])
+		copy(colors[i][:], rest[3*i:])
+	}
+	if !colors.grey(n) {
+		f.colors = colors
 	}
 	return rest[3*n:], nil
 }

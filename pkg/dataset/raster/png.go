@@ -40,7 +40,7 @@ func DecodePNG(data []byte, lenient bool, canvas Canvas) error {
 	if !bytes.HasPrefix(data, []byte(PNGSignature)) {
 		return errors.New("not a PNG file")
 	}
-	f := pngFile{rest: data[len(PNGSignature):], lenient: lenient, colors: greys()}
+	f := pngFile{rest: data[len(PNGSignature):], lenient: lenient}
 	first, err := f.header()
 	if err != nil {
 		return err
@@ -214,6 +214,12 @@ func (f *pngFile) read(pix []byte, rows io.Reader) error {
 	// Both rows have room for the filter's type.
 	row, before := make([]byte, 1+size), make([]byte, 1+size)
 	samples := make([]byte, f.w*f.samples)
+	left := 0 // rows
+	for _, p := range passes {
+		if p[0] < f.w && p[1] < f.h {
+			left += (f.h - p[1] + p[3] - 1) / p[3]
+		}
+	}
 	for _, p := range passes {
 		n := (f.w - p[0] + p[2] - 1) / p[2]
 		if n <= 0 {
@@ -228,11 +234,20 @@ func (f *pngFile) read(pix []byte, rows io.Reader) error {
 			if err := unfilter(row[:size], before[:size], max(bits/8, 1)); err != nil {
 				return err
 			}
+			if left--; left == 0 && damaged(rows) {
+				return zlib.ErrChecksum
+			}
 			f.pixels(pix[y*f.w*3:(y+1)*f.w*3], row[1:size], samples, n, p[0], p[2])
 			row, before = before, row
 		}
 	}
 	return nil
+}
+
+// damaged says that the stream ends here with a checksum that is wrong. The row before it is then lost as well.
+func damaged(rows io.Reader) bool {
+	_, err := rows.Read(make([]byte, 1))
+	return errors.Is(err, zlib.ErrChecksum)
 }
 
 // blankColor fills a picture of palette colours with the first of them.
