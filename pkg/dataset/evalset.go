@@ -62,6 +62,9 @@ func NewEvalSet(src Source, tok Tokenizer, o EvalOptions) (*EvalSet, error) {
 // Name is the name of the source.
 func (e *EvalSet) Name() string { return e.src.Name() }
 
+// Source is where the pictures come from.
+func (e *EvalSet) Source() Source { return e.src }
+
 // NumImages is the number of pictures.
 func (e *EvalSet) NumImages() int { return e.src.Len() }
 
