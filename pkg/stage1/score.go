@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -139,13 +140,9 @@ func (r *run) gallery(ctx context.Context) error {
 
 // readable picks n of the pictures that could be read, at even distances.
 func readable(set *dataset.EvalSet, n int) []int {
-	bad := map[string]bool{}
-	for _, sample := range set.BadSamples() {
-		bad[sample.Key] = true
-	}
 	var good []int
 	for i := range set.NumImages() {
-		if !bad[set.Example(i).Key] {
+		if set.Readable(i) {
 			good = append(good, i)
 		}
 	}
@@ -167,8 +164,11 @@ func spread(total, n int) []int {
 }
 
 func (r *run) galleryItem(s evalSet, picture int, generated string, best Match) (runlog.GalleryItem, error) {
-	example := s.set.Example(picture)
-	data, err := os.ReadFile(example.ImagePath)
+	example, err := s.set.Example(picture)
+	if err != nil {
+		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
+	}
+	data, err := readPicture(s.set, picture)
 	if err != nil {
 		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
 	}
@@ -188,6 +188,15 @@ func (r *run) galleryItem(s evalSet, picture int, generated string, best Match) 
 		Generated: generated, BestMatch: s.set.Caption(best.Text), BestMatchProb: runlog.Float(best.Prob),
 		BestMatchCorrect: s.set.Txt2Img()[best.Text] == picture, Credit: credit(example),
 	}, nil
+}
+
+func readPicture(set *dataset.EvalSet, i int) ([]byte, error) {
+	r, err := set.Open(i)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
 }
 
 func credit(e dataset.Example) string {

@@ -127,7 +127,7 @@ func (r *run) openData(context.Context) error {
 	}
 	r.summary.TrainImages = r.source.Len()
 	for i := range r.source.Len() {
-		r.summary.TrainTexts += len(r.source.Example(i).Captions)
+		r.summary.TrainTexts += r.source.Texts(i)
 	}
 	r.Log.Info("training data", "source", r.source.Name(), "images", r.summary.TrainImages,
 		"captions", r.summary.TrainTexts)
