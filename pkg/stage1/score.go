@@ -72,7 +72,7 @@ func (s *stage) gallery(ctx context.Context, r *training.Run, rankings []*Rankin
 				Split: e.split, Generated: s.tok.Decode(captions[k]), BestMatch: e.set.Caption(best.Text),
 				BestMatchProb: runlog.Float(best.Prob), BestMatchCorrect: e.set.Txt2Img()[best.Text] == p,
 			})
-			if err := r.ShowPicture(&items[len(items)-1], e.set.Source(), p); err != nil {
+			if err := r.ShowPicture(&items[len(items)-1], e.set, p); err != nil {
 				return err
 			}
 		}
@@ -82,13 +82,9 @@ func (s *stage) gallery(ctx context.Context, r *training.Run, rankings []*Rankin
 
 // readable picks n of the pictures that could be read, at even distances.
 func readable(set *dataset.EvalSet, n int) []int {
-	bad := map[string]bool{}
-	for _, sample := range set.BadSamples() {
-		bad[sample.Key] = true
-	}
 	var good []int
 	for i := range set.NumImages() {
-		if !bad[set.Example(i).Key] {
+		if set.Readable(i) {
 			good = append(good, i)
 		}
 	}

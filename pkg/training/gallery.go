@@ -12,18 +12,27 @@ import (
 	"blip2/pkg/runlog"
 )
 
-// ShowPicture completes an item of the gallery with picture i of a source: the file is copied into the run folder and
-// shown in TensorBoard, together with what the model writes about it.
-func (r *Run) ShowPicture(item *runlog.GalleryItem, src dataset.Source, i int) error {
-	if err := r.showPicture(item, src, i); err != nil {
+// Pictures are what a gallery shows: a dataset.Source or a dataset.EvalSet.
+type Pictures interface {
+	Example(i int) (dataset.Example, error)
+	Open(i int) (io.ReadCloser, error)
+}
+
+// ShowPicture completes an item of the gallery with picture i: the file is copied into the run folder and shown in
+// TensorBoard, together with what the model writes about it.
+func (r *Run) ShowPicture(item *runlog.GalleryItem, from Pictures, i int) error {
+	if err := r.showPicture(item, from, i); err != nil {
 		return fmt.Errorf("gallery: %w", err)
 	}
 	return nil
 }
 
-func (r *Run) showPicture(item *runlog.GalleryItem, src dataset.Source, i int) error {
-	example := src.Example(i)
-	data, err := readPicture(src, i)
+func (r *Run) showPicture(item *runlog.GalleryItem, from Pictures, i int) error {
+	example, err := from.Example(i)
+	if err != nil {
+		return err
+	}
+	data, err := readPicture(from, i)
 	if err != nil {
 		return fmt.Errorf("%s: %w", example.Key, err)
 	}
@@ -43,8 +52,8 @@ func (r *Run) showPicture(item *runlog.GalleryItem, src dataset.Source, i int) e
 	return r.Metrics.Text(r.At.Step, "captions/"+name, item.Generated)
 }
 
-func readPicture(src dataset.Source, i int) ([]byte, error) {
-	file, err := src.Open(i)
+func readPicture(from Pictures, i int) ([]byte, error) {
+	file, err := from.Open(i)
 	if err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func (r *Run) openData(context.Context) (err error) {
 	}
 	r.Summary.TrainImages = r.Train.Len()
 	for i := range r.Train.Len() {
-		r.Summary.TrainTexts += len(r.Train.Example(i).Captions)
+		r.Summary.TrainTexts += r.Train.Texts(i)
 	}
 	r.Log.Info("training data", "source", r.Train.Name(), "images", r.Summary.TrainImages,
 		"captions", r.Summary.TrainTexts)
