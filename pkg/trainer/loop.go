@@ -39,6 +39,8 @@ type Interval struct {
 	GradNorm float64 // of the last step, before clipping
 	ImgPerS  float64 // pictures per second, compilation left out
 	Skipped  int     // steps that were not applied because something was not finite
+
+	LossScale float64 // of the next step; 1 unless the task computes in float16
 }
 
 // Loop runs training steps until the end, an interrupt or the time limit.
@@ -118,7 +120,6 @@ type runner struct {
 	lr       float64 // likewise
 	interval meter
 	total    meter
-	inARow   int
 }
 
 // meter adds up losses and time.
@@ -200,12 +201,8 @@ func (r *runner) step(feed Feed) error {
 
 // checkFinite counts skipped steps and gives up after too many in a row.
 func (r *runner) checkFinite(result Result) error {
-	if result.Applied {
-		r.inARow = 0
-		return nil
-	}
-	r.inARow++
-	if r.inARow <= r.MaxSkipped {
+	inARow := r.Step.Progress().SkippedInARow
+	if result.Applied || inARow <= r.MaxSkipped {
 		return nil
 	}
 	if err := r.save(); err != nil {
@@ -213,14 +210,15 @@ func (r *runner) checkFinite(result Result) error {
 	}
 	return fmt.Errorf("%w: %d steps in a row up to step %d had a loss or gradient that was not finite "+
 		"(loss %g, gradient norm %g); the state was saved; try a lower optim.lr or a longer warm-up",
-		ErrDiverged, r.inARow, r.pos.Step, result.Loss, result.GradNorm)
+		ErrDiverged, inARow, r.pos.Step, result.Loss, result.GradNorm)
 }
 
 // report closes the interval.
 func (r *runner) report() error {
 	m := &r.interval
 	in := Interval{Step: r.pos.Step, Epoch: r.pos.Epoch, LR: r.lr, GradNorm: r.result.GradNorm,
-		ImgPerS: m.rate(r.BatchSize), Skipped: m.skipped, Loss: r.result.Loss, Terms: r.result.Terms}
+		ImgPerS: m.rate(r.BatchSize), Skipped: m.skipped, Loss: r.result.Loss, Terms: r.result.Terms,
+		LossScale: r.Step.LossScale()}
 	if m.applied > 0 {
 		in.Loss = m.loss / float64(m.applied)
 		in.Terms = make([]float64, len(m.terms))
