@@ -85,8 +85,9 @@ var errNoCaption = errors.New("the caption is empty after processing")
 // scratch is the memory that one worker reuses from picture to picture.
 type scratch struct {
 	picture
-	cut     RGB
-	resizer Resizer
+	cut       RGB
+	resizer   Resizer
+	augmenter augmenter
 }
 
 // load opens picture i of a source, upright if exif is set; s.w and s.h are its size.
@@ -102,14 +103,31 @@ func (s *scratch) load(src Source, i int, t Truncated, exif bool) error {
 	return s.open(t, exif)
 }
 
-// write resizes a part of the open picture (nil: all of it) to size×size and normalises it into dst [3,size,size].
-func (s *scratch) write(dst []float32, box *Box, size int, flip bool, mean, std [3]float32) error {
-	at, err := s.decode(box)
+// transform is what becomes of a picture on its way into a batch.
+type transform struct {
+	box       *Box // what is cut out; nil is all of it
+	size      int  // of the result, size×size
+	flip      bool
+	augment   RandAugment
+	draws     []AugmentDraw // operations of augment for this picture; none where it is not augmented
+	mean, std [3]float32
+}
+
+// write transforms the open picture into dst [3,size,size].
+func (s *scratch) write(dst []float32, t transform) error {
+	at, err := s.decode(t.box)
 	if err != nil {
 		return err
 	}
-	s.resizer.Resize(&s.cut, &s.img, at, size, size, Bicubic)
-	Normalize(dst, &s.cut, flip, mean, std)
+	s.resizer.Resize(&s.cut, &s.img, at, t.size, t.size, Bicubic)
+	if len(t.draws) > 0 {
+		if t.flip {
+			orient(&s.cut, &s.spare, mirrored)
+		}
+		t.flip = false
+		s.augmenter.apply(&s.cut, t.augment, t.draws)
+	}
+	Normalize(dst, &s.cut, t.flip, t.mean, t.std)
 	return nil
 }
 

@@ -102,7 +102,7 @@ func BenchmarkDecodeAndResize(b *testing.B) {
 	for i := int64(0); b.Loop(); i++ {
 		open(b, &s.picture, data)
 		box := DefaultCrop().RandomBox(s.w, s.h, 1, 0, i)
-		if err := s.write(dst, &box, 224, false, CLIPMean(), CLIPStd()); err != nil {
+		if err := s.write(dst, transform{box: &box, size: 224, mean: CLIPMean(), std: CLIPStd()}); err != nil {
 			b.Fatal(err)
 		}
 	}

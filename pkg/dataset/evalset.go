@@ -147,7 +147,7 @@ func (e *EvalSet) Images(ctx context.Context, lo, hi int, dst []float32) error {
 func (e *EvalSet) image(s *scratch, i int, dst []float32) {
 	err := s.load(e.src, i, e.o.Truncated, e.o.EXIF)
 	if err == nil {
-		err = s.write(dst, nil, e.o.ImageSize, false, e.o.Mean, e.o.Std)
+		err = s.write(dst, transform{size: e.o.ImageSize, mean: e.o.Mean, std: e.o.Std})
 	}
 	if err != nil {
 		clear(dst)

@@ -159,7 +159,8 @@ func TestGoldenNormalize(t *testing.T) {
 		for _, item := range c.Config.Items {
 			s := scratch{picture: picture{img: *decodeCase(t, c, item.Input)}}
 			got := make([]float32, 3*item.Size*item.Size)
-			if err := s.write(got, item.box(), item.Size, item.Flip, c.Config.Mean, c.Config.Std); err != nil {
+			if err := s.write(got, transform{box: item.box(), size: item.Size, flip: item.Flip, mean: c.Config.Mean,
+				std: c.Config.Std}); err != nil {
 				t.Fatal(err)
 			}
 			w := want[item.Name]

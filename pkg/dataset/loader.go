@@ -17,11 +17,12 @@ type LoaderOptions struct {
 	Seed       int64
 	Unit       Unit // "" means UnitCaption
 	Caption    CaptionProcessor
-	Crop       Crop       // zero means DefaultCrop
-	Flip       float64    // probability of mirroring
-	Mean, Std  [3]float32 // zero means CLIP's
-	EXIF       bool       // turn pictures upright by their EXIF tag; the reference does not
-	Truncated  Truncated  // what to do with picture files that end too early; "" means TruncatedAccept
+	Crop       Crop        // zero means DefaultCrop
+	Flip       float64     // probability of mirroring
+	Augment    RandAugment // after crop and mirroring; none in BLIP-2's training
+	Mean, Std  [3]float32  // zero means CLIP's
+	EXIF       bool        // turn pictures upright by their EXIF tag; the reference does not
+	Truncated  Truncated   // what to do with picture files that end too early; "" means TruncatedAccept
 
 	Workers     int      // goroutines that decode; at least 1
 	Prefetch    int      // batches prepared ahead; at least 1
@@ -114,7 +115,7 @@ func (o *LoaderOptions) check() error {
 			return fmt.Errorf("dataset: the %s is %d; it must be at least 1", name, v)
 		}
 	}
-	if err := o.Truncated.check(); err != nil {
+	if err := errors.Join(o.Truncated.check(), o.Augment.check()); err != nil {
 		return err
 	}
 	c := o.Crop
@@ -215,17 +216,25 @@ func (l *Loader) fill(s *scratch, p *pending, slot int, row int64) error {
 	if err := s.load(l.src, image, l.o.Truncated, l.o.EXIF); err != nil {
 		return err
 	}
-	box := l.o.Crop.RandomBox(s.w, s.h, l.o.Seed, p.epoch, row)
-	flip := newStream(l.o.Seed, p.epoch, row, purposeFlip)
 	size := 3 * l.o.ImageSize * l.o.ImageSize
-	err := s.write(b.Pixels[slot*size:(slot+1)*size], &box, l.o.ImageSize, flip.float64() < l.o.Flip, l.o.Mean, l.o.Std)
-	if err != nil {
+	if err := s.write(b.Pixels[slot*size:(slot+1)*size], l.o.transform(s, p.epoch, row)); err != nil {
 		return err
 	}
 	b.Captions[slot] = text
 	from, to := slot*l.o.MaxTextLen, (slot+1)*l.o.MaxTextLen
 	l.tok.EncodeCaptionInto(b.TextIDs[from:to], b.TextMask[from:to], text)
 	return nil
+}
+
+// transform draws the augmentation of a row whose picture is open.
+func (o *LoaderOptions) transform(s *scratch, epoch, row int64) transform {
+	box := o.Crop.RandomBox(s.w, s.h, o.Seed, epoch, row)
+	flip := newStream(o.Seed, epoch, row, purposeFlip)
+	t := transform{box: &box, size: o.ImageSize, flip: flip.float64() < o.Flip, mean: o.Mean, std: o.Std}
+	if o.Augment.Ops > 0 {
+		t.augment, t.draws = o.Augment, o.Augment.Draw(o.Seed, epoch, row)
+	}
+	return t
 }
 
 // replaceTries bounds the draws for one replacement; in the first half of them a picture that is in the batch already

@@ -20,6 +20,7 @@ func handlers() map[string]handler {
 		"hf-convert":          hfConvert,
 		"hf-folder":           hfFolder,
 		"hf-itm":              hfITM,
+		"image-decode":        imageDecode,
 		"image-normalize":     imageNormalize,
 		"image-resize":        imageResize,
 		"lavis-pth":           lavisPth,
@@ -29,6 +30,7 @@ func handlers() map[string]handler {
 		"opt-lm":              optLM,
 		"ptb-tokenize":        ptbTokenize,
 		"qformer-init":        qformerInit,
+		"randaugment":         randAugment,
 		"random-resized-crop": randomResizedCrop,
 		"retrieval-metrics":   retrievalMetrics,
 		"retrieval-rerank":    rerank,
@@ -55,8 +57,6 @@ func Kinds() []string { return slices.Sorted(maps.Keys(handlers())) }
 // list only shrinks.
 func PendingKinds() []string {
 	return []string{
-		"image-decode",
-		"randaugment",
 		"stage1-replicas",
 	}
 }
