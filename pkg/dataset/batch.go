@@ -119,15 +119,16 @@ func (s *scratch) write(dst []float32, t transform) error {
 	if err != nil {
 		return err
 	}
-	s.resizer.Resize(&s.cut, &s.img, at, t.size, t.size, Bicubic)
-	if len(t.draws) > 0 {
-		if t.flip {
-			orient(&s.cut, &s.spare, mirrored)
-		}
-		t.flip = false
-		s.augmenter.apply(&s.cut, t.augment, t.draws)
+	if len(t.draws) == 0 {
+		s.resizer.ResizeNormalize(dst, &s.img, at, t.size, t.flip, t.mean, t.std)
+		return nil
 	}
-	Normalize(dst, &s.cut, t.flip, t.mean, t.std)
+	s.resizer.Resize(&s.cut, &s.img, at, t.size, t.size, Bicubic)
+	if t.flip {
+		orient(&s.cut, &s.spare, mirrored)
+	}
+	s.augmenter.apply(&s.cut, t.augment, t.draws)
+	Normalize(dst, &s.cut, false, t.mean, t.std)
 	return nil
 }
 
