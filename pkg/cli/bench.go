@@ -54,7 +54,7 @@ func newBenchCmd(app *App) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure how fast this machine trains, infers and scores",
 	}
-	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchMetricsCmd(app))
+	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchMetricsCmd(app), newBenchDataCmd(app))
 	return cmd
 }
 
