@@ -91,7 +91,7 @@ type scratch struct {
 }
 
 // load opens picture i of a source, upright if exif is set; s.w and s.h are its size.
-func (s *scratch) load(src Source, i int, t Truncated, exif bool) error {
+func (s *scratch) load(src Pictures, i int, t Truncated, exif bool) error {
 	r, err := src.Open(i)
 	if err != nil {
 		return err

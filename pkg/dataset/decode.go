@@ -91,6 +91,7 @@ type picture struct {
 	w, h    int  // of the whole picture
 	pending bool // a JPEG picture is open and not decoded yet
 	lenient bool
+	limit   int64 // pixels beyond which pictures are refused; 0 means maxPixels
 }
 
 // jpegDecoder is what a decoder of JPEG pictures has to do; jpeg.Decoder says how.
@@ -140,7 +141,7 @@ func (p *picture) openJPEG(data []byte, turn bool) error {
 	}
 	w, h, err := p.jpeg.Open(data)
 	if err == nil {
-		err = checkSize(w, h)
+		err = p.checkSize(w, h)
 	}
 	if err != nil {
 		return fmt.Errorf("broken JPEG picture: %w", err)
@@ -184,7 +185,7 @@ func (p *picture) decode(part *Box) (at *Box, err error) {
 // decodeRaster decodes a whole picture that is not JPEG, and gives the orientation it is to be turned by.
 func (p *picture) decodeRaster(format string, data []byte) (orientation int, err error) {
 	canvas := func(w, h int) ([]byte, error) {
-		if err := checkSize(w, h); err != nil {
+		if err := p.checkSize(w, h); err != nil {
 			return nil, err
 		}
 		p.img.reshape(w, h)
@@ -206,7 +207,7 @@ func (p *picture) decodeRaster(format string, data []byte) (orientation int, err
 // formatOf tells the format of a picture from its first bytes, "" if it is none that can be read.
 func formatOf(data []byte) string {
 	for _, known := range []struct{ prefix, name string }{
-		{"\xff\xd8", "JPEG"}, {raster.PNGSignature, "PNG"}, {"GIF87a", "GIF"}, {"GIF89a", "GIF"}, {"BM", "BMP"},
+		{"\xff\xd8\xff", "JPEG"}, {raster.PNGSignature, "PNG"}, {"GIF87a", "GIF"}, {"GIF89a", "GIF"}, {"BM", "BMP"},
 		{"II*\x00", "TIFF"}, {"MM\x00*", "TIFF"}, {"II+\x00", "TIFF"}, {"MM\x00+", "TIFF"},
 	} {
 		if bytes.HasPrefix(data, []byte(known.prefix)) {
@@ -241,12 +242,16 @@ func unknownFormat(data []byte) error {
 }
 
 // checkSize refuses pictures that would not fit into memory before their samples are decoded.
-func checkSize(w, h int) error {
+func (p *picture) checkSize(w, h int) error {
+	limit := p.limit
+	if limit == 0 {
+		limit = maxPixels
+	}
 	if w < 1 || h < 1 {
 		return fmt.Errorf("the picture has no pixels (%d×%d)", w, h)
 	}
-	if int64(w)*int64(h) > maxPixels {
-		return fmt.Errorf("the picture claims %d×%d pixels; more than %d are refused", w, h, maxPixels)
+	if int64(w)*int64(h) > limit {
+		return fmt.Errorf("the picture claims %d×%d pixels; more than %d are refused", w, h, limit)
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"image/png"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -292,18 +294,29 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(grey.Bytes())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if c, _, err := image.DecodeConfig(bytes.NewReader(data)); err == nil && c.Width*c.Height > 1<<22 {
-			t.Skip("large pictures only slow the search")
-		}
-		o := orientation(data)
-		img, err := Decode(bytes.NewReader(data))
+	for name := range pictureFiles(f) {
+		data, err := os.ReadFile(filepath.Join("testdata", "pictures", name))
 		if err != nil {
-			return
+			f.Fatal(err)
 		}
-		if img.W < 1 || img.H < 1 || len(img.Pix) != img.W*img.H*3 {
-			t.Fatalf("%d×%d with %d samples", img.W, img.H, len(img.Pix))
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		const large = 1 << 20 // larger ones only slow the search
+		for _, how := range []Truncated{TruncatedReject, TruncatedAccept} {
+			p := picture{limit: large}
+			if err := p.read(bytes.NewReader(data)); err != nil {
+				t.Fatal(err)
+			}
+			if p.open(how, true) != nil {
+				continue
+			}
+			if _, err := p.decode(nil); err != nil {
+				continue
+			}
+			if img := p.img; img.W < 1 || img.H < 1 || len(img.Pix) != img.W*img.H*3 || img.W != p.w || img.H != p.h {
+				t.Fatalf("%d×%d with %d samples, announced as %d×%d", img.W, img.H, len(img.Pix), p.w, p.h)
+			}
 		}
-		orient(img, new(RGB), o)
 	})
 }

@@ -92,7 +92,7 @@ var zigzag = [64 + 16]uint8{
 // returns.
 func (d *Decoder) Open(data []byte) (width, height int, err error) {
 	d.reset(data)
-	if len(data) < 3 || data[0] != 0xff || data[1] != markSOI {
+	if len(data) < 3 || data[0] != 0xff || data[1] != markSOI || data[2] != 0xff {
 		return 0, 0, errors.New("not a JPEG file")
 	}
 	d.pos = 2

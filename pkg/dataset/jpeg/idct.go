@@ -21,8 +21,8 @@ const (
 )
 
 // inverseRowPlain transforms a row of blocks into 8 rows of samples, pitch bytes apart. Products, sums of the first two
-// inputs and the results of the first pass are kept to 16 bits as libjpeg-turbo's vector code does; that matters for
-// damaged data alone.
+// inputs and the results of the first pass are kept to 16 bits as libjpeg-turbo's vector code does: they wrap around
+// where it lets them, and are clipped where it clips. That matters for damaged data alone.
 func inverseRowPlain(out []byte, pitch int, coefs []int16, quant *[64]uint16) {
 	for x := 0; len(coefs) >= 64; x += 8 {
 		inverseBlock(out[x:], pitch, (*[64]int16)(coefs), quant)
@@ -32,8 +32,12 @@ func inverseRowPlain(out []byte, pitch int, coefs []int16, quant *[64]uint16) {
 
 func inverseBlock(out []byte, pitch int, in *[64]int16, quant *[64]uint16) {
 	var mid [64]int16
+	flat := true // no column has anything but its first coefficient
+	for _, v := range in[8:] {
+		flat = flat && v == 0
+	}
 	for c := range 8 {
-		if in[8+c]|in[16+c]|in[24+c]|in[32+c]|in[40+c]|in[48+c]|in[56+c] == 0 {
+		if flat {
 			dc := in[c] * int16(quant[c]) << pass1Bits
 			for r := 0; r < 64; r += 8 {
 				mid[r+c] = dc

@@ -38,6 +38,14 @@ func inversePair(out []byte, pitch int, in *[128]int16, quant *[64]uint16) {
 		b := archsimd.LoadInt16x8((*[8]int16)(in[64+r*8:])).Mul(q)
 		v[r] = v[r].SetLo(a).SetHi(b)
 	}
+	// Such values no picture has; what becomes of them depends on the rest of the block.
+	const most = 1 << (15 - pass1Bits)
+	large := v[0].Add(archsimd.BroadcastInt16x16(most)).AsUint16x16().ShiftAllRight(16 - pass1Bits).AsUint64x4()
+	if sum := large.GetLo().Or(large.GetHi()); sum.GetElem(0)|sum.GetElem(1) != 0 {
+		inverseBlock(out, pitch, (*[64]int16)(in[:64]), quant)
+		inverseBlock(out[8:], pitch, (*[64]int16)(in[64:]), quant)
+		return
+	}
 	pass(&v, 1<<(constBits-pass1Bits-1), constBits-pass1Bits)
 	transpose(&v)
 	pass(&v, 1<<(constBits+pass1Bits+2), constBits+pass1Bits+3)
