@@ -1,3 +1,5 @@
+//go:build !(turbojpeg && cgo && linux)
+
 package dataset
 
 import "blip2/pkg/dataset/jpeg"
