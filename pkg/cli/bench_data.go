@@ -27,8 +27,8 @@ func newBenchDataCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "data",
 		Short: "Measure how fast pictures become batches",
-		Long: `Takes pictures the way of a training: read, decode, random crop, bicubic resize, mirror, normalise into the
-batch. It prints the images per second of every stage, measured alone with one worker, and of the whole way with one
+		Long: `Takes pictures the way of a training: read, decode, random crop, bicubic resize, mirror, normalise into
+the batch. It prints the images per second of every stage, measured alone with one worker, and of the whole way with one
 worker and with two, by the clock and by processor time. The whole way decodes no more of a picture than its crop needs
 and resizes straight into the batch, so that it is faster than its stages one after the other.
 
@@ -81,8 +81,9 @@ func runBenchData(ctx context.Context, app *App, opts benchDataOptions) error {
 	if app.Globals.Seed != nil {
 		seed = *app.Globals.Seed
 	}
-	result, err := dataset.Bench(ctx, src, dataset.BenchOptions{Count: opts.count, Size: opts.size, Workers: opts.workers,
-		Augment: dataset.RandAugment{Ops: opts.ops, Magnitude: magnitude, Mode: dataset.AugmentMode(opts.mode)}, Seed: seed})
+	augment := dataset.RandAugment{Ops: opts.ops, Magnitude: magnitude, Mode: dataset.AugmentMode(opts.mode)}
+	result, err := dataset.Bench(ctx, src, dataset.BenchOptions{Count: opts.count, Size: opts.size,
+		Workers: opts.workers, Augment: augment, Seed: seed})
 	if err != nil {
 		return err
 	}
@@ -115,8 +116,8 @@ func (o benchDataOptions) open() (dataset.Pictures, string, error) {
 }
 
 func (r benchDataReport) writeText(out io.Writer) error {
-	fmt.Fprintf(out, "%s: %d pictures of %.2f Mpixel and %.0f KB in the mean, cropped and resized to %d×%d, JPEG by %s\n\n",
-		r.Source, r.Pictures, r.MeanSize/1e6, r.MeanBytes/1e3, r.Size, r.Size, r.JPEG)
+	fmt.Fprintf(out, "%s: %d pictures of %.2f Mpixel and %.0f KB in the mean, cropped and resized to %d×%d, "+
+		"JPEG by %s\n\n", r.Source, r.Pictures, r.MeanSize/1e6, r.MeanBytes/1e3, r.Size, r.Size, r.JPEG)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "stage\timages/s\timages per CPU second\tms\t")
 	for _, s := range r.Stages {

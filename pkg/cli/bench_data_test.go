@@ -44,7 +44,8 @@ func TestBenchData(t *testing.T) {
 
 func TestBenchDataJSON(t *testing.T) {
 	dir := writePictures(t, 2)
-	got := runApp(t, nil, "bench", "data", "--images", dir, "--memory", "--json", "--workers", "3", "--randaugment", "2")
+	got := runApp(t, nil, "bench", "data", "--images", dir, "--memory", "--json", "--workers", "3",
+		"--randaugment", "2")
 	var report struct {
 		Pictures int
 		JPEG     string           `json:"jpeg_decoder"`
@@ -61,6 +62,7 @@ func TestBenchDataJSON(t *testing.T) {
 }
 
 func TestBenchDataRefuses(t *testing.T) {
+	one := writePictures(t, 1)
 	for name, c := range map[string]struct {
 		args []string
 		want string
@@ -68,8 +70,8 @@ func TestBenchDataRefuses(t *testing.T) {
 		"no folder":    {nil, "--images"},
 		"no pictures":  {[]string{"--images", t.TempDir()}, "holds no pictures"},
 		"no such":      {[]string{"--images", filepath.Join(t.TempDir(), "none")}, "none"},
-		"mode":         {[]string{"--images", writePictures(t, 1), "--randaugment", "2", "--randaugment-mode", "x"}, `"x"`},
-		"no workers":   {[]string{"--images", writePictures(t, 1), "--workers", "0"}, "0 workers"},
+		"mode":         {[]string{"--images", one, "--randaugment", "2", "--randaugment-mode", "x"}, `"x"`},
+		"no workers":   {[]string{"--images", one, "--workers", "0"}, "0 workers"},
 		"no such list": {[]string{"--images", t.TempDir(), "--annotations", "none.json"}, "none.json"},
 	} {
 		got := runApp(t, nil, append([]string{"bench", "data"}, c.args...)...)

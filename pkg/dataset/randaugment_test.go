@@ -24,7 +24,9 @@ func TestRandAugmentDraws(t *testing.T) {
 
 // TestAutoContrastModes: Pillow stretches a channel from 10 to 61 over the range; LAVIS makes it white (spec §7).
 func TestAutoContrastModes(t *testing.T) {
-	for mode, want := range map[AugmentMode][]uint8{AugmentPIL: {0, 0, 7, 255, 255, 7}, AugmentLAVIS: {255, 0, 7, 255, 255, 7}} {
+	for mode, want := range map[AugmentMode][]uint8{
+		AugmentPIL: {0, 0, 7, 255, 255, 7}, AugmentLAVIS: {255, 0, 7, 255, 255, 7},
+	} {
 		img := &RGB{W: 2, H: 1, Pix: []uint8{10, 0, 7, 61, 51, 7}}
 		Augment(img, OpAutoContrast, 0, mode)
 		if !slices.Equal(img.Pix, want) {
@@ -67,7 +69,9 @@ func TestAugmentGeometry(t *testing.T) {
 
 // TestAugmentLevels: at level 5, the only one LAVIS uses, Brightness and Sharpness have factor 1 and change nothing.
 func TestAugmentLevels(t *testing.T) {
-	for op, want := range map[AugmentOp]float64{OpRotate: -15, OpShearX: -0.15, OpTranslateY: -5, OpBrightness: 1, OpSharpness: 1} {
+	for op, want := range map[AugmentOp]float64{
+		OpRotate: -15, OpShearX: -0.15, OpTranslateY: -5, OpBrightness: 1, OpSharpness: 1,
+	} {
 		if got := op.Value(5, -1); math.Abs(got-want) > 1e-15 {
 			t.Errorf("%s: %g, want %g", op, got, want)
 		}

@@ -21,7 +21,7 @@ type vectors struct {
 	// down has, for every output row and every two taps, the two low and the two high parts.
 	down   []int16
 	pairs  int
-	source [2][]byte // two rows of the part, with room behind them
+	source [2][]byte // two rows of the part, with room before and behind them
 	middle []byte    // the rows after the pass across
 }
 
@@ -30,12 +30,14 @@ const (
 	lowMask = 1<<lowBits - 1
 	// slack is how far a load may run over the end of a row.
 	slack = 32
+	// before is how far loads begin before the pixel, so that two pixels lie in each half.
+	before = 10
 )
 
-// spreadTaps brings four pixels of 3 bytes to 16-bit samples, taps side by side.
+// spreadTaps brings four pixels of 3 bytes, of which the first begins at byte 10, to 16-bit samples, taps side by side.
 var spreadTaps = [32]int8{
+	10, -1, 13, -1, 11, -1, 14, -1, 12, -1, 15, -1, -1, -1, -1, -1,
 	0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,
-	6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1,
 }
 
 // fast resizes by vector instructions, row after row to put, if the processor has them; the row is valid until put
@@ -56,7 +58,7 @@ func (r *Resizer) fast(src *RGB, part Box, w, h int, put func(y int, row []byte)
 		v.splitAcross(&r.across, w)
 	}
 	for i := range v.source {
-		v.source[i] = grow(v.source[i], (part.Width+4*v.groups+8)*3+slack)
+		v.source[i] = grow(v.source[i], before+(part.Width+4*v.groups)*3+slack)
 	}
 	for y := from; y < to; y += 2 {
 		v.pairAcross(src, part, y, min(y+1, to-1), w, v.middle[(y-from)*stride:], stride, &r.across, changesX)
@@ -117,7 +119,7 @@ func (v *vectors) pairAcross(src *RGB, part Box, y, z, w int, out []byte, stride
 			copy(out[i*stride:], row)
 			continue
 		}
-		copy(v.source[i], row)
+		copy(v.source[i][before:], row)
 	}
 	if changes {
 		sumPixels(out[:stride+w*3+4], stride, v.source[0], v.source[1], t.first[:w], v.across, v.groups)
@@ -137,10 +139,8 @@ func sumPixels(out []byte, stride int, top, bottom []byte, first []int32, weight
 		for len(group) >= 32 {
 			wl := archsimd.LoadInt16x16((*[16]int16)(group))
 			wh := archsimd.LoadInt16x16((*[16]int16)(group[16:]))
-			a, b := archsimd.LoadUint8x16((*[16]byte)(top[at:])), archsimd.LoadUint8x16((*[16]byte)(bottom[at:]))
-			var aa, bb archsimd.Uint8x32
-			s := aa.SetLo(a).SetHi(a).PermuteOrZeroGrouped(order).AsInt16x16()
-			t := bb.SetLo(b).SetHi(b).PermuteOrZeroGrouped(order).AsInt16x16()
+			s := archsimd.LoadUint8x32((*[32]byte)(top[at:])).PermuteOrZeroGrouped(order).AsInt16x16()
+			t := archsimd.LoadUint8x32((*[32]byte)(bottom[at:])).PermuteOrZeroGrouped(order).AsInt16x16()
 			lo0, hi0 = lo0.Add(s.DotProductPairs(wl)), hi0.Add(s.DotProductPairs(wh))
 			lo1, hi1 = lo1.Add(t.DotProductPairs(wl)), hi1.Add(t.DotProductPairs(wh))
 			at += 12

@@ -141,12 +141,13 @@ func TestBench(t *testing.T) {
 	for _, s := range r.Stages {
 		names = append(names, s.Name)
 	}
-	if got := strings.Join(names, " "); got != "read decode resize augment copy" || len(r.Runs) != 2 || r.Pictures != 5 ||
-		r.MeanSize != 2400 || r.Runs[1].Workers != 2 {
+	if got := strings.Join(names, " "); got != "read decode resize augment copy" || len(r.Runs) != 2 ||
+		r.Pictures != 5 || r.MeanSize != 2400 || r.Runs[1].Workers != 2 {
 		t.Errorf("%s: %+v", got, r)
 	}
 	broken := append(src, []byte("nothing"))
-	if _, err := Bench(t.Context(), broken, BenchOptions{Size: 16}); err == nil || !strings.Contains(err.Error(), "picture 2") {
+	_, err = Bench(t.Context(), broken, BenchOptions{Size: 16})
+	if err == nil || !strings.Contains(err.Error(), "picture 2") {
 		t.Errorf("a broken picture: %v", err)
 	}
 	if _, err := PictureFolder(t.TempDir()); err == nil {

@@ -47,7 +47,8 @@ func imageDecode(c *Case, k *checker) error {
 				return err
 			}
 			if len(expected.Items) != len(config.Items) {
-				return fmt.Errorf("%s has %d items for %d pictures", expectedFile, len(expected.Items), len(config.Items))
+				return fmt.Errorf("%s has %d items for %d pictures", expectedFile, len(expected.Items),
+					len(config.Items))
 			}
 		}
 		if expected.Items[i].Input != item.Input {
@@ -86,7 +87,8 @@ func decodeRecorded(c *Case, k *checker, item decodeItem) error {
 }
 
 // compareWithin compares all samples with a recorded picture: the mean and, where limited, the greatest difference.
-func compareWithin(c *Case, k *checker, name string, got *dataset.RGB, expected string, mean, most, goal *float64) error {
+func compareWithin(c *Case, k *checker, name string, got *dataset.RGB, expected string,
+	mean, most, goal *float64) error {
 	if mean == nil {
 		return fmt.Errorf("%s: no mean difference is allowed by the case", name)
 	}
@@ -242,6 +244,7 @@ func augmentDistribution(c *Case, k *checker) error {
 		compareFloats(k, "share of "+string(op), []int{1}, []float64{count[op] / n / 2}, []float64{want.Share[op]})
 	}
 	got := []float64{same / n, applied / n / 2, positive / n / 2}
-	compareFloats(k, "shares of twins, applied and positive", []int{3}, got, []float64{want.Same, want.Probability, 0.5})
+	shares := []float64{want.Same, want.Probability, 0.5}
+	compareFloats(k, "shares of twins, applied and positive", []int{3}, got, shares)
 	return nil
 }

@@ -83,9 +83,11 @@ const (
 // zigzag is the natural position of the k-th coefficient of the scan order; the last 16 entries catch runs that leave
 // the block.
 var zigzag = [64 + 16]uint8{
-	0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
-	35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55,
-	62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+	0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5,
+	12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
+	35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+	58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+	63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
 }
 
 // Open reads the header up to the first scan and gives the picture's size. data must stay as it is until Decode
@@ -204,7 +206,8 @@ func (d *Decoder) segment(m byte) error {
 	case m == markSOF0, m == markSOF1, m == markSOF2:
 		return d.readFrame(m, s)
 	case markSOF0 < m && m <= 0xcf && m != 0xc8 && m != markDAC:
-		return fmt.Errorf("JPEG of kind SOF%d (lossless, hierarchical or arithmetic coding) is not supported", m-markSOF0)
+		return fmt.Errorf("JPEG of kind SOF%d (lossless, hierarchical or arithmetic coding) is not supported",
+			m-markSOF0)
 	case m == markAPP0 && len(s) >= 14 && string(s[:5]) == "JFIF\x00":
 		d.jfif = true
 	case m == markAPP14 && len(s) >= 12 && string(s[:5]) == "Adobe":
@@ -312,7 +315,8 @@ func (d *Decoder) readComponents(s []byte, n int) error {
 		c := &d.comps[i]
 		h, v := int(c.h), int(c.v)
 		if d.hMax%h != 0 || d.vMax%v != 0 {
-			return fmt.Errorf("sampling factors %d×%d of %d×%d in the JPEG file are not supported", h, v, d.hMax, d.vMax)
+			return fmt.Errorf("sampling factors %d×%d of %d×%d in the JPEG file are not supported", h, v, d.hMax,
+				d.vMax)
 		}
 		c.width, c.height = up(d.width*h, d.hMax), up(d.height*v, d.vMax)
 		c.blocksWide, c.blocksHigh = up(c.width, 8), up(c.height, 8)

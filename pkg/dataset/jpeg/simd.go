@@ -216,9 +216,10 @@ func colorRowAVX2(out, luma, cb, cr []byte) (n int) {
 	toGreen := pair(-cbToGreen, 1<<16-crToGreen)
 	round := archsimd.BroadcastInt32x8(half)
 	order := archsimd.LoadInt8x32(&evenBytes)
-	r0, r1, r2 := archsimd.LoadInt8x16(&spread[0][0]), archsimd.LoadInt8x16(&spread[0][1]), archsimd.LoadInt8x16(&spread[0][2])
-	g0, g1, g2 := archsimd.LoadInt8x16(&spread[1][0]), archsimd.LoadInt8x16(&spread[1][1]), archsimd.LoadInt8x16(&spread[1][2])
-	b0, b1, b2 := archsimd.LoadInt8x16(&spread[2][0]), archsimd.LoadInt8x16(&spread[2][1]), archsimd.LoadInt8x16(&spread[2][2])
+	load := archsimd.LoadInt8x16
+	r0, r1, r2 := load(&spread[0][0]), load(&spread[0][1]), load(&spread[0][2])
+	g0, g1, g2 := load(&spread[1][0]), load(&spread[1][1]), load(&spread[1][2])
+	b0, b1, b2 := load(&spread[2][0]), load(&spread[2][1]), load(&spread[2][2])
 	for ; n+16 <= len(luma); n += 16 {
 		y := archsimd.LoadUint8x16((*[16]byte)(luma[n:])).ExtendToUint16().AsInt16x16()
 		b := archsimd.LoadUint8x16((*[16]byte)(cb[n:])).ExtendToUint16().AsInt16x16().Sub(bias)

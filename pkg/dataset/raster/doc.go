@@ -1,7 +1,7 @@
 // Package raster decodes the picture formats beside JPEG that image–text data comes in, PNG, GIF, BMP, TIFF and WebP,
 // into RGB samples as Pillow's Image.open(f).convert("RGB") gives them: alpha is dropped without blending, 16-bit grey
-// is clipped at 255 while 16-bit colour keeps its high byte, of animations the first frame is taken, colour profiles are
-// ignored.
+// is clipped at 255 while 16-bit colour keeps its high byte, of animations the first frame is taken, colour profiles
+// are ignored.
 //
 // Every decoder asks for the memory of the picture once, when its size is known and before anything is decompressed, so
 // that the caller can refuse sizes; what it allocates itself stays in proportion to the file and the picture.

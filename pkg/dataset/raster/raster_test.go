@@ -142,6 +142,7 @@ func TestRefused(t *testing.T) {
 		return data
 	}
 	gif := files(t, "gif")["gif-plain.gif"]
+	comments := bytes.Repeat([]byte("!\xfe\x00"), 1<<16)
 	large := bytes.Clone(files(t, "webp")["webp-lossless.webp"])
 	copy(large[21:], "\xff\xff\xff\x0f")
 	for name, c := range map[string]struct {
@@ -159,13 +160,15 @@ func TestRefused(t *testing.T) {
 		"bmp compression":      {bmp(30, 4), "compression 4"},
 		"bmp header":           {bmp(14, 41), "41 bytes"},
 		"gif bomb":             {append([]byte("GIF89a\xff\xff\xff\xff"), gif[10:]...), errLarge.Error()},
-		"gif of extensions":    {append(bytes.Clone(gif[:13+48]), bytes.Repeat([]byte("!\xfe\x00"), 1<<16)...), ErrTruncated.Error()},
+		"gif of extensions":    {append(bytes.Clone(gif[:13+48]), comments...), ErrTruncated.Error()},
 		"gif without picture":  {append(bytes.Clone(gif[:13+48]), ';'), "no picture"},
 		"tiff past its end":    {with([4]uint32{tagStripOffsets, 4, 1, 60}), ErrTruncated.Error()},
 		"tiff without samples": {with(), "where its samples are"},
-		"tiff bomb":            {tiff([4]uint32{tagWidth, 4, 1, 1 << 30}, [4]uint32{tagHeight, 4, 1, 1 << 30}, size[2], size[3]), errLarge.Error()},
-		"tiff of 7 bits":       {tiff(size[0], size[1], [4]uint32{tagBits, 3, 1, 7}, size[3]), "7 bits"},
-		"tiff compression":     {with([4]uint32{tagStripOffsets, 4, 1, 8}, [4]uint32{tagCompression, 3, 1, 9999}), "9999"},
+		"tiff bomb": {tiff([4]uint32{tagWidth, 4, 1, 1 << 30}, [4]uint32{tagHeight, 4, 1, 1 << 30}, size[2],
+			size[3]), errLarge.Error()},
+		"tiff of 7 bits": {tiff(size[0], size[1], [4]uint32{tagBits, 3, 1, 7}, size[3]), "7 bits"},
+		"tiff compression": {with([4]uint32{tagStripOffsets, 4, 1, 8}, [4]uint32{tagCompression, 3, 1, 9999}),
+			"9999"},
 		"tiff tiles": {with([4]uint32{tagTileOffsets, 4, 1, 8}, [4]uint32{tagTileWidth, 4, 1, 60000},
 			[4]uint32{tagTileHeight, 4, 1, 60000}), "60000"},
 		"tiff count":    {with([4]uint32{tagStripOffsets, 4, 1 << 30, 8}), "where its samples are"},

@@ -73,7 +73,8 @@ type tiffEntry struct {
 }
 
 // tiffSizes are the bytes per value of the tag's types.
-var tiffSizes = map[int]uint64{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+var tiffSizes = map[int]uint64{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
+	16: 8, 17: 8, 18: 8}
 
 // DecodeTIFF reads the first picture of a TIFF file: grey, palette, RGB, CMYK and JPEG's YCbCr in strips or tiles,
 // plain or compressed by LZW, deflate, PackBits, JPEG or fax codes. It gives the orientation (1 to 8) that the picture
@@ -224,8 +225,8 @@ func (f *tiffFile) describe() error {
 		f.tables = f.data[e.at : e.at+e.count]
 	}
 	if !f.known() {
-		return fmt.Errorf("TIFF of photometric interpretation %d with %d samples of %d bits (format %d) is not supported",
-			f.photo, f.samples, f.bits, f.format)
+		return fmt.Errorf("TIFF of photometric interpretation %d with %d samples of %d bits (format %d) is not "+
+			"supported", f.photo, f.samples, f.bits, f.format)
 	}
 	if f.predictor != 1 && (f.predictor != 2 || f.bits != 8 && f.bits != 16 && f.bits != 32) {
 		return fmt.Errorf("TIFF with predictor %d for %d bits is not supported", f.predictor, f.bits)

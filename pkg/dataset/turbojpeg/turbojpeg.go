@@ -33,11 +33,13 @@ static void blip2_tj_destroy(void* handle) { tj.destroy(handle); }
 
 // Decodes a picture of the known size if it is of a kind for which all versions of the library give the same samples:
 // grey, or colour with chroma whole, halved across, or halved in both directions. 0 if all went well.
-static int blip2_tj_decode(void* handle, const unsigned char* data, unsigned long size, unsigned char* dst, int w, int h) {
+static int blip2_tj_decode(void* handle, const unsigned char* data, unsigned long size, unsigned char* dst, int w,
+	int h) {
 	enum { RGB = 0, ACCURATE_DCT = 4096, LAST_SAMPLING = 3, LAST_COLORSPACE = 2 };
 	int width, height, sampling, colorspace;
 	if (tj.header(handle, data, size, &width, &height, &sampling, &colorspace) != 0) return -1;
-	if (width != w || height != h || sampling < 0 || sampling > LAST_SAMPLING || colorspace > LAST_COLORSPACE) return -1;
+	if (width != w || height != h || sampling < 0 || sampling > LAST_SAMPLING) return -1;
+	if (colorspace > LAST_COLORSPACE) return -1;
 	return tj.decompress(handle, data, size, dst, w, 3 * w, h, RGB, ACCURATE_DCT);
 }
 */

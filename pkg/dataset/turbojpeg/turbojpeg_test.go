@@ -33,7 +33,8 @@ func TestEqualSamples(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		for _, part := range []jpeg.Part{{Width: w, Height: h}, {Left: w / 3, Top: h / 3, Width: (w + 2) / 3, Height: (h + 2) / 3}} {
+		middle := jpeg.Part{Left: w / 3, Top: h / 3, Width: (w + 2) / 3, Height: (h + 2) / 3}
+		for _, part := range []jpeg.Part{{Width: w, Height: h}, middle} {
 			for _, lenient := range []bool{false, true} {
 				var own jpeg.Decoder
 				if _, _, err := own.Open(data); err != nil {
@@ -45,7 +46,8 @@ func TestEqualSamples(t *testing.T) {
 				got, want := make([]byte, 3*part.Width*part.Height), make([]byte, 3*part.Width*part.Height)
 				gotErr, wantErr := d.Decode(got, part, lenient), own.Decode(want, part, lenient)
 				if !errors.Is(gotErr, wantErr) || gotErr == nil && !bytes.Equal(got, want) {
-					t.Errorf("%s %+v: samples or errors differ: %v, want %v", filepath.Base(name), part, gotErr, wantErr)
+					t.Errorf("%s %+v: samples or errors differ: %v, want %v", filepath.Base(name), part, gotErr,
+						wantErr)
 				}
 				if d.library {
 					byLibrary++
