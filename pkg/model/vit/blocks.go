@@ -17,6 +17,7 @@ type Blocks struct {
 	MLP              int     // hidden width of the MLP
 	LayerNormEps     float64 // of both LayerNorms of a block
 	InitializerRange float64 // spread of weights drawn from scratch; 0 means 0.02
+	Remat            bool    // compute blocks again in the backward pass
 }
 
 // style holds the names of a block's parts and its activation.
@@ -47,7 +48,13 @@ func (b Blocks) Forward(scope *model.Scope, x, mask *Node) *Node {
 		scope = scope.At("%s", name)
 	}
 	for i := range b.Layers {
+		if b.Remat {
+			x = x.Checkpoint()
+		}
 		x = b.block(scope.At("%d", i), s, x, mask)
+	}
+	if b.Remat {
+		x = x.StopCheckpoint()
 	}
 	return x
 }
