@@ -69,7 +69,8 @@ func coupled(cfg Config) *trainer.Coupled {
 		Features: func(scope *model.Scope, batch []*Node, rng *nn.RNG) (features, kept []*Node) {
 			o, b := &Outputs{}, batchOf(cfg, batch)
 			encoded := encode(scope, cfg, b.Pixels)
-			readBatch(scope, cfg, o, encoded, b, rng)
+			readPictures(scope, cfg, o, encoded, rng)
+			project(scope, cfg, o, b, rng)
 			if cfg.FreezeVision {
 				kept = []*Node{encoded}
 			}
@@ -134,7 +135,11 @@ func coupledRest(scope *model.Scope, cfg Config, in []*Node, allIDs *Node, rng *
 		encoded := encode(scope, cfg, Concatenate(sources, 0))
 		sources = Split(encoded, 0, len(sources))
 	}
-	image := readBatch(scope, cfg, o, sources[0], b, rng)
+	image := readPictures(scope, cfg, o, sources[0], rng)
+	if cfg.ITCWeight > 0 {
+		project(scope, cfg, o, b, rng)
+		features = []*Node{o.ImageFeats, o.TextFeat}
+	}
 	if cfg.ITMWeight > 0 {
 		negatives := nn.LayerNorm(scope.At("ln_vision"), sources[1], cfg.LNVisionEps)
 		cross := image.cross.Beside(qformer.NewCross(scope, cfg.QFormer, negatives))
@@ -147,5 +152,5 @@ func coupledRest(scope *model.Scope, cfg Config, in []*Node, allIDs *Node, rng *
 		_, counted := captionLabels(cfg, allIDs)
 		o.LossLM = Div(sum, ReduceAllSum(counted))
 	}
-	return []*Node{o.ImageFeats, o.TextFeat}, cfg.total(o), o.terms()
+	return features, cfg.total(o), o.terms()
 }

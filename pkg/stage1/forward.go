@@ -43,8 +43,9 @@ type Outputs struct {
 // A loss of weight 0 is 0, and what only it needs is not computed and nil.
 func Forward(scope *model.Scope, cfg Config, b Batch, rng *nn.RNG) *Outputs {
 	o := noLosses(b.Pixels.Graph())
-	image := readBatch(scope, cfg, o, encode(scope, cfg, b.Pixels), b, rng)
+	image := readPictures(scope, cfg, o, encode(scope, cfg, b.Pixels), rng)
 	if cfg.contrasts() {
+		project(scope, cfg, o, b, rng)
 		positives := positivePairs(b, o.TextFeat)
 		contrast(scope, cfg, o, positives)
 		if cfg.ITMWeight > 0 {
@@ -84,21 +85,22 @@ type pictures struct {
 	selfKV []qformer.KV
 }
 
-// readBatch runs the pictures' features [B, N, W], as encode gives them, through ln_vision and the image pass, and the
-// texts through theirs.
-func readBatch(scope *model.Scope, cfg Config, o *Outputs, encoded *Node, b Batch, rng *nn.RNG) pictures {
+// readPictures runs features [B, N, W], as encode gives them, through ln_vision and the image pass.
+func readPictures(scope *model.Scope, cfg Config, o *Outputs, encoded *Node, rng *nn.RNG) pictures {
 	o.ImageEmbeds = nn.LayerNorm(scope.At("ln_vision"), encoded, cfg.LNVisionEps)
 	cross := qformer.NewCross(scope, cfg.QFormer, o.ImageEmbeds)
 	batch := encoded.Shape().Dimensions[0]
 	queries := qformer.Queries(scope, cfg.QFormer, encoded.Graph(), batch, cfg.compute())
 	image := qformer.Forward(scope, cfg.QFormer, qformer.Input{Queries: queries, Cross: cross}, rng)
 	o.QueryHidden = image.Hidden
-	if cfg.contrasts() {
-		o.ImageFeats = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("vision_proj"), o.QueryHidden)))
-		o.TextCLSHidden = textCLS(scope, cfg, b.TextIDs, b.TextMask, rng)
-		o.TextFeat = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("text_proj"), o.TextCLSHidden)))
-	}
 	return pictures{cross: cross, selfKV: image.SelfKV}
+}
+
+// project fills in the features of pictures and texts, whose pass it runs.
+func project(scope *model.Scope, cfg Config, o *Outputs, b Batch, rng *nn.RNG) {
+	o.ImageFeats = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("vision_proj"), o.QueryHidden)))
+	o.TextCLSHidden = textCLS(scope, cfg, b.TextIDs, b.TextMask, rng)
+	o.TextFeat = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("text_proj"), o.TextCLSHidden)))
 }
 
 // EncodeImages is ln_vision(ViT(pixels)): [B, 3, S, S] → [B, N, W] in the compute type. A frozen encoder passes no

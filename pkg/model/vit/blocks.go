@@ -93,3 +93,10 @@ func (b Blocks) FLOPs(tokens int) float64 {
 	n, w := float64(tokens), float64(b.Width)
 	return float64(b.Layers) * (2*n*w*(4*w+2*float64(b.MLP)) + 4*n*n*w)
 }
+
+// RematFLOPs counts what Remat computes again on one sequence: all of a block but its last product, whose result is the
+// next block's input.
+func (b Blocks) RematFLOPs(tokens int) float64 {
+	last := 2 * float64(tokens) * float64(b.Width) * float64(b.MLP)
+	return b.FLOPs(tokens) - float64(b.Layers)*last
+}

@@ -136,3 +136,6 @@ func (c Config) FLOPs() float64 {
 	patches, w := float64(c.Tokens()-1), float64(c.Width)
 	return 2*patches*w*float64(3*c.PatchSize*c.PatchSize) + c.blocks().FLOPs(c.Tokens())
 }
+
+// RematFLOPs counts what Remat computes again on one picture.
+func (c Config) RematFLOPs() float64 { return c.blocks().RematFLOPs(c.Tokens()) }
