@@ -168,7 +168,8 @@ func TestInterval(t *testing.T) {
 }
 
 func TestLossScale(t *testing.T) {
-	for text, want := range map[string]LossScale{"dynamic": 0, "none": 1, "1": 1, "1024": 1024, " 0.5 ": 0.5, "1e3": 1000} {
+	for text, want := range map[string]LossScale{"dynamic": 0, "none": 1, "1": 1, "1024": 1024, " 0.5 ": 0.5,
+		"1e3": 1000} {
 		var l LossScale
 		if err := l.UnmarshalText([]byte(text)); err != nil || l != want {
 			t.Errorf("%q is %v, error %v, want %v", text, l, err, want)
