@@ -30,12 +30,16 @@ type Outputs struct {
 	SimI2T, SimT2I         *Node // [B, B] cosine divided by temperature
 	WeightsI2T, WeightsT2I *Node // [B, B] sampling weights of hard negatives, 0 at positives
 	NegImage, NegText      *Node // [B] the negatives used
-	ITMQueryHidden         *Node // [3B, Q, H]
-	ITMLogits              *Node // [3B, 2]; rows: own pairs, negative pictures, negative texts
+	ITMQueryHidden         *Node // [3B, Q, H]; rows as in ITMLogits
+	ITMLogits              *Node // [3B, 2]; rows of each replica: own pairs, negative pictures, negative texts
 	LMLogits               *Node // [B, L−1, V]: position i predicts token i+1
 
-	LossITC, LossITM, LossLM, Loss *Node // scalars, float32
+	LossITC, LossITM, LossLM, Loss *Node // scalars, float32: the means of what follows
+	Replicas                       Losses
 }
+
+// Losses are the losses of every replica, each over its own rows: [R] float32.
+type Losses struct{ ITC, ITM, LM, Sum *Node }
 
 // Forward computes the three losses of a batch; negatives that the batch does not bring are drawn with rng. A nil
 // rng means no dropout, and then the batch must bring its negatives.
@@ -59,8 +63,9 @@ func Forward(scope *model.Scope, cfg Config, b Batch, rng *nn.RNG) *Outputs {
 	match(scope, cfg, o, b, cross, rng)
 	generateText(scope, cfg, o, b, image.SelfKV, rng)
 
-	o.Loss = Add(Add(MulScalar(o.LossITC, cfg.ITCWeight), MulScalar(o.LossITM, cfg.ITMWeight)),
-		MulScalar(o.LossLM, cfg.ITGWeight))
+	r := &o.Replicas
+	r.Sum = Add(Add(MulScalar(r.ITC, cfg.ITCWeight), MulScalar(r.ITM, cfg.ITMWeight)), MulScalar(r.LM, cfg.ITGWeight))
+	o.Loss = ReduceAllMean(r.Sum)
 	return o
 }
 
@@ -105,10 +110,14 @@ func contrast(scope *model.Scope, cfg Config, o *Outputs, positives *Node) {
 	o.SimI2T = Div(Similarity(o.ImageFeats, allTexts), temp)
 	o.SimT2I = Div(Transpose(Similarity(allImages, o.TextFeat), 0, 1), temp)
 	target := softTarget(positives, cfg.LabelSmoothing)
-	i2t := ReduceAllMean(nn.SoftCrossEntropy(o.SimI2T, target))
-	t2i := ReduceAllMean(nn.SoftCrossEntropy(o.SimT2I, target))
-	o.LossITC = MulScalar(Add(i2t, t2i), 0.5)
+	i2t := byReplica(nn.SoftCrossEntropy(o.SimI2T, target), cfg)
+	t2i := byReplica(nn.SoftCrossEntropy(o.SimT2I, target), cfg)
+	o.Replicas.ITC = MulScalar(Add(ReduceMean(i2t, -1), ReduceMean(t2i, -1)), 0.5)
+	o.LossITC = ReduceAllMean(o.Replicas.ITC)
 }
+
+// byReplica gives every replica its part of the values [n]: [R, n/R].
+func byReplica(values *Node, cfg Config) *Node { return Reshape(values, cfg.replicas(), -1) }
 
 // Similarity is the largest cosine of a text with any of a picture's queries: images [I, Q, E] and texts [T, E], all
 // of unit length, give [I, T].
@@ -137,16 +146,28 @@ func softTarget(positives *Node, smoothing float64) *Node {
 // MatchClass is the class of a pair that belongs together among the two of ITM.
 const MatchClass = 1
 
-// match fills in the ITM pass over 3·B pairs and L_itm (spec/stage1.md 5).
+// match fills in the ITM pass over 3·B pairs and L_itm (spec/stage1.md 5). The three pairs of a row of the batch stand
+// together, so that many devices share the pairs as they share the batch, and none has to move.
 func match(scope *model.Scope, cfg Config, o *Outputs, b Batch, cross *qformer.Cross, rng *nn.RNG) {
-	batch := b.TextIDs.Shape().Dimensions[0]
-	ids := Concatenate([]*Node{b.TextIDs, b.TextIDs, Gather(b.TextIDs, InsertAxes(o.NegText, -1))}, 0)
-	mask := Concatenate([]*Node{b.TextMask, b.TextMask, Gather(b.TextMask, InsertAxes(o.NegText, -1))}, 0)
-	o.ITMQueryHidden, o.ITMLogits = matchPass(scope, cfg, ids, mask, cross.WithNegatives(o.NegImage), rng)
+	batch, length := b.TextIDs.Shape().Dimensions[0], b.TextIDs.Shape().Dimensions[1]
+	three := func(x *Node) *Node {
+		return Reshape(Stack([]*Node{x, x, Gather(x, InsertAxes(o.NegText, -1))}, 1), 3*batch, length)
+	}
+	hidden, logits := matchPass(scope, cfg, three(b.TextIDs), three(b.TextMask), cross.WithNegatives(o.NegImage), rng)
+	o.ITMQueryHidden, o.ITMLogits = byGroup(hidden, cfg), byGroup(logits, cfg)
 
-	g := o.ITMLogits.Graph()
-	isMatch := LessThan(Iota(g, shapeInt32(3*batch), 0), Scalar(g, dtypes.Int32, batch))
-	o.LossITM = ReduceAllMean(nn.SmoothedCrossEntropy(o.ITMLogits, nn.Cast(isMatch, dtypes.Int32), 0))
+	isMatch := Equal(Iota(logits.Graph(), shapeInt32(batch, 3), 1), ScalarZero(logits.Graph(), dtypes.Int32))
+	loss := nn.SmoothedCrossEntropy(logits, Reshape(nn.Cast(isMatch, dtypes.Int32), -1), 0)
+	o.Replicas.ITM = ReduceMean(byReplica(loss, cfg), -1)
+	o.LossITM = ReduceAllMean(o.Replicas.ITM)
+}
+
+// byGroup sorts the rows of x [3B, ...] as the reference has them: of every replica first the own pairs, then those
+// with a negative picture, then those with a negative text.
+func byGroup(x *Node, cfg Config) *Node {
+	dims := x.Shape().Dimensions
+	pairs := Reshape(x, cfg.replicas(), dims[0]/3/cfg.replicas(), 3, -1)
+	return Reshape(TransposeAllAxes(pairs, 0, 2, 1, 3), dims...)
 }
 
 // matchPass runs queries and texts together and scores each pair: the queries' hidden states [rows, Q, H] and the
@@ -174,7 +195,8 @@ func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qf
 	labels := Reshape(SliceAxis(b.TextIDs, 1, AxisRangeToEnd(1)), -1)
 	counted := nn.Float32(NotEqual(labels, Scalar(labels.Graph(), labels.DType(), cfg.PadID)))
 	loss := nn.SmoothedCrossEntropy(Reshape(o.LMLogits, -1, cfg.QFormer.Vocab), labels, cfg.LabelSmoothing)
-	o.LossLM = Div(ReduceAllSum(Mul(loss, counted)), ReduceAllSum(counted))
+	o.Replicas.LM = Div(ReduceSum(byReplica(Mul(loss, counted), cfg), -1), ReduceSum(byReplica(counted, cfg), -1))
+	o.LossLM = ReduceAllMean(o.Replicas.LM)
 }
 
 // DecoderIDs replaces the first token of every text by [DEC]: ids [B, L] → [B, L].
