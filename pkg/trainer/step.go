@@ -2,17 +2,18 @@ package trainer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"time"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/model/nn"
 )
@@ -33,7 +34,8 @@ type Step struct {
 	task      Task
 	optimizer AdamW
 	seed      int64
-	exec      *mlx.Exec
+	devices   int
+	exec      *mesh.Exec
 	compiled  time.Duration
 }
 
@@ -45,23 +47,23 @@ type Result struct {
 	Applied  bool      // false: loss or gradient was not finite, and no parameter was changed
 }
 
-// NewStep prepares the step; the store must hold all parameters. Nothing is compiled before the first Run.
+// NewStep prepares the step; the store must hold all parameters, and be on its mesh if there is to be one (see package
+// mesh). Nothing is compiled before the first Run.
 func NewStep(backend compute.Backend, store *mlx.Store, task Task, optimizer AdamW, seed int64) (*Step, error) {
 	if err := createSlots(store, task.Params); err != nil {
 		return nil, err
 	}
-	s := &Step{task: task, optimizer: optimizer, seed: seed}
-	exec, err := mlx.NewExec(backend, store, s.graph)
-	if err != nil {
-		return nil, fmt.Errorf("preparing the training step: %w", err)
+	if err := mesh.Settle(store); err != nil {
+		return nil, fmt.Errorf("optimizer slots: %w", err)
 	}
-	s.exec = exec.WithName("train step")
+	s := &Step{task: task, optimizer: optimizer, seed: seed, devices: mesh.Of(store).Devices()}
+	s.exec = mesh.NewExec(backend, store, "train step", s.graph)
 	return s, nil
 }
 
 // graph builds the step: inputs are the random state, the host's scalars and the batch; the output is one vector of
 // loss, gradient norm, applied flag and terms, so that one transfer brings everything to the host.
-func (s *Step) graph(scope *mlx.Scope, inputs []*Node) *Node {
+func (s *Step) graph(scope *mlx.Scope, inputs []*Node) []*Node {
 	rng := nn.NewRNG(inputs[0])
 	loss, terms := s.task.Loss(scope, inputs[2:], rng)
 	norm, applied := s.optimizer.apply(scope.Store(), s.task.Params, loss, inputs[1])
@@ -69,7 +71,7 @@ func (s *Step) graph(scope *mlx.Scope, inputs []*Node) *Node {
 	for i, x := range out {
 		out[i] = Reshape(x, 1)
 	}
-	return Concatenate(out, 0)
+	return []*Node{Concatenate(out, 0)}
 }
 
 // Run performs the step with the given index (from 0) at the given learning rate. Everything random in it is keyed
@@ -79,14 +81,16 @@ func (s *Step) Run(step int, lr float64, batch []*tensors.Tensor) (Result, error
 	if err != nil {
 		return Result{}, fmt.Errorf("step %d: random state: %w", step, err)
 	}
-	args := make([]any, 0, len(batch)+2)
-	args = append(args, state, tensors.FromFlatDataAndDimensions(s.optimizer.hostScalars(lr, step), 3))
+	scalars := tensors.FromFlatDataAndDimensions(s.optimizer.hostScalars(lr, step), 3)
+	args := append([]*mesh.Value{mesh.Host(state), mesh.Host(scalars)}, mesh.HostAll(batch)...)
 	fed := make([]any, 0, len(batch))
 	for _, t := range batch {
-		args = append(args, t)
 		fed = append(fed, t.Shape())
 	}
 	if s.compiled == 0 {
+		if err := s.checkShares(batch); err != nil {
+			return Result{}, err
+		}
 		if err := s.compile(args); err != nil {
 			return Result{}, err
 		}
@@ -95,11 +99,10 @@ func (s *Step) Run(step int, lr float64, batch []*tensors.Tensor) (Result, error
 	if err != nil {
 		return Result{}, fmt.Errorf("step %d on a batch of %v: %w", step, fed, err)
 	}
-	values, err := tensors.CopyFlatData[float32](out[0])
-	if err != nil {
+	values, err := mesh.Copy[float32](out[0])
+	if err := errors.Join(err, mesh.Free(out...)); err != nil {
 		return Result{}, fmt.Errorf("step %d: reading the losses: %w", step, err)
 	}
-	out[0].MustFinalizeAll()
 	r := Result{Loss: float64(values[0]), GradNorm: float64(values[1]), Applied: values[2] == 1}
 	for _, v := range values[3:] {
 		r.Terms = append(r.Terms, float64(v))
@@ -107,14 +110,21 @@ func (s *Step) Run(step int, lr float64, batch []*tensors.Tensor) (Result, error
 	return r, nil
 }
 
-// compile builds and compiles the step for the arguments' shapes and takes the time.
-func (s *Step) compile(args []any) error {
-	start := time.Now()
-	inputShapes := make([]shapes.Shape, len(args))
-	for i, a := range args {
-		inputShapes[i] = a.(*tensors.Tensor).Shape()
+// checkShares refuses a batch whose rows do not make an equal share for each device.
+func (s *Step) checkShares(batch []*tensors.Tensor) error {
+	for _, t := range batch {
+		if shape := t.Shape(); shape.Rank() > 0 && shape.Dimensions[0]%s.devices != 0 {
+			return fmt.Errorf("a batch of %d rows cannot be shared evenly by %d devices: choose a multiple of %d, or "+
+				"another number of devices", shape.Dimensions[0], s.devices, s.devices)
+		}
 	}
-	if _, err := s.exec.Compile(inputShapes...); err != nil {
+	return nil
+}
+
+// compile builds and compiles the step for the arguments' shapes and takes the time.
+func (s *Step) compile(args []*mesh.Value) error {
+	start := time.Now()
+	if err := s.exec.Compile(args...); err != nil {
 		return fmt.Errorf("compiling the training step: %w", err)
 	}
 	s.compiled = time.Since(start)
@@ -125,7 +135,7 @@ func (s *Step) compile(args []any) error {
 func (s *Step) CompileTime() time.Duration { return s.compiled }
 
 // Close frees the compiled program.
-func (s *Step) Close() { s.exec.Finalize() }
+func (s *Step) Close() { s.exec.Close() }
 
 // stepSeed mixes seed and step into the seed of the step's random numbers. It is never 0, which would ask for a
 // random one.
