@@ -11,9 +11,11 @@ package mesh
 
 import (
 	"fmt"
+	"unsafe"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/distributed"
+	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/tensors"
 	"github.com/gomlx/gomlx/core/tensors/dtensor"
@@ -173,13 +175,26 @@ func (m *Mesh) distribute(t *tensors.Tensor, place *distributed.ShardingSpec) (*
 			if !place.IsReplicated() {
 				from = i * size
 			}
-			shards[i], failed = tensors.FromRaw(m.backend, compute.DeviceNum(i), part, data[from:from+size])
-			if failed != nil {
+			if shards[i], failed = m.upload(i, part, data[from:from+size]); failed != nil {
 				return
 			}
 		}
 	})
 	return m.join(place, shards, err, failed)
+}
+
+// upload copies the bytes of a tensor to a device. The memory is the backend's own, so that a program can write the new
+// value of a variable over the old one; memory that host and device share cannot be used so.
+func (m *Mesh) upload(device int, shape shapes.Shape, data []byte) (*tensors.Tensor, error) {
+	if len(data) == 0 {
+		return tensors.FromRaw(m.backend, compute.DeviceNum(device), shape, data)
+	}
+	flat := dtypes.UnsafeAnySliceFromBytes(unsafe.Pointer(unsafe.SliceData(data)), shape.DType, shape.Size())
+	buffer, err := m.backend.BufferFromFlatData(compute.DeviceNum(device), flat, shape)
+	if err != nil {
+		return nil, err
+	}
+	return tensors.FromBuffer(buffer)
 }
 
 // partOf is the shape of a device's part of a tensor. (ShardingSpec.ShardShape wants a specification of all axes.)
@@ -201,7 +216,7 @@ func (m *Mesh) cut(t *tensors.Tensor, place *distributed.ShardingSpec) (*dtensor
 	var failed error
 	for i, part := range onHost.Shards() {
 		if err = part.ConstBytes(func(data []byte) {
-			shards[i], failed = tensors.FromRaw(m.backend, compute.DeviceNum(i), part.Shape(), data)
+			shards[i], failed = m.upload(i, part.Shape(), data)
 		}); err != nil || failed != nil {
 			break
 		}

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/gomlx/compute/dtypes/gotype"
@@ -72,6 +73,26 @@ func Copy[T gotype.Supported](v *Value) ([]T, error) {
 		err = freeErr
 	}
 	return values, err
+}
+
+// Whole turns results into tensors of their own that hold all of it: those of one device stay there, parts on several
+// are brought to the host and freed.
+func Whole(values []*Value) ([]*tensors.Tensor, error) {
+	list := make([]*tensors.Tensor, len(values))
+	for i, v := range values {
+		if v.parts == nil {
+			list[i] = v.whole
+			continue
+		}
+		var err error
+		if list[i], err = v.parts.Merge(); err != nil {
+			return nil, errors.Join(err, Free(values...))
+		}
+		if err := v.parts.Finalize(); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // Read brings a variable's numbers to the host, row-major, from wherever it lies. It leaves no copy behind, which
