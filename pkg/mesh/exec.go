@@ -25,10 +25,9 @@ type Exec struct {
 	backend  compute.Backend
 	store    *mlx.Store
 	function Function
-	mesh     *Mesh
 	name     string
 	max      int
-	programs map[string]*program // by the places of their inputs
+	programs map[string]*program // by the places of their inputs; "" on one device
 }
 
 // program is an Exec for one way in which the inputs lie on the devices.
@@ -38,9 +37,9 @@ type program struct {
 	results map[graph.GraphId][]*distributed.ShardingSpec // of the results
 }
 
-// NewExec prepares a program. A store that is to be on a mesh must be placed there before.
+// NewExec prepares a program. A store that is to be on a mesh must be placed there before the first call.
 func NewExec(backend compute.Backend, store *mlx.Store, name string, f Function) *Exec {
-	return &Exec{backend: backend, store: store, function: f, mesh: Of(store), name: name,
+	return &Exec{backend: backend, store: store, function: f, name: name,
 		max: graph.DefaultExecMaxCacheSize, programs: map[string]*program{}}
 }
 
@@ -71,10 +70,11 @@ func (e *Exec) Compile(args ...*Value) error {
 		return err
 	}
 	var list []shapes.Shape
-	for range e.mesh.Devices() {
+	m := Of(e.store)
+	for range m.Devices() {
 		for i, a := range args {
 			shape := a.Shape()
-			if e.mesh != nil {
+			if m != nil {
 				shape = partOf(shape, p.places[i])
 			}
 			list = append(list, shape)
@@ -90,7 +90,8 @@ func (e *Exec) Call(args ...*Value) ([]*Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.mesh == nil {
+	m := Of(e.store)
+	if m == nil {
 		list := make([]any, len(args))
 		for i, a := range args {
 			list[i] = a.whole
@@ -107,7 +108,7 @@ func (e *Exec) Call(args ...*Value) ([]*Value, error) {
 			list[i] = a.parts
 			continue
 		}
-		parts, err := e.mesh.distribute(a.whole, p.places[i])
+		parts, err := m.distribute(a.whole, p.places[i])
 		if err != nil {
 			return nil, fmt.Errorf("input %d: %w", i, err)
 		}
@@ -118,7 +119,7 @@ func (e *Exec) Call(args ...*Value) ([]*Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.mesh.collect(out, p.results[g.GraphId()])
+	return m.collect(out, p.results[g.GraphId()])
 }
 
 // collect makes values of the results' parts, which stand device after device.
@@ -142,9 +143,10 @@ func (m *Mesh) collect(out []*tensors.Tensor, places []*distributed.ShardingSpec
 func (e *Exec) programFor(args []*Value) (*program, error) {
 	var places []*distributed.ShardingSpec
 	var key strings.Builder
-	if e.mesh != nil {
+	m := Of(e.store)
+	if m != nil {
 		for _, a := range args {
-			place := e.mesh.placeOf(a.Shape())
+			place := m.placeOf(a.Shape())
 			if a.parts != nil {
 				place = a.parts.ShardingSpec()
 			}
@@ -155,7 +157,7 @@ func (e *Exec) programFor(args []*Value) (*program, error) {
 	if p := e.programs[key.String()]; p != nil {
 		return p, nil
 	}
-	p, err := e.prepare(places)
+	p, err := e.prepare(m, places)
 	if err != nil {
 		return nil, fmt.Errorf("preparing %s: %w", e.name, err)
 	}
@@ -164,13 +166,13 @@ func (e *Exec) programFor(args []*Value) (*program, error) {
 }
 
 // prepare makes the program for inputs at the given places.
-func (e *Exec) prepare(places []*distributed.ShardingSpec) (*program, error) {
+func (e *Exec) prepare(m *Mesh, places []*distributed.ShardingSpec) (*program, error) {
 	p := &program{places: places, results: map[graph.GraphId][]*distributed.ShardingSpec{}}
 	function := e.function
-	if e.mesh != nil {
+	if m != nil {
 		function = func(scope *mlx.Scope, inputs []*graph.Node) []*graph.Node {
 			results := e.function(scope, inputs)
-			e.placeResults(p, results)
+			e.placeResults(m, p, results)
 			return results
 		}
 	}
@@ -179,26 +181,26 @@ func (e *Exec) prepare(places []*distributed.ShardingSpec) (*program, error) {
 		return nil, err
 	}
 	p.exec = exec.WithName(e.name).SetMaxCache(e.max)
-	if e.mesh == nil {
+	if m == nil {
 		return p, nil
 	}
-	exec.AutoSharding(e.mesh.devices).WithInputShardingSpecs(places...)
+	exec.AutoSharding(m.devices).WithInputShardingSpecs(places...)
 	return p, Settle(e.store)
 }
 
 // placeResults says where the results of a graph that has just been built lie. GoMLX reads it after the function has
 // returned, and has the changed variables in front.
-func (e *Exec) placeResults(p *program, results []*graph.Node) {
+func (e *Exec) placeResults(m *Mesh, p *program, results []*graph.Node) {
 	var all []*distributed.ShardingSpec
 	g := results[0].Graph()
 	for v := range e.store.IterVariables() {
 		if v.ChangedInGraph(g) {
-			all = append(all, e.mesh.replicated)
+			all = append(all, m.replicated)
 		}
 	}
 	own := make([]*distributed.ShardingSpec, len(results))
 	for i, r := range results {
-		own[i] = e.mesh.placeOf(r.Shape())
+		own[i] = m.placeOf(r.Shape())
 	}
 	p.results[g.GraphId()] = own
 	p.exec.WithOutputShardingSpecs(append(all, own...)...)
