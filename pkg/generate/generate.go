@@ -50,6 +50,16 @@ type Options struct {
 	RepetitionPenalty float64   // divides the odds of tokens that prompt or text contain (1: none)
 	NoRepeatNGram     int       // no n-gram of this size occurs twice in prompt and text (0: off)
 	Sampling          *Sampling // draw tokens instead of taking the most likely ones
+
+	// Watch, if set, is told of every step before the next one is computed: the length n that running texts have now
+	// and, with one beam, the tokens that they got. With several beams texts are not certain before the end.
+	Watch func(n int, tokens []Token)
+}
+
+// Token is one that a text got.
+type Token struct {
+	Row, Text int // of the result: Generate's texts[Row][Text]
+	ID        int32
 }
 
 // Text is what was generated from a prompt.
