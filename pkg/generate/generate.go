@@ -71,6 +71,14 @@ type Text struct {
 	LogProb, Score float64
 }
 
+// Words returns the text's tokens without the one that ended it.
+func (t Text) Words() []int32 {
+	if t.Ended {
+		return t.Tokens[:len(t.Tokens)-1]
+	}
+	return t.Tokens
+}
+
 // Width returns how many texts of each row run side by side.
 func (o Options) Width() int {
 	if o.Beams > 1 {
