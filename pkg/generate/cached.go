@@ -28,9 +28,9 @@ type CachedProgram struct {
 	stats            Stats
 }
 
-// Stats say what a CachedProgram has done.
+// Stats say what a program has done.
 type Stats struct {
-	Compilations int   // of programs: one for reading prompts and one for steps per size of batch, prompts and room
+	Compilations int   // of programs, one for each size of batch, prompts and room
 	NewTokens    int   // tokens that the last batch had room for
 	CacheBytes   int64 // of the last batch's cache, all texts together
 }

@@ -87,8 +87,8 @@ func (o Options) Width() int {
 	return max(o.Return, 1)
 }
 
-// check reports options that make no sense.
-func (o Options) check() error {
+// Validate reports options that make no sense.
+func (o Options) Validate() error {
 	switch {
 	case o.Beams < 0 || o.Return < 0 || o.MinNewTokens < 0 || o.NoRepeatNGram < 0:
 		return fmt.Errorf("beams, texts, shortest length and n-gram size must not be negative")
@@ -115,7 +115,7 @@ func (o Options) check() error {
 //
 // It stops with ctx's error between two steps, and with an error if the model's logits are no numbers.
 func Generate(ctx context.Context, m Model, prompts [][]int32, o Options) ([][]Text, error) {
-	if err := o.check(); err != nil {
+	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("generating text: %w", err)
 	}
 	if len(prompts) == 0 {

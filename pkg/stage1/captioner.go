@@ -61,6 +61,9 @@ func (c *Captioner) Close() {
 	c.program.Close()
 }
 
+// Stats says what the programs that write have done.
+func (c *Captioner) Stats() generate.Stats { return c.program.Stats() }
+
 // Encode turns pictures, pixels [B, 3, S, S] or their features [B, N, W] behind ln_vision, into what texts see of them:
 // every layer's keys and values of the queries, float32 [B, 2·layers, heads, Q, d].
 func (c *Captioner) Encode(ctx context.Context, pictures *tensors.Tensor) (*tensors.Tensor, error) {
