@@ -119,7 +119,8 @@ func (c *Checkpoint) readProcessor() error {
 	_, err := os.Stat(filepath.Join(dir, "preprocessor_config.json"))
 	c.squash = err != nil
 	if c.squash || c.Source.ImageSize != 0 {
-		dir = os.DevNull // none there: the network's own
+		c.processor = published.NewProcessor(c.Spec)
+		return nil
 	}
 	c.processor, err = published.ReadProcessor(dir, c.Spec)
 	return err

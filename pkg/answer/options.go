@@ -36,6 +36,10 @@ func (c *Checkpoint) Default() Preset {
 		p.Options.Beams, p.Options.MinNewTokens, p.Options.MaxNewTokens = 3, 6, 26
 		p.Prompt = "a picture of"
 	}
+	if !c.Kind.Answers() { // [DEC] and the prompt's words, of which there are 3, are part of the text
+		p.Options.MaxNewTokens = min(p.Options.MaxNewTokens, max(c.textPositions()-4, 1))
+		p.Options.MinNewTokens = min(p.Options.MinNewTokens, p.Options.MaxNewTokens)
+	}
 	return p
 }
 
@@ -46,14 +50,13 @@ func Presets() []string { return slices.Sorted(maps.Keys(presets)) }
 var presets = map[string]func(c *Checkpoint, p *Preset){
 	// Captions as of the models that were fine-tuned on COCO, with the penalties of the paper's time.
 	"caption": func(c *Checkpoint, p *Preset) {
-		p.Options.Beams, p.Options.MinNewTokens, p.Options.MaxNewTokens = 5, 8, 30
-		switch c.Kind {
-		case KindT5:
-			p.Options.MinNewTokens = 7
-		case KindStage1, KindBLIP:
+		if !c.Kind.Answers() {
 			return
 		}
-		p.Prompt = "a photo of"
+		p.Options.Beams, p.Options.MinNewTokens, p.Options.MaxNewTokens, p.Prompt = 5, 8, 30, "a photo of"
+		if c.Kind == KindT5 {
+			p.Options.MinNewTokens = 7
+		}
 	},
 	// Zero-shot answers.
 	"vqa": func(c *Checkpoint, p *Preset) {
