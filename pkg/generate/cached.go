@@ -25,7 +25,18 @@ type Advance func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens 
 type CachedProgram struct {
 	prefill, advance *mlx.Exec
 	fixed            int // outputs of prefill that are neither logits nor cache
+	stats            Stats
 }
+
+// Stats say what a program has done.
+type Stats struct {
+	Compilations int   // of programs, one for each size of batch, prompts and room
+	NewTokens    int   // tokens that the last batch had room for
+	CacheBytes   int64 // of the last batch's cache, all texts together
+}
+
+// Stats returns the numbers so far.
+func (p *CachedProgram) Stats() Stats { return p.stats }
 
 // NewCachedProgram prepares the programs of a network whose weights are in the store.
 func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance) (
@@ -33,6 +44,7 @@ func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill
 	p := &CachedProgram{}
 	var err error
 	p.prefill, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
 		// The room for new tokens is the size of an input, because another size is another program.
 		last := len(in) - 1
 		logits, fixed, cache := prefill(scope, in[:last], in[last].Shape().Dimensions[0])
@@ -43,6 +55,7 @@ func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill
 		return nil, fmt.Errorf("preparing the prefill: %w", err)
 	}
 	p.advance, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
 		parents, tokens, in := in[0], in[1], in[2:]
 		logits, cache := advance(scope, in[:p.fixed], in[p.fixed:], parents, tokens)
 		return append([]*graph.Node{logits}, cache...)
@@ -129,6 +142,10 @@ func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]flo
 	}
 	free(c.cache)
 	c.cache, c.texts = out[1:], texts
+	c.program.stats.CacheBytes, c.program.stats.NewTokens = 0, c.newTokens
+	for _, t := range c.cache {
+		c.program.stats.CacheBytes += int64(t.Shape().ByteSize())
+	}
 	return c.logits(out[0], places)
 }
 

@@ -17,7 +17,11 @@ const maxPrograms = 256
 // once per batch and stays on the device; texts are read from their first token at every step.
 type Program struct {
 	encode, next *mlx.Exec
+	stats        Stats
 }
+
+// Stats returns what the program has done; it has no cache.
+func (p *Program) Stats() Stats { return p.stats }
 
 // NewProgram prepares the programs of a network whose weights are in the store. encode computes from the inputs of a
 // batch what the decoder reads of its rows. next computes the float32 logits [texts, vocab] of what follows each text:
@@ -27,10 +31,15 @@ func NewProgram(backend compute.Backend, store *mlx.Store,
 	next func(scope *mlx.Scope, encoded []*graph.Node, rows, ids, lengths *graph.Node) *graph.Node) (*Program, error) {
 	p := &Program{}
 	var err error
-	if p.encode, err = mlx.NewExec(backend, store, encode); err != nil {
+	p.encode, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
+		return encode(scope, in)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("preparing the encoder: %w", err)
 	}
 	p.next, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) *graph.Node {
+		p.stats.Compilations++
 		last := len(in) - 3
 		return next(scope, in[:last], in[last], in[last+1], in[last+2])
 	})

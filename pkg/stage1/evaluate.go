@@ -20,7 +20,8 @@ type Evaluator struct {
 	batch int
 	kTest int
 
-	images, texts, match, next *mlx.Exec
+	images, texts, match *mlx.Exec
+	captioner            *Captioner
 }
 
 // NewEvaluator prepares the evaluation of the model in the store: batch pictures, texts or pairs at a time, kTest
@@ -49,9 +50,9 @@ func NewEvaluator(backend compute.Backend, store *mlx.Store, cfg Config, batch, 
 	e.match = build("image-text matching", func(s *mlx.Scope, in []*graph.Node) []*graph.Node {
 		return []*graph.Node{MatchLogits(s, cfg, in[0], in[1], in[2])}
 	})
-	e.next = build("captioning", func(s *mlx.Scope, in []*graph.Node) []*graph.Node {
-		return []*graph.Node{NextTokens(s, cfg, in[0], in[1], in[2])}
-	})
+	if err == nil {
+		e.captioner, err = NewCaptioner(backend, store, cfg)
+	}
 	if err != nil {
 		e.Close()
 		return nil, err
@@ -61,10 +62,13 @@ func NewEvaluator(backend compute.Backend, store *mlx.Store, cfg Config, batch, 
 
 // Close frees the compiled programs.
 func (e *Evaluator) Close() {
-	for _, exec := range []*mlx.Exec{e.images, e.texts, e.match, e.next} {
+	for _, exec := range []*mlx.Exec{e.images, e.texts, e.match} {
 		if exec != nil {
 			exec.Finalize()
 		}
+	}
+	if e.captioner != nil {
+		e.captioner.Close()
 	}
 }
 
