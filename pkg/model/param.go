@@ -9,6 +9,7 @@ package model
 import (
 	"fmt"
 	"strings"
+	"unsafe"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -73,6 +74,12 @@ func Name(path string) string { return strings.ReplaceAll(strings.TrimPrefix(pat
 // values depend neither on the order of the parameters nor on the backend. Existing variables (loaded from a
 // checkpoint) are left alone, but must have the declared shape.
 func Initialize(store *mlx.Store, params []Param, seed int64) error {
+	return InitializeOn(nil, store, params, seed)
+}
+
+// InitializeOn is Initialize with every tensor put on the backend's first device as soon as it is drawn, so that the
+// host never holds more than one; a nil backend keeps them in host memory.
+func InitializeOn(backend compute.Backend, store *mlx.Store, params []Param, seed int64) error {
 	for _, p := range params {
 		if v := store.GetVariable(Path(p.Name)); v != nil {
 			if err := checkShape(p, v.Shape()); err != nil {
@@ -80,11 +87,36 @@ func Initialize(store *mlx.Store, params []Param, seed int64) error {
 			}
 			continue
 		}
-		if err := Set(store, p.Name, p.Shape, Draw(p, seed)); err != nil {
+		t, err := NewTrained(backend, p, rawBytes(Draw(p, seed)))
+		if err != nil {
+			return err
+		}
+		if err := Keep(store, p, t); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// rawBytes are the bytes of the numbers, where they lie.
+func rawBytes(values []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
+}
+
+// NewTrained makes the float32 tensor of a parameter that programs change, from its numbers row-major and little-endian,
+// straight on the backend's first device; a nil backend keeps the numbers in host memory. data are copied. Unlike what
+// NewTensor makes, its memory is the backend's own, so that programs can write the new value over the old one.
+func NewTrained(backend compute.Backend, p Param, data []byte) (*tensors.Tensor, error) {
+	shape := shapes.Make(dtypes.Float32, p.Shape...)
+	if backend == nil || int(shape.ByteSize()) != len(data) || len(data) == 0 {
+		return NewTensor(nil, p, dtypes.Float32, data)
+	}
+	values := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(data))), len(data)/4)
+	buffer, err := backend.BufferFromFlatData(0, values, shape)
+	if err != nil {
+		return nil, fmt.Errorf("tensor %s: %w", p.Name, err)
+	}
+	return tensors.FromBuffer(buffer)
 }
 
 // Draw returns the numbers with which a parameter starts, row-major, drawn by its Init from (seed, name).

@@ -67,7 +67,7 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 		Parts:               parts,
 	}
 	start := time.Now()
-	store, err := newBenchStore(o)
+	store, err := newBenchStore(backend, o)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +110,9 @@ func (o BenchOptions) validate() error {
 }
 
 // newBenchStore draws the weights.
-func newBenchStore(o BenchOptions) (*mlx.Store, error) {
+func newBenchStore(backend compute.Backend, o BenchOptions) (*mlx.Store, error) {
 	store := mlx.NewStore()
-	if err := model.Initialize(store, Params(o.Config), o.Seed); err != nil {
+	if err := model.InitializeOn(backend, store, Params(o.Config), o.Seed); err != nil {
 		return nil, err
 	}
 	if o.Config.FreezeVision {

@@ -9,6 +9,8 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/internal/inplace"
 )
 
 // program is one of the compiled graphs of a step. It is compiled once for each list of input shapes.
@@ -18,16 +20,35 @@ type program struct {
 	err      error           // of making it
 	compiled map[string]bool // by input shapes
 	took     time.Duration   // building and compiling
+	graph    string          // name of the graph that was built last
 }
 
 // newProgram makes a program and keeps it. Its error is failedProgram's.
 func (s *Step) newProgram(name string, build func(*mlx.Scope, []*Node) []*Node) *program {
 	p := &program{name: name, compiled: map[string]bool{}}
-	if p.exec, p.err = mlx.NewExec(s.backend, s.store, build); p.err == nil {
+	if p.exec, p.err = mlx.NewExec(s.backend, s.store, p.inPlace(s.store, build)); p.err == nil {
 		p.exec = p.exec.WithName(name)
 	}
 	s.programs = append(s.programs, p)
 	return p
+}
+
+// inPlace builds a graph whose variables take their new values in place. The graph's first outputs will be those of the
+// variables that it changes, in the store's order.
+func (p *program) inPlace(store *mlx.Store, build func(*mlx.Scope, []*Node) []*Node) func(*mlx.Scope, []*Node) []*Node {
+	return func(scope *mlx.Scope, inputs []*Node) []*Node {
+		outputs := build(scope, inputs)
+		g := inputs[0].Graph()
+		var changed []string
+		for v := range store.IterVariables() {
+			if v.ChangedInGraph(g) {
+				changed = append(changed, v.Path())
+			}
+		}
+		p.graph = g.Name()
+		inplace.Announce(p.graph, changed)
+		return outputs
+	}
 }
 
 func (s *Step) failedProgram() error {
@@ -49,7 +70,9 @@ func (p *program) call(inputs []*tensors.Tensor) ([]*tensors.Tensor, error) {
 	}
 	if !p.compiled[key.String()] {
 		start := time.Now()
-		if _, err := p.exec.Compile(inputShapes...); err != nil {
+		_, err := p.exec.Compile(inputShapes...)
+		inplace.Withdraw(p.graph)
+		if err != nil {
 			return nil, fmt.Errorf("compiling the training step: %s: %w", p.name, err)
 		}
 		p.compiled[key.String()] = true
