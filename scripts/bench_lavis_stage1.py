@@ -43,6 +43,7 @@ def enter(root):
             sys.modules[name] = mock.MagicMock(__spec__=importlib.machinery.ModuleSpec(name, None), __path__=[])
     registry = importlib.import_module("lavis.common.registry").registry
     registry.register("MAX_INT", sys.maxsize)
+    sys.modules["lavis.models"].BaseModel = importlib.import_module("lavis.models.base_model").BaseModel  # the registry asks for it
     registry.mapping["paths"].setdefault("cache_root", tempfile.gettempdir())
     registry.mapping["paths"].setdefault("library_root", root)
 
