@@ -87,7 +87,7 @@ func InitializeOn(backend compute.Backend, store *mlx.Store, params []Param, see
 			}
 			continue
 		}
-		t, err := NewTrained(backend, p, rawBytes(Draw(p, seed)))
+		t, err := NewTensor(backend, p, dtypes.Float32, rawBytes(Draw(p, seed)))
 		if err != nil {
 			return err
 		}
@@ -101,22 +101,6 @@ func InitializeOn(backend compute.Backend, store *mlx.Store, params []Param, see
 // rawBytes are the bytes of the numbers, where they lie.
 func rawBytes(values []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
-}
-
-// NewTrained makes the float32 tensor of a parameter that programs change, from its numbers row-major and little-endian,
-// straight on the backend's first device; a nil backend keeps the numbers in host memory. data are copied. Unlike what
-// NewTensor makes, its memory is the backend's own, so that programs can write the new value over the old one.
-func NewTrained(backend compute.Backend, p Param, data []byte) (*tensors.Tensor, error) {
-	shape := shapes.Make(dtypes.Float32, p.Shape...)
-	if backend == nil || int(shape.ByteSize()) != len(data) || len(data) == 0 {
-		return NewTensor(nil, p, dtypes.Float32, data)
-	}
-	values := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(data))), len(data)/4)
-	buffer, err := backend.BufferFromFlatData(0, values, shape)
-	if err != nil {
-		return nil, fmt.Errorf("tensor %s: %w", p.Name, err)
-	}
-	return tensors.FromBuffer(buffer)
 }
 
 // Draw returns the numbers with which a parameter starts, row-major, drawn by its Init from (seed, name).
@@ -146,12 +130,24 @@ func Set(store *mlx.Store, name string, shape []int, values []float32) error {
 
 // NewTensor makes a tensor of a parameter's shape from its numbers, row-major and little-endian, in the given type and
 // straight on the backend's first device; a nil backend keeps the numbers in host memory. data are copied.
+//
+// On the device the memory is the backend's own even where host and device could share it: a program can then write a
+// variable's new value over the old one.
 func NewTensor(backend compute.Backend, p Param, dtype dtypes.DType, data []byte) (*tensors.Tensor, error) {
-	t, err := tensors.FromRaw(backend, 0, shapes.Make(dtype, p.Shape...), data)
+	shape := shapes.Make(dtype, p.Shape...)
+	if backend == nil || len(data) == 0 || int(shape.ByteSize()) != len(data) {
+		t, err := tensors.FromRaw(nil, 0, shape, data)
+		if err != nil {
+			return nil, fmt.Errorf("tensor %s: %w", p.Name, err)
+		}
+		return t, nil
+	}
+	values := dtypes.UnsafeAnySliceFromBytes(unsafe.Pointer(unsafe.SliceData(data)), dtype, shape.Size())
+	buffer, err := backend.BufferFromFlatData(0, values, shape)
 	if err != nil {
 		return nil, fmt.Errorf("tensor %s: %w", p.Name, err)
 	}
-	return t, nil
+	return tensors.FromBuffer(buffer)
 }
 
 // Keep creates the variable of a parameter with the tensor as its value, whatever its type, or replaces the variable.

@@ -130,7 +130,7 @@ func TestRandomBatch(t *testing.T) {
 // BenchmarkStep is a training step of a tiny network on the Go backend: what is lost around the arithmetic.
 func BenchmarkStep(b *testing.B) {
 	o := benchTiny()
-	store, err := newBenchStore(o)
+	store, err := newBenchStore(nil, o)
 	if err != nil {
 		b.Fatal(err)
 	}

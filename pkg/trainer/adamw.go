@@ -73,7 +73,7 @@ func createSlots(backend compute.Backend, store *mlx.Store, params []model.Param
 			if size := 4 * p.Size(); size > len(zeros) {
 				zeros = make([]byte, size)
 			}
-			slot, err := model.NewTrained(backend, p, zeros[:4*p.Size()])
+			slot, err := model.NewTensor(backend, p, dtypes.Float32, zeros[:4*p.Size()])
 			if err != nil {
 				return fmt.Errorf("optimizer slot %s: %w", path, err)
 			}
