@@ -25,6 +25,7 @@ type BenchOptions struct {
 	Warmup    int   // steps before those that count
 	Steps     int   // steps that count, at least 1
 	Seed      int64 // of weights, batches, dropout and hard negatives
+	ByParts   bool  // measure every part of a step by itself too
 	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
@@ -48,6 +49,7 @@ type BenchResult struct {
 	PeakMemoryInit      uint64         `json:"peak_memory_init"`  // most until the weights were drawn
 	PeakMemorySteps     uint64         `json:"peak_memory_steps"` // most during the steps that count
 	Loss                float64        `json:"loss"`              // of the last step
+	Time                *PartsResult   `json:"parts,omitempty"`   // with ByParts
 }
 
 // Bench trains a model of random weights on random pairs, by the code that trains real ones, and takes time and
@@ -88,7 +90,10 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	r.StepSeconds = measure.SpreadOf(seconds)
 	r.ImgPerS = float64(o.Batch) / r.StepSeconds.Median
 	r.GFLOPPerS = r.StepFLOPs / r.StepSeconds.Median / 1e9
-	return r, nil
+	if o.ByParts {
+		r.Time, err = o.measureParts(ctx, backend, store)
+	}
+	return r, err
 }
 
 func (o BenchOptions) validate() error {
