@@ -57,9 +57,13 @@ func (m *partsBench) crossPart() part {
 		differentiated: first,
 		build: func(scope *model.Scope, in []*Node, _ *nn.RNG) (out, drawn []*Node) {
 			x := nn.LayerNorm(scope.At("ln_vision"), in[0], cfg.LNVisionEps)
-			for _, kv := range qformer.NewCross(scope, cfg.QFormer, x).KeysValues() {
-				if kv.K != nil {
-					out = append(out, kv.K, kv.V)
+			kv := qformer.NewCross(scope, cfg.QFormer, x).KeysValues()
+			if !cfg.contrasts() {
+				kv = kv[:len(kv)-1] // what the last layer reads goes into the projection alone
+			}
+			for _, layer := range kv {
+				if layer.K != nil {
+					out = append(out, layer.K, layer.V)
 				}
 			}
 			return out, nil
