@@ -67,7 +67,8 @@ func (m *made) Open(i int) (io.ReadCloser, error) {
 		}
 	}
 	var buf bytes.Buffer
-	if err := png.Encode(&buf, img); err != nil {
+	encoder := png.Encoder{CompressionLevel: png.NoCompression}
+	if err := encoder.Encode(&buf, img); err != nil {
 		return nil, err
 	}
 	return io.NopCloser(&buf), nil
