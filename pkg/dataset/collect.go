@@ -295,7 +295,8 @@ func (c *collector) pictureOf(it *item) (pic int, keep bool, err error) {
 	}
 	here := 1 + uint64(c.doc.base+it.offset)
 	if len(r.row) > 0 {
-		return c.pictures, true, c.picture(0) // every row of a Parquet file has its own picture
+		pic = c.pictures // every row of a Parquet file has its own picture
+		return pic, true, c.picture(0)
 	}
 	key := r.name()
 	if len(key) == 0 {
