@@ -70,7 +70,7 @@ func OpenCaptions(file CaptionFile) (*Annotated, error) {
 
 // OpenAnnotations reads annotation files through once and keeps the places of their entries. What it takes is told from
 // the contents: LAVIS's lists and objects of rows, the official files of COCO, VQA, OK-VQA, GQA, A-OKVQA, NoCaps and
-// Visual Genome, Karpathy's, easy-VQA's, an object per line, tables with a header, and Parquet; packed with gzip or not.
+// Visual Genome, Karpathy's, easy-VQA's, an object per line, tables with a header, and Parquet; gzip-packed or not.
 // Captions that the caption processor leaves empty are dropped and counted.
 func OpenAnnotations(file AnnotationFile) (*Annotated, error) {
 	a := &Annotated{file: file, licenses: map[string]string{}}

@@ -18,7 +18,7 @@ type Format string
 // The formats. What the entries of a file say is always recognised by the names of their fields.
 const (
 	FormatAuto    Format = ""        // recognised by the contents
-	FormatJSON    Format = "json"    // one document: a list of entries, an object of them, or official COCO, VQA and VG files
+	FormatJSON    Format = "json"    // one document: a list or an object of entries, or an official file
 	FormatJSONL   Format = "jsonl"   // an object per line
 	FormatCSV     Format = "csv"     // with a header; the separator is a comma or a semicolon
 	FormatTSV     Format = "tsv"     // with a header; separated by tabs
@@ -116,8 +116,8 @@ func (d *document) head() ([]byte, error) {
 }
 
 // expected is what messages say an annotation file should be.
-const expected = `expected a list of {"image": ..., "caption": ...} or of questions, COCO captions ({"images": [...], ` +
-	`"annotations": [...]}), or a table with a header that names image and caption`
+const expected = `expected a list of {"image": ..., "caption": ...} or of questions, COCO captions ` +
+	`({"images": [...], "annotations": [...]}), or a table with a header that names image and caption`
 
 // recognise finds the format by what a file begins with, and by its name where that leaves a choice.
 func recognise(head []byte, path string) (Format, error) {
@@ -153,7 +153,8 @@ func recognise(head []byte, path string) (Format, error) {
 	case bytes.ContainsAny(firstLine, ",;"):
 		return FormatCSV, nil
 	}
-	return "", fmt.Errorf("the file is neither JSON nor a table (starts with %q); %s", text[:min(len(text), 16)], expected)
+	return "", fmt.Errorf("the file is neither JSON nor a table (starts with %q); %s", text[:min(len(text), 16)],
+		expected)
 }
 
 // isRow says whether a line is an entry by itself: an object that has one of the usual fields with a plain value.

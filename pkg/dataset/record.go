@@ -257,7 +257,7 @@ func (r *record) questionField(s *jsonscan.Scanner, what role, key string) (err 
 	return err
 }
 
-// setImage takes the name of the picture, of which Karpathy's files have the folder in filepath and the rest in filename.
+// setImage takes the name of the picture, of which Karpathy's files have the folder in filepath, the rest in filename.
 func (r *record) setImage(key string, name []byte) {
 	switch {
 	case key == "filepath":
