@@ -317,9 +317,9 @@ func TestRealFiles(t *testing.T) {
 	}
 }
 
-// TestRowsInAFewBytes measures what a row takes in memory: of 2·10⁵ rows here, and of BLIP2_ROWS rows if that is set.
+// TestRowsInAFewBytes measures what a row takes in memory: of 10⁵ rows here, and of BLIP2_ROWS rows if that is set.
 func TestRowsInAFewBytes(t *testing.T) {
-	n := 200_000
+	n := 100_000
 	if text := os.Getenv("BLIP2_ROWS"); text != "" {
 		if _, err := fmt.Sscan(text, &n); err != nil {
 			t.Fatal(err)

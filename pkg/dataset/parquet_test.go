@@ -195,7 +195,7 @@ func TestParquetDamaged(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	changed := bytes.Clone(whole)
-	for at := footer; at < len(whole); at += 37 {
+	for at := footer; at < len(whole); at += 61 {
 		for _, v := range []byte{0xff, 0xf9, 0} {
 			changed[at] = v
 			_ = open(changed)
