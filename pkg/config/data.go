@@ -10,13 +10,14 @@ type DataSource struct {
 	Shards      string  `yaml:"shards" hash:"new" path:"location" doc:"tar shards, a path or URL with braces or *"`
 	Split       string  `yaml:"split" doc:"only this split, or several as train+restval; empty for all"`
 	Name        string  `yaml:"name" hash:"-" doc:"label in logs; empty for the file name"`
-	Format      string  `yaml:"format" hash:"new" oneof:"|json|jsonl|csv|tsv|parquet" doc:"empty finds out"`
+	Format      string  `yaml:"format" hash:"new" oneof:"|json|jsonl|csv|tsv|parquet" doc:"empty: recognised"`
 	Columns     Columns `yaml:"columns" hash:"new" doc:"names of fields or columns that are not the usual ones"`
 	ImageName   string  `yaml:"image_name" hash:"new" doc:"file names by id, such as COCO_train2014_%012d.jpg"`
 	Unit        string  `yaml:"unit" hash:"new" oneof:"|caption|image" doc:"of this data set; empty for data.unit"`
 	MaxTexts    int     `yaml:"max_texts" hash:"new" in:"[0,)" doc:"only the first texts of every image; 0 for all"`
 	Weight      float64 `yaml:"weight" hash:"new" in:"[0,)" doc:"relative probability, with mix.by weights"`
 	Share       float64 `yaml:"share" hash:"new" in:"[0,)" doc:"part of it per epoch, with mix.by blip1; 0 for all"`
+	Bare        bool    `yaml:"bare" hash:"new" doc:"keep images without any text, for captioning alone"`
 	Expect      Expect  `yaml:"expect" hash:"-" doc:"published size, which data stats compares"`
 }
 

@@ -96,6 +96,6 @@ func open(ctx context.Context, s config.DataSource, shards ShardOpener) (dataset
 func File(s config.DataSource) dataset.AnnotationFile {
 	c := s.Columns
 	return dataset.AnnotationFile{Annotations: s.Annotations, Questions: s.Questions, Images: s.Images, Split: s.Split,
-		Name: s.Name, Format: dataset.Format(s.Format), ImageName: s.ImageName, Columns: dataset.Columns{
+		Name: s.Name, Bare: s.Bare, Format: dataset.Format(s.Format), ImageName: s.ImageName, Columns: dataset.Columns{
 			Image: c.Image, Caption: c.Caption, Question: c.Question, Answer: c.Answer, Split: c.Split}}
 }
