@@ -450,14 +450,3 @@ func (t *table) second(ref int) uint64 {
 	}
 	return t.seconds.at(ref)
 }
-
-// bytes is the memory that the table takes.
-func (t *table) bytes() int {
-	n := 0
-	for _, p := range []*packed{&t.heads, &t.starts, &t.refs, &t.seconds, &t.counts} {
-		for _, c := range p.chunks {
-			n += cap(c)
-		}
-	}
-	return n
-}

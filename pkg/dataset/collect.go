@@ -31,6 +31,7 @@ type collector struct {
 	entries  int             // entries with texts, wanted or not
 	byID     bool            // some picture has no file name
 	buf      reader
+	split    []byte
 }
 
 // errNotWanted marks listed pictures of another split in ids.
@@ -226,6 +227,9 @@ func (c *collector) entry(it *item) error {
 	}
 	if err := c.doc.parse(&c.r, it.data); err != nil {
 		return err
+	}
+	if len(c.r.split) == 0 && it.section != "data" && !it.single && !isOfficial {
+		c.r.split = append(c.split[:0], it.section...) // an object of lists, one per split
 	}
 	c.entries++
 	if err := c.checkEntry(it); err != nil {

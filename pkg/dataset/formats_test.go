@@ -156,6 +156,12 @@ func TestFormats(t *testing.T) {
 			text: `[{"where": "a.jpg", "alt": "one", "caption": "two", "image": 3}]`, want: `a.jpg #0 "one"`},
 		{name: "names by pattern", picture: "pic-0005.webp", file: AnnotationFile{ImageName: "pic-%04d.webp"},
 			text: `[{"image_id": 5, "caption": "one"}]`, want: `pic-0005.webp #5 "one"`},
+		{name: "an object of lists", picture: "b.jpg", file: AnnotationFile{Split: "val"},
+			text: `{"version": 1, "train": [{"image": "a.jpg", "caption": "one"}], "val": [{"image": "b.jpg", "caption": "two"}]}`,
+			want: `b.jpg #0 "two"`},
+		{name: "Flickr30K's table", picture: "1.jpg", file: AnnotationFile{Split: "train"},
+			text: "raw,sentids,split,filename,img_id\n\"[\"\"One.\"\", \"\"Two\"\"]\",\"[0, 1]\",train,1.jpg,0\n[not a list],[],train,2.jpg,1\n",
+			want: `1.jpg #0 "One." "Two"|2.jpg #1 "[not a list]"`},
 		{name: "format given", picture: "a.jpg", file: AnnotationFile{Format: FormatJSONL},
 			text: `{"image": "a.jpg", "caption": ["x"]}`, want: `a.jpg #0 "x"`},
 	} {

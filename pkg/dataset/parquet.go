@@ -125,7 +125,7 @@ func (d *document) parquetColumns(pf *parquet.File) (columns []parquetColumn, pi
 			columns = append(columns, parquetColumn{index: leaf.ColumnIndex, status: true})
 		case d.names.roleOf(name) == roleNone, kind == parquet.Boolean, kind == parquet.Float, kind == parquet.Double,
 			kind == parquet.Int96, leaf.MaxRepetitionLevel > 1, len(path) > 1 && leaf.MaxRepetitionLevel == 0,
-			len(path) > 3:
+			len(path) > 3 && (len(path) > 4 || last != "answer" && last != "raw"):
 		default:
 			columns = append(columns, parquetColumn{index: leaf.ColumnIndex, field: name})
 		}

@@ -228,3 +228,15 @@ func TestFooterClaims(t *testing.T) {
 		}
 	}
 }
+
+func TestParquetQuestions(t *testing.T) {
+	src, err := OpenAnnotations(AnnotationFile{Annotations: recordedParquet("vqa.parquet")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	want := "vqa.parquet row 0 #1 7:\"What?\" a=0.75 b=0.25\nvqa.parquet row 1 #2 8:\"Why?\" so=1\n"
+	if got := listing(t, src); got != want {
+		t.Errorf("%swant\n%s", got, want)
+	}
+}

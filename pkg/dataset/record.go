@@ -422,16 +422,14 @@ func (r *record) parseFields(fields [][]byte, columns []role) error {
 		case roleID:
 			r.id = value
 		case roleCaption:
-			r.captions, r.hasCaptions = append(r.captions, value), true
+			r.captions, r.hasCaptions = r.cell(r.captions, value, "a caption"), true
 		case roleQuestion:
 			r.question().text, r.hasQuestion = value, true
 		case roleQuestionID:
 			r.question().id = value
 		case roleAnswer:
 			r.question().hasAnswer = true
-			if len(value) > 0 {
-				r.question().answers = append(r.question().answers, value)
-			}
+			r.question().answers = r.cell(r.question().answers, value, "an answer")
 		case roleSplit:
 			r.split = value
 		case roleLicense:
@@ -441,6 +439,20 @@ func (r *record) parseFields(fields [][]byte, columns []role) error {
 		}
 	}
 	return nil
+}
+
+// cell is the text in a field of a table, or the texts where it holds a list in JSON, as Flickr30K's table does.
+func (r *record) cell(all [][]byte, value []byte, what string) [][]byte {
+	if len(value) == 0 {
+		return all
+	}
+	if value[0] == '[' && value[len(value)-1] == ']' {
+		s := jsonscan.New(value)
+		if list, err := r.textsOf(s, all, what); err == nil && s.Close() == nil {
+			return list
+		}
+	}
+	return append(all, value)
 }
 
 // blank says whether the caption processor leaves nothing of a caption.

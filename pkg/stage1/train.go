@@ -342,7 +342,7 @@ func (r *run) reportBad(loader *dataset.Loader) {
 	bad := loader.BadSamples()
 	r.summary.BadSamples = len(bad)
 	for _, b := range bad {
-		r.Log.Warn("bad sample replaced", "key", b.Key, "reason", b.Reason)
+		r.Log.Warn("bad sample replaced", "source", b.Source, "key", b.Key, "reason", b.Reason)
 	}
 }
 

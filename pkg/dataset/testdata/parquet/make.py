@@ -43,3 +43,11 @@ img2dataset("img2dataset.parquet", 50, row_group_size=20, data_page_size=1500, w
             dictionary_pagesize_limit=2000)
 pq.write_table(pa.table({"file_name": ["a.jpg", "b.jpg", "a.jpg"], "text": ["one", "two", "three"]}), "names.parquet",
                compression="none")
+answers = pa.list_(pa.struct([("answer", pa.string()), ("answer_confidence", pa.string()), ("answer_id", pa.int64())]))
+pq.write_table(pa.table({
+    "question": ["What?", "Why?"], "question_id": pa.array([7, 8], type=pa.int64()), "image_id": pa.array([1, 2]),
+    "answers": pa.array([[{"answer": a, "answer_confidence": "yes", "answer_id": i} for i, a in enumerate(row)]
+                         for row in (["a", "b", "a", "a"], ["so"])], type=answers),
+    "image": pa.array([{"bytes": picture(i), "path": None} for i in range(2)],
+                      type=pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+}), "vqa.parquet", row_group_size=1)
