@@ -63,8 +63,13 @@ func (s *stage) Prepare(r *training.Run) error {
 	if !s.config.Eval.Retrieval {
 		return nil
 	}
-	if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil || r.Heldout == nil {
-		return err
+	if r.Train != nil {
+		if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil {
+			return err
+		}
+	}
+	if r.Heldout == nil {
+		return nil
 	}
 	return s.addEvalSet(runlog.SplitHeldout, r.Heldout)
 }
