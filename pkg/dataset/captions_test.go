@@ -39,9 +39,10 @@ func TestOpenCOCO(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Example{
-		{"train/b.jpg", filepath.Join(file.Images, "train", "b.jpg"), 9, []string{"Second"},
-			"Attribution License http://l/4", "http://f/b"},
-		{"a.jpg", filepath.Join(file.Images, "a.jpg"), 5, []string{"A dog.", "a DOG\n"}, "", "http://c/a"},
+		{Key: "train/b.jpg", ImagePath: filepath.Join(file.Images, "train", "b.jpg"), ImageID: 9,
+			Captions: []string{"Second"}, License: "Attribution License http://l/4", URL: "http://f/b"},
+		{Key: "a.jpg", ImagePath: filepath.Join(file.Images, "a.jpg"), ImageID: 5,
+			Captions: []string{"A dog.", "a DOG\n"}, URL: "http://c/a"},
 	}
 	for i := range want {
 		if i >= c.Len() || !reflect.DeepEqual(example(t, c, i), want[i]) {

@@ -11,9 +11,11 @@ type Example struct {
 	Key       string   // file name relative to the image folder; names the sample in messages
 	ImagePath string   // where the picture lies; "" for a picture inside an archive
 	ImageID   int64    // id in the annotation file
-	Captions  []string // as written in the annotation file; never empty, none of them blank
+	Captions  []string // as written in the annotation file, none of them blank
 	License   string   // licence of the picture, name and address; "" if the file does not say
 	URL       string   // where the picture comes from; "" if the file does not say
+
+	Questions []Question // of a set of questions; it has no captions
 }
 
 // Source is a set of pictures with texts. Its methods are safe for concurrent use.
@@ -24,7 +26,7 @@ type Source interface {
 	Len() int
 	// Texts is the number of texts of picture i, 0 ≤ i < Len, and at least 1. It comes from memory, never from disk.
 	Texts(i int) int
-	// Example is what is known of picture i, with Texts(i) captions. It may have to be read from disk, and fail.
+	// Example is what is known of picture i, with Texts(i) captions or questions. It may have to be read from disk, and fail.
 	Example(i int) (Example, error)
 	// Open opens the encoded picture i.
 	Open(i int) (io.ReadCloser, error)

@@ -103,7 +103,7 @@ func (r *run) restore(context.Context) error {
 	if err := trainer.Restore(r.store, TrainableParams(r.cfg), loaded); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	r.at = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index}
+	r.at = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index, Streams: state.Streams}
 	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.at.Step)
 	return r.keepConfig()
 }

@@ -290,7 +290,7 @@ func (r *run) newLoader() (*dataset.Loader, error) {
 		Unit: dataset.Unit(c.Data.Unit), Caption: r.processor(), Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
 		Crop:    dataset.Crop{Scale: a.CropScale, Ratio: a.CropRatio},
 		Workers: c.Data.Workers, Prefetch: c.Data.Prefetch, MaxBadShare: c.Data.MaxBadShare.Float(),
-		Start: dataset.Position{Epoch: r.at.Epoch, Index: r.at.Index},
+		Start: dataset.Position{Epoch: r.at.Epoch, Index: r.at.Index, Streams: r.at.Streams},
 	})
 }
 
@@ -309,13 +309,13 @@ func (r *run) next(ctx context.Context, loader *dataset.Loader) (trainer.Feed, e
 	}
 	defer batch.Release()
 	at := batch.Position()
-	return trainer.Feed{Epoch: at.Epoch, Index: at.Index,
+	return trainer.Feed{Epoch: at.Epoch, Index: at.Index, Streams: at.Streams,
 		Tensors: BatchTensors(r.cfg, r.Config.Train.BatchSize, batch.Pixels, batch.TextIDs, batch.TextMask)}, nil
 }
 
 func (r *run) save(writer *checkpoint.Writer, at trainer.Position) error {
 	snapshot, err := trainer.TakeSnapshot(r.store, TrainableParams(r.cfg), at.Step, trainer.State{
-		Seed: r.Config.Seed, Epoch: at.Epoch, Index: at.Index, ConfigHash: r.Config.Hash(), Command: command})
+		Seed: r.Config.Seed, Epoch: at.Epoch, Index: at.Index, Streams: at.Streams, ConfigHash: r.Config.Hash(), Command: command})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ type Feed struct {
 	Tensors []*tensors.Tensor // in the order in which Task.Loss takes them
 	Epoch   int64             // data position behind this batch
 	Index   int64
+	Streams string // likewise, where the data has streams
 }
 
 // Status says why a loop ended.
@@ -67,6 +68,7 @@ type Loop struct {
 type Position struct {
 	Step         int
 	Epoch, Index int64
+	Streams      string
 }
 
 // Outcome is how a loop ended.
@@ -177,7 +179,7 @@ func (r *runner) step(feed Feed) error {
 	if err != nil {
 		return err
 	}
-	r.pos = Position{Step: r.pos.Step + 1, Epoch: feed.Epoch, Index: feed.Index}
+	r.pos = Position{Step: r.pos.Step + 1, Epoch: feed.Epoch, Index: feed.Index, Streams: feed.Streams}
 	r.result, r.lr = result, lr
 	r.interval.add(result, took)
 	r.total.add(result, took)

@@ -19,8 +19,9 @@ type State struct {
 	Seed       int64  `json:"seed"`
 	Epoch      int64  `json:"epoch"` // data position: the next batch starts here
 	Index      int64  `json:"index"`
-	ConfigHash string `json:"config_hash"` // of the settings that decide the arithmetic
-	Command    string `json:"command"`     // such as "pretrain-stage1"
+	Streams    string `json:"streams,omitempty"` // where the streams of the data stand
+	ConfigHash string `json:"config_hash"`       // of the settings that decide the arithmetic
+	Command    string `json:"command"`           // such as "pretrain-stage1"
 }
 
 // TakeSnapshot copies the trained tensors and their optimizer slots from the device, under checkpoint names; the
