@@ -137,14 +137,12 @@ func onServer(t testing.TB, shards map[string][]byte, fault func(w http.Response
 // testStore tries again at once.
 func testStore(t testing.TB) *storage.Store {
 	t.Helper()
-	s := storage.New(storage.Options{Tries: 4, Wait: func(ctx context.Context, _ time.Duration) error {
-		return ctx.Err()
-	}})
+	s := storage.New(storage.Options{Tries: 4, Wait: testWait})
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
-// read opens shards that must be a source.
+// openSource opens shards that must be a source.
 func openSource(t testing.TB, o Options, patterns ...string) *Indexed {
 	t.Helper()
 	if o.Indexer.CacheDir == "" {
@@ -214,4 +212,15 @@ func describe(t testing.TB, s *dataset.Sample) string {
 			s.Example.Captions)
 	}
 	return s.Example.Key
+}
+
+// sequence is the first n samples of a stream, which it closes.
+func sequence(t testing.TB, set *dataset.StreamSet, seed int64, n int) []string {
+	t.Helper()
+	s := start(t, set, seed, nil)
+	all := next(t, s, n)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return all
 }

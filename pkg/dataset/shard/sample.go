@@ -90,10 +90,10 @@ func splitName(name, buf []byte) (key, ext []byte, ok bool) {
 
 // leaves says whether a name leads out of the folder that it is in.
 func leaves(name []byte) bool {
-	if len(name) > 0 && name[0] != '/' && !bytes.Contains(name, []byte("..")) {
-		return bytes.IndexByte(name, '\\') >= 0 && leaves(bytes.ReplaceAll(name, []byte(`\`), []byte("/")))
+	if len(name) > 0 && name[0] != '/' && name[0] != '\\' && !bytes.Contains(name, []byte("..")) {
+		return false
 	}
-	clean := path.Clean(string(name))
+	clean := path.Clean(strings.ReplaceAll(string(name), `\`, "/"))
 	return path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../")
 }
 

@@ -135,7 +135,7 @@ func openStream(ctx context.Context, p *plan, state json.RawMessage) (*stream, e
 	// Only Close ends the reading: ctx is that of the call that opens.
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
-	limit := max(p.o.BufferBytes/int64(4*p.o.Lanes), 1<<20)
+	limit := max(p.o.BufferBytes/int64(4*p.o.Lanes), 64<<10)
 	for i := range s.lanes {
 		s.lanes[i] = &lane{p: p, number: i, queue: newQueue(limit)}
 		s.done.Go(func() { s.lanes[i].run(running, at.Lanes[i]) })
