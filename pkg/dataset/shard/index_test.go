@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,10 +47,14 @@ func TestGrouping(t *testing.T) {
 		files []file
 		want  []string
 	}{
-		"list is ranked":   {[]file{{name: "a.jpg", data: "A"}, {name: "a.json", data: `["x", "y"]`}}, []string{`a: A ["x" "y"] true`}},
-		"object":           {[]file{{name: "a.JPG", data: "A"}, {name: "a.json", data: `{"caption": "x", "url": "u"}`}}, []string{`a: A ["x"] false`}},
-		"object with list": {[]file{{name: "a.png", data: "A"}, {name: "a.json", data: `{"captions": ["x", "", "y"]}`}}, []string{`a: A ["x" "y"] false`}},
-		"text":             {[]file{{name: "a.webp", data: "A"}, {name: "a.txt", data: "x\n"}, {name: "a.cls", data: "7"}}, []string{`a: A ["x\n"] false`}},
+		"list is ranked": {[]file{{name: "a.jpg", data: "A"}, {name: "a.json", data: `["x", "y"]`}},
+			[]string{`a: A ["x" "y"] true`}},
+		"object": {[]file{{name: "a.JPG", data: "A"}, {name: "a.json", data: `{"caption": "x", "url": "u"}`}},
+			[]string{`a: A ["x"] false`}},
+		"object with list": {[]file{{name: "a.png", data: "A"}, {name: "a.json", data: `{"captions": ["x", "", "y"]}`}},
+			[]string{`a: A ["x" "y"] false`}},
+		"text": {[]file{{name: "a.webp", data: "A"}, {name: "a.txt", data: "x\n"}, {name: "a.cls", data: "7"}},
+			[]string{`a: A ["x\n"] false`}},
 		"img2dataset": {[]file{{name: "000000012.jpg", data: "A"}, {name: "000000012.json",
 			data: `{"url": "u", "caption": "x", "key": "000000012", "status": "success", "error_message": null, "width": 256,
 				"height": 256, "original_width": 600, "original_height": 400, "exif": "{}", "sha256": "ab"}`},
@@ -59,12 +64,13 @@ func TestGrouping(t *testing.T) {
 		"folders with dots": {[]file{{name: "v1.0/a.b/", flag: tar.TypeDir}, {name: "v1.0/a.jpg", data: "A"},
 			{name: "v1.0/a.txt", data: "x"}, {name: "v2.0/a.jpg", data: "B"}, {name: "v2.0/a.txt", data: "y"}},
 			[]string{`v1.0/a: A ["x"] false`, `v2.0/a: B ["y"] false`}},
-		"key up to the first dot": {[]file{{name: "a.seg.png", data: "S"}, {name: "a.jpg", data: "A"}, {name: "a.txt", data: "x"}},
-			[]string{`a: A ["x"] false`}},
+		"key up to the first dot": {[]file{{name: "a.seg.png", data: "S"}, {name: "a.jpg", data: "A"},
+			{name: "a.txt", data: "x"}}, []string{`a: A ["x"] false`}},
 		"consecutive only": {[]file{{name: "a.jpg", data: "A"}, {name: "b.txt", data: "y"}, {name: "a.txt", data: "x"}},
 			[]string{"a: " + noCaption.String(), "b: " + noPicture.String(), "a: " + noPicture.String()}},
 		"links and names without a key": {[]file{{name: "a.jpg", data: "A"}, {name: "l.jpg", flag: tar.TypeSymlink},
-			{name: "README", data: "r"}, {name: ".hidden", data: "h"}, {name: "a.txt", data: "x"}}, []string{`a: A ["x"] false`}},
+			{name: "README", data: "r"}, {name: ".hidden", data: "h"}, {name: "a.txt", data: "x"}},
+			[]string{`a: A ["x"] false`}},
 		"two pictures": {[]file{{name: "a.png", data: "P"}, {name: "a.jpg", data: "A"}, {name: "a.txt", data: "x"}},
 			[]string{`a: A ["x"] false`}},
 		"the same twice": {[]file{{name: "a.jpg", data: "A"}, {name: "a.jpg", data: "B"}, {name: "a.txt", data: "x"}},
@@ -77,8 +83,8 @@ func TestGrouping(t *testing.T) {
 		"broken json": {[]file{{name: "a.jpg", data: "A"}, {name: "a.json", data: `["x", 7]`}, {name: "b.jpg", data: "B"},
 			{name: "b.json", data: `["x"`}, {name: "c.jpg"}, {name: "c.json"}},
 			[]string{"a: " + brokenText.String(), "b: " + brokenText.String(), "c: " + brokenText.String()}},
-		"blank captions": {[]file{{name: "a.jpg", data: "A"}, {name: "a.json", data: `[" ", "x"]`}, {name: "b.jpg", data: "B"},
-			{name: "b.json", data: `["\n"]`}}, []string{`a: A ["x"] true`, "b: " + noCaption.String()}},
+		"blank captions": {[]file{{name: "a.jpg", data: "A"}, {name: "a.json", data: `[" ", "x"]`},
+			{name: "b.jpg", data: "B"}, {name: "b.json", data: `["\n"]`}}, []string{`a: A ["x"] true`, "b: " + noCaption.String()}},
 		"too much text": {[]file{{name: "a.jpg", data: "A"}, {name: "a.txt", data: strings.Repeat("x", maxText+1)}},
 			[]string{"a: " + tooLarge.String()}},
 	} {
@@ -245,7 +251,8 @@ func checkSource(t *testing.T, x dataset.Source, n int) {
 				if err != nil || r.Close() != nil || x.Texts(i) != 2 {
 					t.Errorf("sample %d: %v, %d texts", i, err, x.Texts(i))
 				}
-				if got := describe(t, &dataset.Sample{Example: e, Picture: data}); !strings.HasSuffix(got, fmt.Sprintf("/%06d", i)) {
+				got := describe(t, &dataset.Sample{Example: e, Picture: data})
+				if !strings.HasSuffix(got, fmt.Sprintf("/%06d", i)) {
 					t.Errorf("sample %d is %s", i, got)
 				}
 			}
@@ -347,13 +354,14 @@ func TestRemoteIndex(t *testing.T) {
 	if n := len(x.spans.held); n != 0 {
 		t.Errorf("%d samples are still held", n)
 	}
-	delete(shards, "s001.tar.index")
-	if _, _, err := Open(context.Background(), Options{Store: testStore(t)}, url+"/s{000..001}.tar"); !errors.Is(err, os.ErrNotExist) ||
-		!strings.Contains(err.Error(), "data index") {
+	first, none := maps.Clone(shards), maps.Clone(shards)
+	delete(first, "s001.tar.index")
+	_, _, err := Open(context.Background(), Options{Store: testStore(t)}, onServer(t, first, nil)+"/s{000..001}.tar")
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "data index") {
 		t.Errorf("got %v", err)
 	}
-	delete(shards, "s000.tar.index")
-	openStreams(t, Options{}, url+"/s{000..001}.tar")
+	delete(none, "s000.tar.index")
+	openStreams(t, Options{}, onServer(t, none, nil)+"/s{000..001}.tar")
 }
 
 func FuzzIndex(f *testing.F) {
@@ -419,7 +427,8 @@ func BenchmarkIndex(b *testing.B) {
 			picture := bytes.Repeat([]byte("\xff\xd8"), c.size/2)
 			for i := range c.pictures {
 				key := fmt.Sprintf("%09d", i)
-				if err := errors.Join(w.add(key+".jpg", picture), w.add(key+".json", []byte(`["a caption", "another"]`))); err != nil {
+				captions := []byte(`["a caption", "another"]`)
+				if err := errors.Join(w.add(key+".jpg", picture), w.add(key+".json", captions)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -28,8 +28,8 @@ import (
 // small are options whose buffers end in the middle of everything.
 func small() Options { return Options{Buffer: 7, Lanes: 3, BufferBytes: 200_000} }
 
-// The order is a function of the seed: it is the same from a disk, packed, and over HTTP, every epoch gives every sample
-// once, and no two epochs or seeds are alike.
+// The order is a function of the seed: it is the same from a disk, packed, and over HTTP, every epoch gives every
+// sample once, and no two epochs or seeds are alike.
 func TestStreamOrder(t *testing.T) {
 	shards := shardsOf(t, 10, 3, 25, 1, 12)
 	packed := map[string][]byte{}
@@ -53,8 +53,9 @@ func TestStreamOrder(t *testing.T) {
 	}
 	never := small()
 	never.NoIndex = true
-	for name, set := range map[string]string{"disk": filepath.Join(inFolder(t, shards), "s{000..004}.tar"),
-		"packed": filepath.Join(inFolder(t, packed), "s{000..004}.tar"), "packed over HTTP": onServer(t, packed, nil) + "/s{000..004}.tar"} {
+	for name, folder := range map[string]string{"disk": inFolder(t, shards), "packed": inFolder(t, packed),
+		"packed over HTTP": onServer(t, packed, nil)} {
+		set := folder + "/s{000..004}.tar"
 		if got := sequence(t, openStreams(t, never, set), 1, n); !slices.Equal(got, want) {
 			t.Errorf("%s: another order", name)
 		}
@@ -327,7 +328,8 @@ func TestResumeInAShorterShard(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := start(t, set, 1, state)
-	if _, err := again.Next(context.Background()); err == nil || !strings.Contains(err.Error(), "s000.tar ends before byte") {
+	_, err = again.Next(context.Background())
+	if err == nil || !strings.Contains(err.Error(), "s000.tar ends before byte") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -60,7 +60,6 @@ type member struct {
 type tarReader struct {
 	in       input
 	head     [block]byte
-	special  []byte
 	name     []byte
 	left     int64 // bytes of the member's data that are still to come
 	padding  int64 // and what fills its last block
