@@ -36,8 +36,8 @@ type LoaderOptions struct {
 }
 
 // Loader gives training batches without end. Their contents are a function of the data, the options and the position
-// alone: an epoch is a permutation keyed by (seed, epoch), and every random draw is keyed by (seed, epoch, row). Batches
-// are always full; what is left at the end of an epoch is dropped.
+// alone: an epoch is a permutation keyed by (seed, epoch), and every random draw is keyed by (seed, epoch, row).
+// Batches are always full; what is left at the end of an epoch is dropped.
 type Loader struct {
 	mix   *Mixture
 	tok   Tokenizer
@@ -424,8 +424,9 @@ func (l *Loader) planned(p *pending) map[int64]bool {
 	return all
 }
 
-// replaceRow draws other rows of the same source. In the first half of the tries every slot of the batch has rows of its
-// own to draw from, and a picture that is in the batch already is passed over, for it would be a negative of itself.
+// replaceRow draws other rows of the same source. In the first half of the tries every slot of the batch has rows of
+// its own to draw from, and a picture that is in the batch already is passed over, for it would be a negative of
+// itself.
 func (l *Loader) replaceRow(s *scratch, p *pending, slot int, planned map[int64]bool, err error) error {
 	at := p.places[slot]
 	part := &l.mix.parts[at.part]
@@ -471,8 +472,8 @@ func (l *Loader) replaceSample(s *scratch, p *pending, slot int, err error) erro
 var errClosed = errors.New("dataset: the loader is closed")
 
 // Next gives the next batch, waiting for it if need be. A sample that cannot be used (unreadable picture, empty
-// caption) is counted and replaced by another one of its data set, chosen as a function of the position. Once more than MaxBadShare of
-// an epoch's samples are bad (see badAllowed), Next fails with a BadShareError.
+// caption) is counted and replaced by another one of its data set, chosen as a function of the position. Once more than
+// MaxBadShare of an epoch's samples are bad (see badAllowed), Next fails with a BadShareError.
 // After an interrupt by ctx the loader can go on; after any other error it cannot. Not for concurrent use.
 func (l *Loader) Next(ctx context.Context) (*Batch, error) {
 	if l.failed != nil {

@@ -171,8 +171,8 @@ func (m *Mixture) setQuotas(mix Mix) error {
 	return m.scaleQuotas(mix.EpochRows, weights)
 }
 
-// scaleQuotas divides an epoch among the parts in proportion to their weights. Without a length, the part whose rows are
-// used up first gives each of them once.
+// scaleQuotas divides an epoch among the parts in proportion to their weights. Without a length, the part whose rows
+// are used up first gives each of them once.
 func (m *Mixture) scaleQuotas(length int64, weights []float64) error {
 	scale, total := math.Inf(1), 0.0
 	for i := range m.parts {
@@ -214,7 +214,8 @@ func (m *Mixture) Rows() int64 { return m.epoch }
 type Share struct {
 	Name     string `json:"name"`
 	Pictures int64  `json:"pictures"` // of the data set; 0 for a stream of unknown length
-	Rows     int64  `json:"rows"`     // of the data set
+	Texts    int64  `json:"texts"`    // of the data set; of a stream its pictures
+	Rows     int64  `json:"rows"`     // of the data set: its texts or its pictures
 	Quota    int64  `json:"quota"`    // rows of an epoch that are this data set's
 }
 
@@ -223,9 +224,20 @@ func (m *Mixture) Shares() []Share {
 	all := make([]Share, len(m.parts))
 	for i := range m.parts {
 		p := &m.parts[i]
-		all[i] = Share{Name: p.name(), Pictures: p.pictures, Rows: p.n, Quota: p.quota}
+		all[i] = Share{Name: p.name(), Pictures: p.pictures, Texts: p.texts(), Rows: p.n, Quota: p.quota}
 	}
 	return all
+}
+
+func (p *part) texts() int64 {
+	if p.Source == nil || !p.rows.draws {
+		return p.n
+	}
+	n := int64(0)
+	for i := range p.Source.Len() {
+		n += int64(p.Source.Texts(i))
+	}
+	return n
 }
 
 // CheckBatch fails if an epoch has fewer rows than a batch: a loader could never fill one.

@@ -48,6 +48,9 @@ const (
 	AnswersAll AnswerMode = "all"
 )
 
+// purposeAnswer is the purpose of drawing an answer.
+const purposeAnswer purpose = 100
+
 func (m AnswerMode) known() bool {
 	return m == "" || m == AnswersWeighted || m == AnswersDistinct || m == AnswersAll
 }

@@ -14,7 +14,6 @@ const (
 	purposeCrop
 	purposeFlip
 	purposeReplace
-	purposeAnswer
 )
 
 // stream is a splitmix64 generator whose start is a hash of what the draw is for. A draw is therefore a function of

@@ -16,7 +16,7 @@ const (
 	UnitImage Unit = "image"
 )
 
-// rowBlock is after how many pictures the number of a row is kept: the rows between are counted when they are asked for.
+// rowBlock is after how many pictures the number of a row is kept: those between are counted when they are asked for.
 const rowBlock = 64
 
 // rows maps the rows of a source to pictures and texts, in an eighth of a byte per picture.

@@ -13,6 +13,7 @@ import (
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/configured"
 	"blip2/pkg/device"
 	"blip2/pkg/model"
 	"blip2/pkg/pretrained"
@@ -82,7 +83,7 @@ type run struct {
 	fresh   bool // the run folder was made by this start, and nothing in it is worth keeping yet
 
 	tok     *tokenizer.WordPiece
-	source  dataset.Source
+	mixture *dataset.Mixture
 	sets    []evalSet // training pictures first, then held-out ones
 	cfg     Config
 	store   *mlx.Store
@@ -115,53 +116,43 @@ func (r *run) close() {
 }
 
 // openData reads vocabulary and annotations: mistakes in them show before anything is compiled.
-func (r *run) openData(context.Context) error {
+func (r *run) openData(ctx context.Context) error {
 	c := r.Config
 	tok, err := tokenizer.LoadWordPiece(c.Text.Vocab)
 	if err != nil {
 		return fmt.Errorf("text.vocab: %w", err)
 	}
 	r.tok = tok
-	if r.source, err = openSources("data.train", c.Data.Train); err != nil {
+	data, err := configured.Open(ctx, c.Data, nil)
+	if err != nil {
 		return err
 	}
-	r.summary.TrainImages = r.source.Len()
-	for i := range r.source.Len() {
-		r.summary.TrainTexts += r.source.Texts(i)
+	r.mixture = data.Mixture
+	for _, share := range r.mixture.Shares() {
+		r.summary.TrainImages += int(share.Pictures)
+		r.summary.TrainTexts += int(share.Texts)
+		r.Log.Info("training data", "source", share.Name, "images", share.Pictures, "captions", share.Texts,
+			"rows_per_epoch", share.Quota)
 	}
-	r.Log.Info("training data", "source", r.source.Name(), "images", r.summary.TrainImages,
-		"captions", r.summary.TrainTexts)
-	if err := dataset.CheckBatch(r.source, dataset.Unit(c.Data.Unit), c.Train.BatchSize); err != nil {
+	if err := r.mixture.CheckBatch(c.Train.BatchSize); err != nil {
 		return fmt.Errorf("%w (train.batch_size)", err)
 	}
 	if !c.Eval.Retrieval {
 		return nil
 	}
-	if err := r.addEvalSet(runlog.SplitTrain, r.source); err != nil {
-		return err
+	if data.Source != nil {
+		if err := r.addEvalSet(runlog.SplitTrain, data.Source); err != nil {
+			return err
+		}
 	}
 	if len(c.Data.Heldout) == 0 {
 		return nil
 	}
-	heldout, err := openSources("data.heldout", c.Data.Heldout)
+	heldout, err := configured.Evaluation(ctx, "data.heldout", c.Data.Heldout, nil)
 	if err != nil {
 		return err
 	}
 	return r.addEvalSet(runlog.SplitHeldout, heldout)
-}
-
-// openSources opens the data sets listed under a key of the configuration, one after the other as one.
-func openSources(key string, sources []config.DataSource) (dataset.Source, error) {
-	var opened []dataset.Source
-	for i, s := range sources {
-		src, err := dataset.OpenCaptions(dataset.CaptionFile{
-			Annotations: s.Annotations, Images: s.Images, Split: s.Split, Name: s.Name})
-		if err != nil {
-			return nil, fmt.Errorf("%s[%d]: %w", key, i, err)
-		}
-		opened = append(opened, src)
-	}
-	return dataset.Concat(opened...)
 }
 
 func (r *run) addEvalSet(split string, src dataset.Source) error {
@@ -285,9 +276,9 @@ func (r *run) train(ctx context.Context) error {
 func (r *run) newLoader() (*dataset.Loader, error) {
 	c := r.Config
 	a := c.Data.Augment
-	return dataset.NewLoader(r.source, r.tok, dataset.LoaderOptions{
+	return dataset.NewMixtureLoader(r.mixture, r.tok, dataset.LoaderOptions{
 		BatchSize: c.Train.BatchSize, ImageSize: c.Vision.ImageSize, MaxTextLen: c.Text.MaxLen, Seed: c.Seed,
-		Unit: dataset.Unit(c.Data.Unit), Caption: r.processor(), Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
+		Answers: dataset.AnswerMode(c.Data.Answers), Caption: r.processor(), Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
 		Crop:    dataset.Crop{Scale: a.CropScale, Ratio: a.CropRatio},
 		Workers: c.Data.Workers, Prefetch: c.Data.Prefetch, MaxBadShare: c.Data.MaxBadShare.Float(),
 		Start: dataset.Position{Epoch: r.at.Epoch, Index: r.at.Index, Streams: r.at.Streams},
@@ -351,7 +342,7 @@ func (r *run) reportBad(loader *dataset.Loader) {
 	bad := loader.BadSamples()
 	r.summary.BadSamples = len(bad)
 	for _, b := range bad {
-		r.Log.Warn("bad sample replaced", "key", b.Key, "reason", b.Reason)
+		r.Log.Warn("bad sample replaced", "source", b.Source, "key", b.Key, "reason", b.Reason)
 	}
 }
 
@@ -389,9 +380,4 @@ func (r *run) finish() (*TrainResult, error) {
 }
 
 // rows is the number of rows of an epoch.
-func (r *run) rows() int {
-	if r.Config.Data.Unit == string(dataset.UnitImage) {
-		return r.summary.TrainImages
-	}
-	return r.summary.TrainTexts
-}
+func (r *run) rows() int { return int(r.mixture.Rows()) }
