@@ -123,7 +123,7 @@ func (r *run) openData(ctx context.Context) error {
 		return fmt.Errorf("text.vocab: %w", err)
 	}
 	r.tok = tok
-	data, err := configured.Open(ctx, c.Data, nil)
+	data, err := configured.Open(ctx, c.Data, configured.Shards(r.Log))
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (r *run) openData(ctx context.Context) error {
 	if len(c.Data.Heldout) == 0 {
 		return nil
 	}
-	heldout, err := configured.Evaluation(ctx, "data.heldout", c.Data.Heldout, nil)
+	heldout, err := configured.Evaluation(ctx, "data.heldout", c.Data.Heldout, configured.Shards(r.Log))
 	if err != nil {
 		return err
 	}

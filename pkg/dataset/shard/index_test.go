@@ -84,7 +84,8 @@ func TestGrouping(t *testing.T) {
 			{name: "b.json", data: `["x"`}, {name: "c.jpg"}, {name: "c.json"}},
 			[]string{"a: " + brokenText.String(), "b: " + brokenText.String(), "c: " + brokenText.String()}},
 		"blank captions": {[]file{{name: "a.jpg", data: "A"}, {name: "a.json", data: `[" ", "x"]`},
-			{name: "b.jpg", data: "B"}, {name: "b.json", data: `["\n"]`}}, []string{`a: A ["x"] true`, "b: " + noCaption.String()}},
+			{name: "b.jpg", data: "B"}, {name: "b.json", data: `["\n"]`}},
+			[]string{`a: A ["x"] true`, "b: " + noCaption.String()}},
 		"too much text": {[]file{{name: "a.jpg", data: "A"}, {name: "a.txt", data: strings.Repeat("x", maxText+1)}},
 			[]string{"a: " + tooLarge.String()}},
 	} {

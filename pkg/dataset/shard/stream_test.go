@@ -106,7 +106,7 @@ func TestStreamResumes(t *testing.T) {
 			if bad := slices.ContainsFunc(want, func(s string) bool { return strings.Contains(s, "bad: ") }); !bad {
 				t.Error("no damage was met")
 			}
-			for at := 0; at < n; at += 1 + at%3 {
+			for at := 0; at < n; at += 1 + at%5 {
 				state := states[at]
 				again := start(t, set, 5, state)
 				if got, err := again.State(); err != nil || !bytes.Equal(got, state) {
