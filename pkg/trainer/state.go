@@ -19,9 +19,11 @@ type State struct {
 	Seed       int64  `json:"seed"`
 	Epoch      int64  `json:"epoch"` // data position: the next batch starts here
 	Index      int64  `json:"index"`
-	Streams    string `json:"streams,omitempty"` // where the streams of the data stand
-	ConfigHash string `json:"config_hash"`       // of the settings that decide the arithmetic
-	Command    string `json:"command"`           // such as "pretrain-stage1"
+	ConfigHash string `json:"config_hash"` // of the settings that decide the arithmetic
+	Command    string `json:"command"`     // such as "pretrain-stage1"
+
+	Streams  string   `json:"streams,omitempty"` // where the streams of the data stand
+	Progress Progress `json:"progress,omitzero"` // of Step; checkpoints of runs that skipped nothing may lack it
 }
 
 // TakeSnapshot copies the trained tensors and their optimizer slots from the device, under checkpoint names; the
