@@ -23,6 +23,15 @@ type Pictures interface {
 	Open(i int) (io.ReadCloser, error)
 }
 
+// IsPictureName says whether a file's ending is that of a picture in a format that Decode reads.
+func IsPictureName(name string) bool {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp":
+		return true
+	}
+	return false
+}
+
 // PictureFolder is all pictures in a folder and below, in the order of their names.
 func PictureFolder(dir string) (Pictures, error) {
 	var f folder
@@ -30,11 +39,8 @@ func PictureFolder(dir string) (Pictures, error) {
 		if err != nil {
 			return err
 		}
-		switch strings.ToLower(filepath.Ext(path)) {
-		case ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp":
-			if !e.IsDir() {
-				f = append(f, path)
-			}
+		if !e.IsDir() && IsPictureName(path) {
+			f = append(f, path)
 		}
 		return nil
 	})
@@ -289,7 +295,7 @@ func (b *bench) whole(s *scratch, o *LoaderOptions, dst []float32, i int) error 
 
 // InMemory reads the pictures of src once and gives them from memory, for measurements that leave the disk out.
 func InMemory(src Pictures) (Pictures, error) {
-	all := make(memory, src.Len())
+	all := make(inMemory, src.Len())
 	for i := range all {
 		r, err := src.Open(i)
 		if err != nil {
@@ -303,7 +309,7 @@ func InMemory(src Pictures) (Pictures, error) {
 	return all, nil
 }
 
-type memory [][]byte
+type inMemory [][]byte
 
-func (m memory) Len() int                          { return len(m) }
-func (m memory) Open(i int) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m[i])), nil }
+func (m inMemory) Len() int                          { return len(m) }
+func (m inMemory) Open(i int) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m[i])), nil }
