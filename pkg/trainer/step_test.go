@@ -30,9 +30,9 @@ func toyParams() []model.Param {
 // toyTask is the regression y = norm·(x·denseᵀ + bias)/temp with a second term √(a·temp²), whose gradient at a = 0 is
 // not a number. With noise, inputs are dropped at random.
 func toyTask(noise float64) Task {
-	return Task{Params: toyParams(), Terms: []string{"error", "size"},
+	return Task{Params: toyParams(), Terms: []string{"error", "size"}, Depth: toyDepth,
 		Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
-			x, y, a := in[0], in[1], in[2]
+			x, y, a := in[0], in[1], ReduceAllMean(in[2])
 			temp := scope.GetVariable("temp").NodeValue(x.Graph())
 			h := nn.Linear(scope.At("dense"), rng.Dropout(x, noise))
 			weight := scope.At("norm").GetVariable("weight").NodeValue(x.Graph())
@@ -42,6 +42,9 @@ func toyTask(noise float64) Task {
 			return Add(mse, size), []*Node{mse, size}
 		}}
 }
+
+// toyDepth lets a layer-wise decay apply twice to the dense layer's weight and once to the norm's.
+func toyDepth(_, name string) int { return map[string]int{"dense.weight": 2, "norm.weight": 1}[name] }
 
 // toyLoss is toyTask's loss on the host; values are those of toyParams one after the other.
 func toyLoss(values []float64, b toyBatch) (loss, mse, size float64) {
@@ -79,7 +82,7 @@ func newToyBatch(step int) toyBatch {
 
 func (b toyBatch) tensors() []*tensors.Tensor {
 	return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(b.x, 4, 3), tensors.FromFlatDataAndDimensions(b.y, 4, 2),
-		tensors.FromScalar(b.a)}
+		tensors.FromScalarAndDimensions(b.a, 4)}
 }
 
 func openGo(t *testing.T) compute.Backend {
@@ -103,7 +106,12 @@ func toyStore(t *testing.T) *mlx.Store {
 
 func newToyStep(t *testing.T, store *mlx.Store, optimizer AdamW, noise float64, seed int64) *Step {
 	t.Helper()
-	step, err := NewStep(openGo(t), store, toyTask(noise), optimizer, seed)
+	return newStep(t, store, toyTask(noise), optimizer, seed)
+}
+
+func newStep(t *testing.T, store *mlx.Store, task Task, optimizer AdamW, seed int64) *Step {
+	t.Helper()
+	step, err := NewStep(openGo(t), store, task, optimizer, seed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,15 +176,17 @@ func TestRandomnessIsKeyed(t *testing.T) {
 	}
 }
 
-func TestStepSeed(t *testing.T) {
+func TestMicroSeed(t *testing.T) {
 	seen := map[int64]bool{}
 	for _, seed := range []int64{0, 1, -1, 42, 1 << 40} {
 		for step := range 1000 {
-			s := stepSeed(seed, step)
-			if s == 0 || seen[s] {
-				t.Fatalf("seed %d, step %d: %d is 0 or was had before", seed, step, s)
+			for micro := range 3 {
+				s := microSeed(seed, step, micro)
+				if s == 0 || seen[s] {
+					t.Fatalf("seed %d, step %d, micro-batch %d: %d is 0 or was had before", seed, step, micro, s)
+				}
+				seen[s] = true
 			}
-			seen[s] = true
 		}
 	}
 }
@@ -235,6 +245,9 @@ func TestResult(t *testing.T) {
 	near("first term", r.Terms[0], mse)
 	near("second term", r.Terms[1], size)
 	runToy(t, s, 1, 0.1, newToyBatch(1))
+	if s.Compilations() != 1 {
+		t.Errorf("%d compiled programs, want 1", s.Compilations())
+	}
 	if compiled == 0 || s.CompileTime() != compiled {
 		t.Errorf("compiled in %v, after another step %v", compiled, s.CompileTime())
 	}

@@ -23,6 +23,7 @@ func handlers() map[string]handler {
 		"image-normalize":     imageNormalize,
 		"image-resize":        imageResize,
 		"lavis-pth":           lavisPth,
+		"lr-groups":           lrGroups,
 		"lr-schedule":         lrSchedule,
 		"nocaps-split":        nocapsSplit,
 		"opt-lm":              optLM,
@@ -35,6 +36,7 @@ func handlers() map[string]handler {
 		"stage1-caption":      stage1Caption,
 		"stage1-features":     stage1Features,
 		"stage1-forward":      stage1Forward,
+		"stage1-replicas":     stage1Replicas,
 		"stage1-train":        stage1Train,
 		"stage2-opt":          stage2Loss,
 		"stage2-t5":           stage2Loss,
@@ -55,8 +57,6 @@ func Kinds() []string { return slices.Sorted(maps.Keys(handlers())) }
 func PendingKinds() []string {
 	return []string{
 		"image-decode",
-		"lr-groups",
 		"randaugment",
-		"stage1-replicas",
 	}
 }
