@@ -39,7 +39,8 @@ data:
 	if d.Train[1].Shards != "s3://bucket/{00..99}.tar" || !filepath.IsAbs(d.Train[2].Shards) {
 		t.Errorf("shards %q, %q", d.Train[1].Shards, d.Train[2].Shards)
 	}
-	if s := d.Train[3]; filepath.Base(s.Questions) != "v2_questions.json" || s.Columns.Caption != "alt" || s.Format != "json" {
+	if s := d.Train[3]; filepath.Base(s.Questions) != "v2_questions.json" || s.Columns.Caption != "alt" ||
+		s.Format != "json" {
 		t.Errorf("data.train[3] %+v", s)
 	}
 	again, _, err := loadText(t, string(c.YAML()), LoadOptions{})
@@ -50,7 +51,7 @@ data:
 
 func TestDataRules(t *testing.T) {
 	for _, c := range []struct{ set, want string }{
-		{"data.train[0].annotations=", "data.train[0].annotations: is required: annotation file of any known format, or shards"},
+		{"data.train[0].annotations=", "data.train[0].annotations: is required: annotation file of any known format"},
 		{"data.train[0].shards=x.tar", "either annotations or shards"},
 		{"data.train[0].weight=2", "data.mix.by weights alone, not images"},
 		{"data.mix.by=weights", "data.train[0].weight: is required: data.mix.by is weights"},
