@@ -8,6 +8,11 @@ type DataSource struct {
 	Questions   string  `yaml:"questions" hash:"new" path:"file" doc:"official VQA questions, with answers in annotations"`
 	Images      string  `yaml:"images" path:"dir" doc:"folder of the images; empty for Parquet files that hold them"`
 	Shards      string  `yaml:"shards" hash:"new" path:"location" doc:"tar shards, a path or URL with braces or *"`
+	TopK        int     `yaml:"top_k" hash:"new" in:"[0,255]" doc:"captions used of a list ordered best first; 0 for 2"`
+	Index       string  `yaml:"index" hash:"new" oneof:"|auto|never" doc:"random access to shards; never: in order"`
+	Buffer      int     `yaml:"shuffle_buffer" hash:"new" in:"[0,)" doc:"samples shuffled of shards in order; 0 for 1000"`
+	Cache       string  `yaml:"cache" hash:"-" path:"dir" doc:"folder for copies of shards from elsewhere; empty for none"`
+	CacheGB     int     `yaml:"cache_gb" hash:"-" in:"[0,)" doc:"most gigabytes of copies; 0 for 100"`
 	Split       string  `yaml:"split" doc:"only this split, or several as train+restval; empty for all"`
 	Name        string  `yaml:"name" hash:"-" doc:"label in logs; empty for the file name"`
 	Format      string  `yaml:"format" hash:"new" oneof:"|json|jsonl|csv|tsv|parquet" doc:"empty: recognised"`
@@ -53,6 +58,9 @@ func checkSources(list string, sources []DataSource, by string, c *Checker) {
 		case s.Annotations != "" && s.Shards != "":
 			c.Failf([]string{key("shards"), key("annotations")}, "a data set has either annotations or shards")
 		}
+		if s.Shards == "" {
+			checkShardKeys(s, key, c)
+		}
 		if s.Weight != 0 && by != "weights" {
 			c.Failf([]string{key("weight"), "data.mix.by"}, "weights are used with data.mix.by weights alone, not %s", by)
 		}
@@ -61,6 +69,19 @@ func checkSources(list string, sources []DataSource, by string, c *Checker) {
 		}
 		if s.Share != 0 && by != "blip1" {
 			c.Failf([]string{key("share"), "data.mix.by"}, "shares are used with data.mix.by blip1 alone, not %s", by)
+		}
+	}
+}
+
+// checkShardKeys refuses what only shards have.
+func checkShardKeys(s DataSource, key func(string) string, c *Checker) {
+	for _, k := range []struct {
+		name string
+		set  bool
+	}{{"top_k", s.TopK != 0}, {"index", s.Index != ""}, {"shuffle_buffer", s.Buffer != 0}, {"cache", s.Cache != ""},
+		{"cache_gb", s.CacheGB != 0}} {
+		if k.set {
+			c.Failf([]string{key(k.name), key("shards")}, "%s is for shards; this data set has none", k.name)
 		}
 	}
 }

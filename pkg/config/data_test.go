@@ -15,7 +15,7 @@ data:
   train:
     - {annotations: "a/*.parquet", weight: 2, unit: image, max_texts: 2, expect: {images: 3M, within: 15%}}
     - {shards: "s3://bucket/{00..99}.tar", weight: 1.5, name: web}
-    - {shards: "web/{00..99}.tar", weight: 1}
+    - {shards: "web/{00..99}.tar", weight: 1, top_k: 3, index: never, shuffle_buffer: 5000, cache: kept, cache_gb: 20}
     - annotations: v2_annotations.json
       questions: v2_questions.json
       images: coco
@@ -39,6 +39,10 @@ data:
 	if d.Train[1].Shards != "s3://bucket/{00..99}.tar" || !filepath.IsAbs(d.Train[2].Shards) {
 		t.Errorf("shards %q, %q", d.Train[1].Shards, d.Train[2].Shards)
 	}
+	if s := d.Train[2]; s.TopK != 3 || s.Index != "never" || s.Buffer != 5000 || filepath.Base(s.Cache) != "kept" ||
+		!filepath.IsAbs(s.Cache) || s.CacheGB != 20 {
+		t.Errorf("data.train[2] %+v", s)
+	}
 	if s := d.Train[3]; filepath.Base(s.Questions) != "v2_questions.json" || s.Columns.Caption != "alt" ||
 		s.Format != "json" {
 		t.Errorf("data.train[3] %+v", s)
@@ -53,6 +57,8 @@ func TestDataRules(t *testing.T) {
 	for _, c := range []struct{ set, want string }{
 		{"data.train[0].annotations=", "data.train[0].annotations: is required: annotation file of any known format"},
 		{"data.train[0].shards=x.tar", "either annotations or shards"},
+		{"data.train[0].top_k=2", "top_k is for shards"},
+		{"data.train[0].cache=x", "cache is for shards"},
 		{"data.train[0].weight=2", "data.mix.by weights alone, not images"},
 		{"data.mix.by=weights", "data.train[0].weight: is required: data.mix.by is weights"},
 		{"data.train[0].share=0.2", "data.mix.by blip1 alone"},

@@ -12,6 +12,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/measure"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/trainer"
 )
@@ -25,6 +26,10 @@ type BenchOptions struct {
 	Warmup    int   // steps before those that count
 	Steps     int   // steps that count, at least 1
 	Seed      int64 // of weights, batches, dropout and hard negatives
+	ByParts   bool  // measure every part of a step by itself too
+
+	Devices      int  // that share a batch; 0 means 1
+	SpreadFrozen bool // of a frozen matrix each device keeps a part
 	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
@@ -34,6 +39,8 @@ type BenchResult struct {
 	Batch               int            `json:"batch"`
 	MicroBatches        int            `json:"micro_batches"`
 	Coupled             bool           `json:"coupled"` // ITC and hard negatives over all of them
+	Devices             int            `json:"devices"`
+	DeviceState         uint64         `json:"device_state"` // weights and optimizer slots on each device
 	Warmup              int            `json:"warmup"`
 	Steps               int            `json:"steps"`
 	Parameters          int            `json:"parameters"`
@@ -51,6 +58,7 @@ type BenchResult struct {
 	PeakMemoryInit      uint64         `json:"peak_memory_init"`  // most until the weights were drawn
 	PeakMemorySteps     uint64         `json:"peak_memory_steps"` // most during the steps that count
 	Loss                float64        `json:"loss"`              // of the last step
+	Time                *PartsResult   `json:"parts,omitempty"`   // with ByParts
 }
 
 // Bench trains a model of random weights on random pairs, by the code that trains real ones, and takes time and
@@ -73,16 +81,24 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 		Parts:               parts,
 	}
 	start := time.Now()
-	store, err := newBenchStore(o)
+	store, err := newBenchStore(backend, o)
 	if err != nil {
 		return nil, err
 	}
 	defer store.Finalize()
+	m, err := mesh.New(backend, max(o.Devices, 1))
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Place(store, o.SpreadFrozen); err != nil {
+		return nil, err
+	}
 	step, err := trainer.NewStep(backend, store, NewTask(o.Config), o.Optimizer, o.Seed)
 	if err != nil {
 		return nil, err
 	}
 	defer step.Close()
+	r.Devices, r.DeviceState = m.Devices(), uint64(mesh.Bytes(store))
 	r.InitSeconds = time.Since(start).Seconds()
 	r.PeakMemoryInit = measure.PeakMemory()
 
@@ -94,7 +110,10 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	r.StepSeconds = measure.SpreadOf(seconds)
 	r.ImgPerS = float64(o.Batch) / r.StepSeconds.Median
 	r.GFLOPPerS = r.StepFLOPs / r.StepSeconds.Median / 1e9
-	return r, nil
+	if o.ByParts {
+		r.Time, err = o.measureParts(ctx, backend, store)
+	}
+	return r, err
 }
 
 func (o BenchOptions) validate() error {
@@ -118,9 +137,9 @@ func (o BenchOptions) validate() error {
 }
 
 // newBenchStore draws the weights.
-func newBenchStore(o BenchOptions) (*mlx.Store, error) {
+func newBenchStore(backend compute.Backend, o BenchOptions) (*mlx.Store, error) {
 	store := mlx.NewStore()
-	if err := model.Initialize(store, Params(o.Config), o.Seed); err != nil {
+	if err := model.InitializeOn(backend, store, Params(o.Config), o.Seed); err != nil {
 		return nil, err
 	}
 	if o.Config.FreezeVision {

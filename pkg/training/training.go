@@ -16,6 +16,7 @@ import (
 	"blip2/pkg/dataset"
 	"blip2/pkg/dataset/configured"
 	"blip2/pkg/device"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/runlog"
 	"blip2/pkg/trainer"
@@ -159,7 +160,7 @@ func (r *Run) openData(ctx context.Context) (err error) {
 		return err
 	}
 	c := r.config
-	data, err := configured.Open(ctx, c.Data, nil)
+	data, err := configured.Open(ctx, c.Data, configured.Shards(r.Log))
 	if err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func (r *Run) openData(ctx context.Context) (err error) {
 		return fmt.Errorf("%w (train.batch_size)", err)
 	}
 	if len(c.Data.Heldout) > 0 {
-		if r.Heldout, err = configured.Evaluation(ctx, "data.heldout", c.Data.Heldout, nil); err != nil {
+		if r.Heldout, err = configured.Evaluation(ctx, "data.heldout", c.Data.Heldout, configured.Shards(r.Log)); err != nil {
 			return err
 		}
 	}
@@ -189,6 +190,9 @@ func (r *Run) buildModel(context.Context) error {
 	if r.model, err = r.stage.Build(r); err != nil {
 		return err
 	}
+	if err := r.place(); err != nil {
+		return err
+	}
 	trained := r.model.Task.Params
 	r.Summary.Parameters, r.Summary.TrainableParameters =
 		int64(model.Count(r.model.Params)), int64(model.Count(trained))
@@ -200,6 +204,24 @@ func (r *Run) buildModel(context.Context) error {
 	}
 	r.step = step
 	r.onClose(func() error { step.Close(); return nil })
+	return nil
+}
+
+// place puts the model on the devices that share the batches.
+func (r *Run) place() error {
+	m, err := mesh.New(r.Device.Backend, r.Device.Devices)
+	if err != nil || m == nil {
+		return err
+	}
+	if n := r.config.Train.BatchSize; n%m.Devices() != 0 {
+		return fmt.Errorf("a batch of %d cannot be shared evenly by %d devices: change train.batch_size or devices",
+			n, m.Devices())
+	}
+	if err := m.Place(r.Store, r.config.Mesh.ShardFrozen); err != nil {
+		return err
+	}
+	r.Log.Info("model placed", "devices", m.Devices(), "spread_frozen", r.config.Mesh.ShardFrozen,
+		"gb_per_device", float64(mesh.Bytes(r.Store))/1e9)
 	return nil
 }
 
