@@ -6,7 +6,7 @@ import "path/filepath"
 func checkStage1(s *Stage1, c *Checker) {
 	checkVision(s.Vision, c)
 	checkQFormer(s, c)
-	checkLoss(s.Loss, c)
+	checkLoss(s, c)
 	checkData(s.Data, c)
 	checkOptim(s, c)
 	checkMicroBatches(s, c)
@@ -51,7 +51,16 @@ func checkQFormer(s *Stage1, c *Checker) {
 	}
 }
 
-func checkLoss(l Loss, c *Checker) {
+func checkLoss(s *Stage1, c *Checker) {
+	l := s.Loss
+	if l.Replicas > 0 && s.Train.BatchSize%l.Replicas != 0 {
+		c.Failf([]string{"loss.replicas", "train.batch_size"}, "batch_size %d does not make %d equal parts (loss.replicas)",
+			s.Train.BatchSize, l.Replicas)
+	}
+	if n := int(s.Devices); n > 0 && s.Train.BatchSize%n != 0 {
+		c.Failf([]string{"devices", "train.batch_size"}, "batch_size %d cannot be shared evenly by %d devices; "+
+			"the nearest that can are %d and %d", s.Train.BatchSize, n, s.Train.BatchSize/n*n, (s.Train.BatchSize/n+1)*n)
+	}
 	if l.ITC == 0 && l.ITM == 0 && l.ITG == 0 {
 		c.Failf([]string{"loss.itc", "loss.itm", "loss.itg"}, "all objectives have weight 0; nothing would be trained")
 	}

@@ -12,6 +12,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/measure"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/trainer"
 )
@@ -25,6 +26,9 @@ type BenchOptions struct {
 	Warmup    int   // steps before those that count
 	Steps     int   // steps that count, at least 1
 	Seed      int64 // of weights, batches, dropout and hard negatives
+
+	Devices      int  // that share a batch; 0 means 1
+	SpreadFrozen bool // of a frozen matrix each device keeps a part
 	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
@@ -34,6 +38,8 @@ type BenchResult struct {
 	Batch               int            `json:"batch"`
 	MicroBatches        int            `json:"micro_batches"`
 	Coupled             bool           `json:"coupled"` // ITC and hard negatives over all of them
+	Devices             int            `json:"devices"`
+	DeviceState         uint64         `json:"device_state"` // weights and optimizer slots on each device
 	Warmup              int            `json:"warmup"`
 	Steps               int            `json:"steps"`
 	Parameters          int            `json:"parameters"`
@@ -78,11 +84,19 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 		return nil, err
 	}
 	defer store.Finalize()
+	m, err := mesh.New(backend, max(o.Devices, 1))
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Place(store, o.SpreadFrozen); err != nil {
+		return nil, err
+	}
 	step, err := trainer.NewStep(backend, store, NewTask(o.Config), o.Optimizer, o.Seed)
 	if err != nil {
 		return nil, err
 	}
 	defer step.Close()
+	r.Devices, r.DeviceState = m.Devices(), uint64(mesh.Bytes(store))
 	r.InitSeconds = time.Since(start).Seconds()
 	r.PeakMemoryInit = measure.PeakMemory()
 

@@ -55,6 +55,7 @@ func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 		ITCWeight:      l.ITC,
 		ITMWeight:      l.ITM,
 		ITGWeight:      l.ITG,
+		Replicas:       l.Replicas,
 		ImageIDs:       l.ImageIDs,
 
 		MicroBatches: c.Train.MicroBatches(),
