@@ -138,6 +138,8 @@ var mistakes = []struct {
 		[]string{"train.accumulate: 3 micro-batches of 3 are not the batch_size 12"}},
 	{"micro-batches of one", "train: {batch_size: 12, accumulate: 12}\n",
 		[]string{"train.accumulate: micro-batches of one pair have no negatives for ITM", "contrastive_accumulation"}},
+	{"micro-batches and replicas", "train: {batch_size: 12, accumulate: 4}\nloss: {replicas: 2}\n",
+		[]string{"train.accumulate: micro-batches of 3 do not make 2 equal parts (loss.replicas)"}},
 	{"nothing to accumulate", "train: {contrastive_accumulation: true}\n",
 		[]string{"train.contrastive_accumulation: there is nothing to accumulate: give train.micro_batch_size"}},
 	{"nothing to couple",

@@ -113,6 +113,9 @@ func checkMicroBatches(s *Stage1, c *Checker) {
 	case t.ContrastiveAccumulation && s.Loss.ITC == 0 && s.Loss.ITM == 0:
 		c.Failf([]string{"train.contrastive_accumulation", "loss.itc", "loss.itm"}, "is for ITC and the negatives of ITM, "+
 			"which have weight 0; leave it out")
+	case !t.ContrastiveAccumulation && t.BatchSize/parts%max(s.Loss.Replicas, 1) != 0:
+		c.Failf([]string{accumulate, micro, batch, "loss.replicas"}, "micro-batches of %d do not make %d equal parts "+
+			"(loss.replicas); choose others or set train.contrastive_accumulation", t.BatchSize/parts, s.Loss.Replicas)
 	case !t.ContrastiveAccumulation && s.Loss.ITM > 0 && parts > 1 && t.BatchSize/parts < 2:
 		c.Failf([]string{accumulate, micro, batch}, "micro-batches of one pair have no negatives for ITM; make them "+
 			"larger or set train.contrastive_accumulation")
