@@ -59,7 +59,8 @@ func newBenchCmd(app *App) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure how fast this machine trains, infers and scores",
 	}
-	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchMetricsCmd(app))
+	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchGenerateCmd(app),
+		newBenchMetricsCmd(app))
 	return cmd
 }
 

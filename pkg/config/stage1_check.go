@@ -6,7 +6,8 @@ import "path/filepath"
 func checkStage1(s *Stage1, c *Checker) {
 	checkVision(s.Vision, c)
 	checkQFormer(s, c)
-	checkLoss(s, c)
+	checkLoss(s.Loss, c)
+	checkShares(s, c)
 	checkData(s.Data, c)
 	checkOptim(s, c)
 	checkMicroBatches(s, c)
@@ -51,18 +52,28 @@ func checkQFormer(s *Stage1, c *Checker) {
 	}
 }
 
-func checkLoss(s *Stage1, c *Checker) {
-	l := s.Loss
-	if l.Replicas > 0 && s.Train.BatchSize%l.Replicas != 0 {
-		c.Failf([]string{"loss.replicas", "train.batch_size"}, "batch_size %d does not make %d equal parts (loss.replicas)",
-			s.Train.BatchSize, l.Replicas)
-	}
-	if n := int(s.Devices); n > 0 && s.Train.BatchSize%n != 0 {
-		c.Failf([]string{"devices", "train.batch_size"}, "batch_size %d cannot be shared evenly by %d devices; "+
-			"the nearest that can are %d and %d", s.Train.BatchSize, n, s.Train.BatchSize/n*n, (s.Train.BatchSize/n+1)*n)
-	}
+func checkLoss(l Loss, c *Checker) {
 	if l.ITC == 0 && l.ITM == 0 && l.ITG == 0 {
 		c.Failf([]string{"loss.itc", "loss.itm", "loss.itg"}, "all objectives have weight 0; nothing would be trained")
+	}
+}
+
+// checkShares holds the rules of what a micro-batch is shared by: devices, and the parts with an ITG mean of their own.
+func checkShares(s *Stage1, c *Checker) {
+	parts, l := max(s.Train.MicroBatches(), 1), s.Loss
+	keys := []string{"train.batch_size", "train.accumulate", "train.micro_batch_size"}
+	replicated := parts
+	if s.Train.ContrastiveAccumulation {
+		replicated = 1 // the replicas are parts of the whole batch
+	}
+	if n := max(l.Replicas, 1) * replicated; s.Train.BatchSize%n != 0 && l.Replicas > 1 {
+		c.Failf(append([]string{"loss.replicas"}, keys...), "batch_size %d in %d micro-batches does not make %d equal parts "+
+			"of each (loss.replicas)", s.Train.BatchSize, replicated, l.Replicas)
+	}
+	if n := max(int(s.Devices), 1) * parts; s.Train.BatchSize%n != 0 && s.Devices > 1 {
+		c.Failf(append([]string{"devices"}, keys...), "batch_size %d in %d micro-batches cannot be shared evenly by %d "+
+			"devices; the nearest that can are %d and %d", s.Train.BatchSize, parts, int(s.Devices),
+			s.Train.BatchSize/n*n, (s.Train.BatchSize/n+1)*n)
 	}
 }
 
@@ -113,9 +124,6 @@ func checkMicroBatches(s *Stage1, c *Checker) {
 	case t.ContrastiveAccumulation && s.Loss.ITC == 0 && s.Loss.ITM == 0:
 		c.Failf([]string{"train.contrastive_accumulation", "loss.itc", "loss.itm"}, "is for ITC and the negatives of ITM, "+
 			"which have weight 0; leave it out")
-	case !t.ContrastiveAccumulation && t.BatchSize/parts%max(s.Loss.Replicas, 1) != 0:
-		c.Failf([]string{accumulate, micro, batch, "loss.replicas"}, "micro-batches of %d do not make %d equal parts "+
-			"(loss.replicas); choose others or set train.contrastive_accumulation", t.BatchSize/parts, s.Loss.Replicas)
 	case !t.ContrastiveAccumulation && s.Loss.ITM > 0 && parts > 1 && t.BatchSize/parts < 2:
 		c.Failf([]string{accumulate, micro, batch}, "micro-batches of one pair have no negatives for ITM; make them "+
 			"larger or set train.contrastive_accumulation")

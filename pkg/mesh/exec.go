@@ -122,6 +122,15 @@ func (e *Exec) Call(args ...*Value) ([]*Value, error) {
 	return m.collect(out, p.results[g.GraphId()])
 }
 
+// Run is Call with whole tensors, whose results are whole tensors too; see Whole.
+func (e *Exec) Run(args ...*tensors.Tensor) ([]*tensors.Tensor, error) {
+	out, err := e.Call(HostAll(args)...)
+	if err != nil {
+		return nil, err
+	}
+	return Whole(out)
+}
+
 // collect makes values of the results' parts, which stand device after device.
 func (m *Mesh) collect(out []*tensors.Tensor, places []*distributed.ShardingSpec) ([]*Value, error) {
 	values := make([]*Value, len(places))

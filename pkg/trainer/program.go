@@ -29,24 +29,23 @@ func (s *Step) newProgram(name string, build func(*mlx.Scope, []*Node) []*Node) 
 
 // call runs the program; the inputs stay the caller's. Compilation is timed apart.
 func (p *program) call(inputs []*tensors.Tensor) ([]*tensors.Tensor, error) {
-	args := mesh.HostAll(inputs)
 	var key strings.Builder
 	for _, t := range inputs {
 		key.WriteString(t.Shape().String())
 	}
 	if !p.compiled[key.String()] {
 		start := time.Now()
-		if err := p.exec.Compile(args...); err != nil {
+		if err := p.exec.Compile(mesh.HostAll(inputs)...); err != nil {
 			return nil, fmt.Errorf("compiling the training step: %s: %w", p.name, err)
 		}
 		p.compiled[key.String()] = true
 		p.took += time.Since(start)
 	}
-	out, err := p.exec.Call(args...)
+	out, err := p.exec.Run(inputs...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.name, err)
 	}
-	return mesh.Whole(out)
+	return out, nil
 }
 
 // CompileTime returns how long building and compiling took so far; 0 before the first Run.
