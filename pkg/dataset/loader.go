@@ -18,11 +18,13 @@ type LoaderOptions struct {
 	Unit       Unit // of the source given to NewLoader; "" means UnitCaption
 	Caption    CaptionProcessor
 	Question   QuestionProcessor
-	Answers    AnswerMode // "" means AnswersWeighted
-	Crop       Crop       // zero means DefaultCrop
-	Flip       float64    // probability of mirroring
-	Mean, Std  [3]float32 // zero means CLIP's
-	EXIF       bool       // turn pictures upright by their EXIF tag; the reference does not
+	Answers    AnswerMode  // "" means AnswersWeighted
+	Crop       Crop        // zero means DefaultCrop
+	Flip       float64     // probability of mirroring
+	Augment    RandAugment // after crop and mirroring; none in BLIP-2's training
+	Mean, Std  [3]float32  // zero means CLIP's
+	EXIF       bool        // turn pictures upright by their EXIF tag; the reference does not
+	Truncated  Truncated   // what to do with picture files that end too early; "" means TruncatedAccept
 
 	// Shards > 1 divides every batch among processes: this one, Shard of 0 … Shards−1, gets the rows from
 	// Shard·BatchSize/Shards on. What the shards get together is the batch that one process alone would get. Every
@@ -145,6 +147,9 @@ func (o *LoaderOptions) check(texts bool) error {
 		if v < 1 {
 			return fmt.Errorf("dataset: the %s is %d; it must be at least 1", name, v)
 		}
+	}
+	if err := errors.Join(o.Truncated.check(), o.Augment.check()); err != nil {
+		return err
 	}
 	c := o.Crop
 	switch {
@@ -305,7 +310,7 @@ func (l *Loader) fill(s *scratch, p *pending, slot int, at place, sample *Sample
 		if err := l.fillText(b, slot, p.order, at.key, &e, text); err != nil {
 			return err
 		}
-		if err := s.load(part.Source, image, l.o.EXIF); err != nil {
+		if err := s.load(part.Source, image, l.o.Truncated, l.o.EXIF); err != nil {
 			return err
 		}
 	} else {
@@ -322,20 +327,23 @@ func (l *Loader) fill(s *scratch, p *pending, slot int, at place, sample *Sample
 		if err := l.fillText(b, slot, p.order, at.key, &e, int(draws.intN(int64(n)))); err != nil {
 			return err
 		}
-		if err := s.decode(sample.Picture, l.o.EXIF); err != nil {
+		if err := s.loadBytes(sample.Picture, l.o.Truncated, l.o.EXIF); err != nil {
 			return err
 		}
 	}
-	l.fillPicture(s, b, slot, p.order.epoch, at.key)
-	return nil
+	size := 3 * l.o.ImageSize * l.o.ImageSize
+	return s.write(b.Pixels[slot*size:(slot+1)*size], l.o.transform(s, p.order.epoch, at.key))
 }
 
-// fillPicture writes the picture in s to a slot, cropped and mirrored as the key has it.
-func (l *Loader) fillPicture(s *scratch, b *Batch, slot int, epoch, key int64) {
-	box := l.o.Crop.RandomBox(s.img.W, s.img.H, l.o.Seed, epoch, key)
-	flip := newStream(l.o.Seed, epoch, key, purposeFlip)
-	size := 3 * l.o.ImageSize * l.o.ImageSize
-	s.write(b.Pixels[slot*size:(slot+1)*size], &box, l.o.ImageSize, flip.float64() < l.o.Flip, l.o.Mean, l.o.Std)
+// transform draws the augmentation of a row whose picture is open.
+func (o *LoaderOptions) transform(s *scratch, epoch, row int64) transform {
+	box := o.Crop.RandomBox(s.w, s.h, o.Seed, epoch, row)
+	flip := newStream(o.Seed, epoch, row, purposeFlip)
+	t := transform{box: &box, size: o.ImageSize, flip: flip.float64() < o.Flip, mean: o.Mean, std: o.Std}
+	if o.Augment.Ops > 0 {
+		t.augment, t.draws = o.Augment, o.Augment.Draw(o.Seed, epoch, row)
+	}
+	return t
 }
 
 // fillText writes text number text of a picture to a slot: a caption, or a question and its answer.
