@@ -141,10 +141,10 @@ type Optim struct {
 type Train struct {
 	Steps                   Count    `yaml:"steps" in:"[1,)" doc:"optimizer steps"`
 	BatchSize               int      `yaml:"batch_size" in:"[2,1048576]" doc:"image-text pairs per step"`
-	Accumulate              int      `yaml:"accumulate" in:"[1,)" doc:"micro-batches that a batch is cut into"`
-	MicroBatchSize          int      `yaml:"micro_batch_size" in:"[0,)" doc:"pairs in each, in place of accumulate; 0 for unset"`
-	ContrastiveAccumulation bool     `yaml:"contrastive_accumulation" doc:"ITC and negatives over the whole batch"`
-	MaxSkipped              int      `yaml:"max_skipped" in:"[0,)" hash:"-" doc:"stop after more skipped steps in a row"`
+	Accumulate              int      `yaml:"accumulate" in:"[1,)" doc:"micro-batches of a batch"`
+	MicroBatchSize          int      `yaml:"micro_batch_size" in:"[0,)" doc:"their pairs, in place of accumulate"`
+	ContrastiveAccumulation bool     `yaml:"contrastive_accumulation" doc:"ITC and negatives across them"`
+	MaxSkipped              int      `yaml:"max_skipped" in:"[0,)" hash:"-" doc:"skipped steps in a row before the stop"`
 	LogEvery                int      `yaml:"log_every" in:"[1,)" hash:"-" doc:"steps between log lines"`
 	MaxTime                 Duration `yaml:"max_time" in:"[0,)" hash:"-" doc:"stop and save after this time; 0s for no limit"`
 }

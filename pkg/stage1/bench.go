@@ -38,6 +38,8 @@ type BenchResult struct {
 	Batch               int            `json:"batch"`
 	Devices             int            `json:"devices"`
 	DeviceState         uint64         `json:"device_state"` // weights and optimizer slots on each device
+	MicroBatches        int            `json:"micro_batches"`
+	Coupled             bool           `json:"coupled"` // ITC and hard negatives over all of them
 	Warmup              int            `json:"warmup"`
 	Steps               int            `json:"steps"`
 	Parameters          int            `json:"parameters"`
@@ -49,6 +51,7 @@ type BenchResult struct {
 	ImgPerS             float64        `json:"img_per_s"`       // of the median step
 	StepFLOPs           float64        `json:"step_flops"`      // as StepFLOPs counts them
 	GFLOPPerS           float64        `json:"gflop_per_s"`     // of the median step
+	RepeatedFLOPs       float64        `json:"repeated_flops"`  // beside them, to save memory
 	Parts               []FLOPs        `json:"flops"`
 	PeakMemory          uint64         `json:"peak_memory"`       // most host memory the process ever held
 	PeakMemoryInit      uint64         `json:"peak_memory_init"`  // most until the weights were drawn
@@ -69,7 +72,10 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 		Batch: o.Batch, Warmup: o.Warmup, Steps: o.Steps,
 		Parameters:          model.Count(Params(o.Config)),
 		TrainableParameters: model.Count(TrainableParams(o.Config)),
+		MicroBatches:        max(o.Config.MicroBatches, 1),
+		Coupled:             o.Config.Coupled,
 		StepFLOPs:           TotalFLOPs(parts),
+		RepeatedFLOPs:       TotalFLOPs(RepeatedFLOPs(o.Config, o.Batch)),
 		Parts:               parts,
 	}
 	start := time.Now()
@@ -112,6 +118,8 @@ func (o BenchOptions) validate() error {
 	switch {
 	case o.Batch < 2:
 		return fmt.Errorf("batch size %d: ITM needs a negative for every pair, so at least 2", o.Batch)
+	case o.Batch%max(o.Config.MicroBatches, 1) != 0:
+		return fmt.Errorf("a batch of %d cannot be cut into %d equal micro-batches", o.Batch, o.Config.MicroBatches)
 	case o.Steps < 1:
 		return fmt.Errorf("%d steps: at least 1 must be measured", o.Steps)
 	case o.Warmup < 0:
@@ -146,13 +154,13 @@ func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResul
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("after %d of %d steps: %w", i, o.Warmup+o.Steps, err)
 		}
-		pixels, ids, mask := randomBatch(o.Config, o.Batch, rng)
+		batch := benchInputs(o.Config, o.Batch, rng)
 		if i == o.Warmup {
 			whole = max(whole, measure.PeakMemory())
 			_ = measure.ResetPeakMemory()
 		}
 		start, startCPU := time.Now(), measure.CPUSeconds()
-		result, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask))
+		result, err := runBenchStep(o, step, i, batch)
 		took := time.Since(start)
 		if err != nil {
 			return nil, err
@@ -191,6 +199,20 @@ func runBenchStep(o BenchOptions, step *trainer.Step, i int, batch []*tensors.Te
 			i, result.Loss, result.GradNorm)
 	}
 	return result, nil
+}
+
+// benchInputs is a random batch as a step is fed: every picture is another one.
+func benchInputs(cfg Config, batch int, rng *rand.Rand) []*tensors.Tensor {
+	pixels, ids, mask := randomBatch(cfg, batch, rng)
+	list := BatchTensors(cfg, batch, pixels, ids, mask)
+	if cfg.ImageIDs {
+		numbers := make([]int32, batch)
+		for i := range numbers {
+			numbers[i] = int32(i)
+		}
+		list = append(list, tensors.FromFlatDataAndDimensions(numbers, batch))
+	}
+	return list
 }
 
 // randomBatch draws pixels that are normalised noise, and captions of 3 to L tokens, [CLS] and [SEP] included.

@@ -122,8 +122,8 @@ func positiveRows(cfg Config, in trainer.Coupling) *Node {
 	return nn.Float32(Equal(own, BroadcastToDims(Reshape(ids, 1, all), rows, all)))
 }
 
-// coupledRest reads a micro-batch again and adds its share of L_itm and L_itg: ITM is a mean over all 3·G pairs, ITG one
-// over the tokens of all texts [G, L].
+// coupledRest reads a micro-batch again and adds its share of L_itm and L_itg: ITM is a mean over all 3·G pairs, ITG
+// one over the tokens of all texts [G, L].
 func coupledRest(scope *model.Scope, cfg Config, in []*Node, allIDs *Node, rng *nn.RNG) (
 	features []*Node, loss *Node, terms []*Node) {
 	o, b := noLosses(allIDs.Graph()), Batch{TextIDs: in[ownIDs], TextMask: in[ownMask]}

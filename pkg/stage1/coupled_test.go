@@ -116,9 +116,11 @@ func sameStep(t *testing.T, got, want trainer.Result, grads, wanted map[string][
 // coupledCases are the settings that change what micro-batches must tell each other.
 func coupledCases() map[string]func(*Config) {
 	return map[string]func(*Config){
-		"frozen":                     func(*Config) {},
-		"trained":                    func(c *Config) { c.FreezeVision = false },
-		"trained EVA, remat":         func(c *Config) { c.FreezeVision, c.Vision.Arch, c.Vision.Remat = false, vit.EVA, true },
+		"frozen":  func(*Config) {},
+		"trained": func(c *Config) { c.FreezeVision = false },
+		"trained EVA, remat": func(c *Config) {
+			c.FreezeVision, c.Vision.Arch, c.Vision.Remat = false, vit.EVA, true
+		},
 		"gather gradient":            func(c *Config) { c.ITCGatherGrad = true },
 		"gather gradient, trained":   func(c *Config) { c.ITCGatherGrad, c.FreezeVision = true, false },
 		"image ids":                  func(c *Config) { c.ImageIDs = true },

@@ -31,8 +31,8 @@ const (
 
 func imageParts() []string { return []string{partViT, partCross, partImage} }
 
-// StepFLOPs counts the work of one training step on a batch of pairs, by part (spec/stage1.md 8). It is the model's: what
-// is computed more than once to save memory is RepeatedFLOPs.
+// StepFLOPs counts the work of one training step on a batch of pairs, by part (spec/stage1.md 8). It is the model's:
+// what is computed more than once to save memory is RepeatedFLOPs.
 //
 // Backwards, every product costs two of its size, one for the gradient of each factor. Two products have one only:
 // the ViT's patch projection, whose pixels need no gradient, and ITC's similarities, whose gathered side carries none
