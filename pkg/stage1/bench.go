@@ -26,6 +26,7 @@ type BenchOptions struct {
 	Warmup    int   // steps before those that count
 	Steps     int   // steps that count, at least 1
 	Seed      int64 // of weights, batches, dropout and hard negatives
+	ByParts   bool  // measure every part of a step by itself too
 
 	Devices      int  // that share a batch; 0 means 1
 	SpreadFrozen bool // of a frozen matrix each device keeps a part
@@ -36,10 +37,10 @@ type BenchOptions struct {
 // BenchResult is what one run of Bench measured. Memory is in bytes, 0 where it could not be measured.
 type BenchResult struct {
 	Batch               int            `json:"batch"`
-	Devices             int            `json:"devices"`
-	DeviceState         uint64         `json:"device_state"` // weights and optimizer slots on each device
 	MicroBatches        int            `json:"micro_batches"`
 	Coupled             bool           `json:"coupled"` // ITC and hard negatives over all of them
+	Devices             int            `json:"devices"`
+	DeviceState         uint64         `json:"device_state"` // weights and optimizer slots on each device
 	Warmup              int            `json:"warmup"`
 	Steps               int            `json:"steps"`
 	Parameters          int            `json:"parameters"`
@@ -57,6 +58,7 @@ type BenchResult struct {
 	PeakMemoryInit      uint64         `json:"peak_memory_init"`  // most until the weights were drawn
 	PeakMemorySteps     uint64         `json:"peak_memory_steps"` // most during the steps that count
 	Loss                float64        `json:"loss"`              // of the last step
+	Time                *PartsResult   `json:"parts,omitempty"`   // with ByParts
 }
 
 // Bench trains a model of random weights on random pairs, by the code that trains real ones, and takes time and
@@ -79,7 +81,7 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 		Parts:               parts,
 	}
 	start := time.Now()
-	store, err := newBenchStore(o)
+	store, err := newBenchStore(backend, o)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +110,10 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	r.StepSeconds = measure.SpreadOf(seconds)
 	r.ImgPerS = float64(o.Batch) / r.StepSeconds.Median
 	r.GFLOPPerS = r.StepFLOPs / r.StepSeconds.Median / 1e9
-	return r, nil
+	if o.ByParts {
+		r.Time, err = o.measureParts(ctx, backend, store)
+	}
+	return r, err
 }
 
 func (o BenchOptions) validate() error {
@@ -132,9 +137,9 @@ func (o BenchOptions) validate() error {
 }
 
 // newBenchStore draws the weights.
-func newBenchStore(o BenchOptions) (*mlx.Store, error) {
+func newBenchStore(backend compute.Backend, o BenchOptions) (*mlx.Store, error) {
 	store := mlx.NewStore()
-	if err := model.Initialize(store, Params(o.Config), o.Seed); err != nil {
+	if err := model.InitializeOn(backend, store, Params(o.Config), o.Seed); err != nil {
 		return nil, err
 	}
 	if o.Config.FreezeVision {

@@ -160,9 +160,9 @@ func contrast(scope *model.Scope, cfg Config, o *Outputs, positives *Node) {
 // byReplica gives every replica its part of the values [n]: [R, n/R].
 func byReplica(values *Node, cfg Config) *Node { return Reshape(values, cfg.replicas(), -1) }
 
-// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own
-// rows and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts
-// with all pictures.
+// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own rows
+// and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts with
+// all pictures.
 func scaledSimilarities(scope *model.Scope, cfg Config, own, all []*Node) (i2t, t2i *Node) {
 	temp := scope.GetVariable("temp").NodeValue(own[1].Graph())
 	images, texts := all[0], all[1]
