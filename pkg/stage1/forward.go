@@ -160,9 +160,9 @@ func contrast(scope *model.Scope, cfg Config, o *Outputs, positives *Node) {
 // byReplica gives every replica its part of the values [n]: [R, n/R].
 func byReplica(values *Node, cfg Config) *Node { return Reshape(values, cfg.replicas(), -1) }
 
-// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own rows
-// and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts with
-// all pictures.
+// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own
+// rows and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts
+// with all pictures.
 func scaledSimilarities(scope *model.Scope, cfg Config, own, all []*Node) (i2t, t2i *Node) {
 	temp := scope.GetVariable("temp").NodeValue(own[1].Graph())
 	images, texts := all[0], all[1]
@@ -216,8 +216,8 @@ func (b Batch) texts(negatives *Node) pairedTexts {
 	return pairTexts(b, Gather(b.TextIDs, negatives), Gather(b.TextMask, negatives))
 }
 
-// pairTexts is texts with the negative texts themselves, [B, L] each. The three of a row of the batch stand together, so
-// that many devices share the pairs as they share the batch, and none has to move.
+// pairTexts is texts with the negative texts themselves, [B, L] each. The three of a row of the batch stand together,
+// so that many devices share the pairs as they share the batch, and none has to move.
 func pairTexts(b Batch, negativeIDs, negativeMask *Node) pairedTexts {
 	three := func(own, negative *Node) *Node {
 		dims := own.Shape().Dimensions
@@ -258,10 +258,10 @@ func matchPass(scope *model.Scope, cfg Config, ids, mask *Node, cross *qformer.C
 	return out.Hidden, ReduceMean(logits, 1)
 }
 
-// generateText fills in the ITG pass and returns, for every replica, the sum of its losses and the number of tokens that
-// it is over (spec/stage1.md 6), [R] in float32. The queries' cached keys and values stand for the image pass, which the queries'
-// rows of the full mask would only repeat. The last position predicts nothing and is seen by no other row: it is left
-// out.
+// generateText fills in the ITG pass and returns, for every replica, the sum of its losses and the number of tokens
+// that it is over (spec/stage1.md 6), [R] in float32. The queries' cached keys and values stand for the image pass,
+// which the queries' rows of the full mask would only repeat. The last position predicts nothing and is seen by no other
+// row: it is left out.
 func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) (
 	sum, tokens *Node) {
 	length := b.TextIDs.Shape().Dimensions[1] - 1

@@ -115,8 +115,8 @@ func trainOn(t *testing.T, backend compute.Backend, store *mlx.Store, cfg Config
 	return losses
 }
 
-// weightsOf returns the trained tensors by name, but for key biases: their gradient is rounding noise, which Adam scales
-// up to full steps.
+// weightsOf returns the trained tensors by name, but for key biases: their gradient is rounding noise, which Adam
+// scales up to full steps.
 func weightsOf(t *testing.T, store *mlx.Store, cfg Config) map[string][]float32 {
 	t.Helper()
 	all := map[string][]float32{}

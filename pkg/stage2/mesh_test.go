@@ -59,7 +59,8 @@ func textBatch(cfg Config, step int) []*tensors.Tensor {
 	return batch
 }
 
-// placed returns the model's tensors on some devices, the language model spread over them, and the bytes that each holds.
+// placed returns the model's tensors on some devices, the language model spread over them, and the bytes that each
+// holds.
 func placed(t *testing.T, backend compute.Backend, cfg Config, spec published.Spec, devices int) (*mlx.Store, int64) {
 	t.Helper()
 	store := graphtest.Store(t, spec.Params(), 2)
@@ -83,13 +84,14 @@ func placed(t *testing.T, backend compute.Backend, cfg Config, spec published.Sp
 // steps trains and returns the losses.
 func steps(t *testing.T, backend compute.Backend, store *mlx.Store, cfg Config) []float32 {
 	t.Helper()
-	task := trainer.Task{Params: TrainableParams(cfg), Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
+	task := trainer.Task{Params: TrainableParams(cfg)}
+	task.Loss = func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
 		b := Batch{Pixels: in[0], IDs: in[1], Mask: in[2]}
 		if cfg.T5 != nil {
 			b.OutputIDs, b.OutputMask = in[3], in[4]
 		}
 		return Forward(scope, cfg, b, rng).Loss, nil
-	}}
+	}
 	step, err := trainer.NewStep(backend, store, task, trainer.AdamW{Betas: [2]float64{0.9, 0.98}, Eps: 1e-8}, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +130,8 @@ func TestSpreadLLM(t *testing.T) {
 			}
 		}
 		if large == 0 || part != all-large*3/4 {
-			t.Errorf("%s: %d bytes on one device, %d on each of four; %d of them are of large frozen matrices", name, all, part, large)
+			t.Errorf("%s: %d bytes on one device, %d on each of four; %d of them are of large frozen matrices", name, all,
+				part, large)
 		}
 		graphtest.Same(t, name+": losses", steps(t, backend, many, cfg), steps(t, backend, one, cfg), 1e-5)
 		for _, p := range TrainableParams(cfg) {
