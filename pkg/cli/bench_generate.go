@@ -169,7 +169,8 @@ func (r benchGenerateReport) writeText(w io.Writer) error {
 		{"further tokens", fmt.Sprintf("%s each (%s to %s); early %s, late %s", milliseconds(m.NextToken.Median),
 			milliseconds(m.NextToken.Min), milliseconds(m.NextToken.Max), milliseconds(m.Early), milliseconds(m.Late))},
 		{"weights read", fmt.Sprintf("%s per token, %.1f GB/s", gigabytes(uint64(m.ReadBytes)), m.WeightGBPerS)},
-		{"cache", fmt.Sprintf("%.2f MB, computed %.2f MB", float64(m.CacheBytes)/1e6, float64(m.CacheComputed)/1e6)},
+		{"cache", fmt.Sprintf("%.2f MB, computed %.2f MB (%.2f MB with a copy of the prompt for every text)",
+			float64(m.CacheBytes)/1e6, float64(m.CacheComputed)/1e6, float64(m.CacheTiled)/1e6)},
 		{"host memory", "peak " + gigabytes(m.PeakMemory)},
 	} {
 		fmt.Fprintf(tab, "%s\t%s\n", row[0], row[1])

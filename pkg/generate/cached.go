@@ -3,6 +3,7 @@ package generate
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/graph"
@@ -11,8 +12,9 @@ import (
 )
 
 // Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all steps
-// read of the rows, whatever it is; and the cache of one text per row, with room for the given number of new tokens.
-type Prefill func(scope *mlx.Scope, inputs []*graph.Node, newTokens int) (
+// read of the rows, whatever it is; and the cache of all texts, width of each row, one after the other, with room for
+// the given number of new tokens.
+type Prefill func(scope *mlx.Scope, inputs []*graph.Node, newTokens, width int) (
 	logits *graph.Node, fixed, cache []*graph.Node)
 
 // Advance computes a step: text i is the text parents[i] of the cache, followed by tokens[i]. It returns the logits
@@ -45,9 +47,10 @@ func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill
 	var err error
 	p.prefill, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
 		p.stats.Compilations++
-		// The room for new tokens is the size of an input, because another size is another program.
+		// Room and width are the sizes of an input, because others are other programs.
 		last := len(in) - 1
-		logits, fixed, cache := prefill(scope, in[:last], in[last].Shape().Dimensions[0])
+		room := in[last].Shape().Dimensions
+		logits, fixed, cache := prefill(scope, in[:last], room[0], room[1])
 		p.fixed = len(fixed)
 		return append(append([]*graph.Node{logits}, fixed...), cache...)
 	})
@@ -83,7 +86,7 @@ func (p *CachedProgram) Close() {
 func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, prompts [][]int32, o Options) (
 	[][]Text, error) {
 	m := &cached{program: p, inputs: inputs, rows: len(prompts), width: o.Width(),
-		newTokens: bucket(o.MaxNewTokens)}
+		newTokens: roomFor(o.MaxNewTokens)}
 	defer m.close()
 	return Generate(ctx, m, prompts, o)
 }
@@ -104,7 +107,7 @@ type cached struct {
 type cachedText struct{ row, place int }
 
 func (c *cached) Start(ctx context.Context) ([]float32, error) {
-	room := tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens), c.newTokens)
+	room := tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens*c.width), c.newTokens, c.width)
 	defer free([]*tensors.Tensor{room})
 	out, err := call(ctx, c.program.prefill, append(c.inputs[:len(c.inputs):len(c.inputs)], room))
 	if err != nil {
@@ -113,8 +116,9 @@ func (c *cached) Start(ctx context.Context) ([]float32, error) {
 	c.fixed, c.cache = out[1:1+c.program.fixed], out[1+c.program.fixed:]
 	c.texts = make([]cachedText, c.rows)
 	for i := range c.texts {
-		c.texts[i] = cachedText{i, i}
+		c.texts[i] = cachedText{i, i * c.width}
 	}
+	c.measure()
 	return c.logits(out[0], c.rows)
 }
 
@@ -142,14 +146,19 @@ func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]flo
 	}
 	free(c.cache)
 	c.cache, c.texts = out[1:], texts
-	c.program.stats.CacheBytes, c.program.stats.NewTokens = 0, c.newTokens
-	for _, t := range c.cache {
-		c.program.stats.CacheBytes += int64(t.Shape().ByteSize())
-	}
 	return c.logits(out[0], places)
 }
 
-// logits brings the logits of all places to the host, frees them and returns those of the texts.
+// measure notes how large the cache is, what all texts of a row share included.
+func (c *cached) measure() {
+	stats := &c.program.stats
+	stats.CacheBytes, stats.NewTokens = 0, c.newTokens
+	for _, t := range slices.Concat(c.fixed, c.cache) {
+		stats.CacheBytes += int64(t.Shape().ByteSize())
+	}
+}
+
+// logits brings the logits of all places, or rows, to the host, frees them and returns those of the texts.
 func (c *cached) logits(t *tensors.Tensor, places int) ([]float32, error) {
 	defer free([]*tensors.Tensor{t})
 	all, err := tensors.CopyFlatData[float32](t)
@@ -159,15 +168,23 @@ func (c *cached) logits(t *tensors.Tensor, places int) ([]float32, error) {
 	if len(all)%places != 0 {
 		return nil, fmt.Errorf("the model gave %d logits for %d texts", len(all), places)
 	}
-	vocab := len(all) / places
-	out := make([]float32, 0, len(c.texts)*vocab)
-	for _, text := range c.texts {
-		out = append(out, all[text.place*vocab:][:vocab]...)
+	if len(c.texts) == places {
+		return all, nil // texts fill their places in order
 	}
-	return out, nil
+	vocab := len(all) / places
+	for i, text := range c.texts {
+		copy(all[i*vocab:][:vocab], all[text.place*vocab:][:vocab]) // no text stands behind its place
+	}
+	return all[:len(c.texts)*vocab], nil
 }
 
 func (c *cached) close() {
 	free(c.fixed)
 	free(c.cache)
 }
+
+// roomStep is what the room for new tokens is a multiple of, so that programs are compiled for few sizes.
+const roomStep = 8
+
+// roomFor is the room for at most so many new tokens.
+func roomFor(tokens int) int { return (tokens + roomStep - 1) / roomStep * roomStep }

@@ -30,10 +30,11 @@ func (s summing) program(t *testing.T, newTokens *[]int) *CachedProgram {
 	t.Helper()
 	backend, store := s.open(t)
 	p, err := NewCachedProgram(backend, store,
-		func(scope *mlx.Scope, in []*graph.Node, n int) (*graph.Node, []*graph.Node, []*graph.Node) {
-			*newTokens = append(*newTokens, n)
-			count := graph.Scalar(in[0].Graph(), dtypes.Int32, 0)
-			return s.line(scope, in[0]), []*graph.Node{graph.MulScalar(in[0], 0)}, []*graph.Node{in[0], count}
+		func(scope *mlx.Scope, in []*graph.Node, n, width int) (*graph.Node, []*graph.Node, []*graph.Node) {
+			*newTokens = append(*newTokens, n, width)
+			count, rows := graph.Scalar(in[0].Graph(), dtypes.Int32, 0), in[0].Shape().Dimensions[0]
+			sums := graph.Reshape(graph.BroadcastToDims(graph.InsertAxes(in[0], -1), rows, width), rows*width)
+			return s.line(scope, in[0]), []*graph.Node{graph.MulScalar(in[0], 0)}, []*graph.Node{sums, count}
 		},
 		func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens *graph.Node) (*graph.Node, []*graph.Node) {
 			sums := graph.Add(graph.Gather(cache[0], graph.InsertAxes(parents, -1)), tokens)
@@ -98,8 +99,8 @@ func TestCachedProgram(t *testing.T) {
 			}
 		}
 	}
-	if !slices.Equal(newTokens, []int{16, 8}) {
-		t.Errorf("programs for %v new tokens, want one for 9 and 12 and one for 8", newTokens)
+	if !slices.Equal(newTokens, []int{16, 1, 16, 3, 8, 4, 16, 2}) {
+		t.Errorf("programs for %v new tokens and texts, want 16 tokens for 9 and 12, and 8 for 8", newTokens)
 	}
 }
 
@@ -108,7 +109,7 @@ func TestCachedErrors(t *testing.T) {
 	backend, store := summing{vocab: 4}.open(t)
 	broken := float32(math.NaN())
 	p, err := NewCachedProgram(backend, store,
-		func(_ *mlx.Scope, in []*graph.Node, _ int) (*graph.Node, []*graph.Node, []*graph.Node) {
+		func(_ *mlx.Scope, in []*graph.Node, _, _ int) (*graph.Node, []*graph.Node, []*graph.Node) {
 			return graph.MulScalar(in[0], broken), nil, in[:1]
 		},
 		func(_ *mlx.Scope, _, cache []*graph.Node, _, _ *graph.Node) (*graph.Node, []*graph.Node) {
