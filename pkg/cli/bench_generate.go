@@ -33,8 +33,8 @@ func newBenchGenerateCmd(app *App) *cobra.Command {
 		Use:   "generate",
 		Short: "Measure how fast a language model writes texts",
 		Long: `Loads a language model of published size and lets it write texts of a fixed length behind embeddings, as
-those of a picture's 32 queries and a prompt are. Printed are tokens per second, the time to the first token and of every
-further one, early and late in the text, the memory of the cache, and the rate at which weights are read.
+those of a picture's 32 queries and a prompt are. Printed are tokens per second, the time to the first token and of
+every further one, early and late in the text, the memory of the cache, and the rate at which weights are read.
 
 Without --weights the weights are random and made in memory; nothing is written. Other programs on the machine spoil the
 figures: look at the smallest and the largest run. scripts/bench_hf_generate.py measures the same in transformers.`,

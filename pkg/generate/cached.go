@@ -11,9 +11,9 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 )
 
-// Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all steps
-// read of the rows, whatever it is; and the cache of all texts, width of each row, one after the other, with room for
-// the given number of new tokens.
+// Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all
+// steps read of the rows, whatever it is; and the cache of all texts, width of each row, one after the other, with room
+// for the given number of new tokens.
 type Prefill func(scope *mlx.Scope, inputs []*graph.Node, newTokens, width int) (
 	logits *graph.Node, fixed, cache []*graph.Node)
 

@@ -41,8 +41,8 @@ func (r recordedSearch) model() *chain {
 	return c
 }
 
-// TestReferenceSearches: tokens, their order and scores are those of transformers 4.57.6, with no-repeat n-grams, several
-// returned texts, penalties and shortest lengths, greedily and with beams.
+// TestReferenceSearches: tokens, their order and scores are those of transformers 4.57.6, with no-repeat n-grams,
+// several returned texts, penalties and shortest lengths, greedily and with beams.
 func TestReferenceSearches(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join("testdata", "searches.json"))
 	if err != nil {

@@ -22,7 +22,8 @@ type Decoder struct {
 }
 
 // Prefill is generate.Prefill. OPT's prompts are there once for all texts of a row, like what T5's encoder has read.
-func (d Decoder) Prefill(scope *model.Scope, inputs []*Node, newTokens, width int) (logits *Node, fixed, cache []*Node) {
+func (d Decoder) Prefill(scope *model.Scope, inputs []*Node, newTokens, width int) (
+	logits *Node, fixed, cache []*Node) {
 	embeds, mask := d.Prefix(scope, inputs)
 	llm, batch := d.LLM(scope), mask.Shape().Dimensions[0]
 	if c := d.OPT; c != nil {

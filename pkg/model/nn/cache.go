@@ -85,8 +85,8 @@ func repeatRows(x *Node, times int) *Node {
 	return Reshape(BroadcastToDims(InsertAxes(x, 1), wide...), append([]int{dims[0] * times}, dims[1:]...)...)
 }
 
-// Shared is what a decoder remembers of tokens that several texts have in common, such as a prompt's with several beams:
-// keys and values are there once. As many rows of the texts, one after the other, share a row of it.
+// Shared is what a decoder remembers of tokens that several texts have in common, such as a prompt's with several
+// beams: keys and values are there once. As many rows of the texts, one after the other, share a row of it.
 type Shared struct {
 	KV   []KV  // of every layer, [rows, heads, tokens, head_dim]
 	Mask *Node // int32 [rows, tokens], 1 at tokens and 0 at padding
