@@ -105,7 +105,12 @@ func runBenchGenerate(ctx context.Context, app *App, opts benchGenerateOptions) 
 	if err != nil {
 		return err
 	}
-	dev, err := openDevice(ctx, device.Options{Backend: app.Globals.Backend, DType: opts.dtype, Logger: app.Log})
+	return opts.measure(ctx, app, run)
+}
+
+// measure measures what was parsed.
+func (o benchGenerateOptions) measure(ctx context.Context, app *App, run fullsize.GenerateOptions) error {
+	dev, err := openDevice(ctx, device.Options{Backend: app.Globals.Backend, DType: o.dtype, Logger: app.Log})
 	if err != nil {
 		return err
 	}
@@ -124,7 +129,7 @@ func runBenchGenerate(ctx context.Context, app *App, opts benchGenerateOptions) 
 		run.Seed = *app.Globals.Seed
 	}
 	run.OnEvent = func(what string, took time.Duration) { app.Log.Info(what, "took", took.Round(time.Millisecond)) }
-	report := benchGenerateReport{Model: run.Network.Name, Weights: opts.weights, DType: run.DType, Backend: dev.Name,
+	report := benchGenerateReport{Model: run.Network.Name, Weights: o.weights, DType: run.DType, Backend: dev.Name,
 		Description: dev.Description, Machine: thisMachine(), Build: newVersionInfo(app.buildInfo()),
 		Time: time.Now().UTC().Truncate(time.Second)}
 	if report.Result, err = fullsize.Generate(ctx, dev.Backend, run); err != nil {
