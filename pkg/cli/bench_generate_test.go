@@ -40,13 +40,15 @@ func TestBenchGenerate(t *testing.T) {
 		Sizes: fullsize.Sizes{Batch: 2, Tokens: 6}}
 	for _, asJSON := range []bool{false, true} {
 		var out bytes.Buffer
-		app := &App{Out: &out, Err: io.Discard, Globals: Globals{Backend: "go", JSON: asJSON}, Log: slog.New(slog.DiscardHandler)}
+		app := &App{Out: &out, Err: io.Discard, Log: slog.New(slog.DiscardHandler)}
+		app.Globals = Globals{Backend: "go", JSON: asJSON}
 		if err := (benchGenerateOptions{}).measure(t.Context(), app, run); err != nil {
 			t.Fatal(err)
 		}
 		if asJSON {
 			var report benchGenerateReport
-			if err := json.Unmarshal(out.Bytes(), &report); err != nil || report.Result.TokensPerS <= 0 || report.Model != "toy" {
+			if err := json.Unmarshal(out.Bytes(), &report); err != nil || report.Model != "toy" ||
+				report.Result.TokensPerS <= 0 {
 				t.Errorf("%v in %s", err, out.String())
 			}
 			continue

@@ -10,8 +10,8 @@ import (
 	"blip2/pkg/weights"
 )
 
-// TestGenerate measures small language models: times are there, the cache has the size that is computed, every text gets
-// its tokens, and a checkpoint gives the same text as the numbers that it was made of.
+// TestGenerate measures small language models: times are there, the cache has the size that is computed, every text
+// gets its tokens, and a checkpoint gives the same text as the numbers that it was made of.
 func TestGenerate(t *testing.T) {
 	backend := graphtest.Open(t, "go")
 	for _, name := range []string{"opt", "t5"} {
