@@ -25,7 +25,7 @@ type Advance func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens 
 // CachedProgram runs a network as a Model, one batch after the other, that keeps on the device what it has computed for
 // the tokens so far: a step reads one token per text.
 type CachedProgram struct {
-	prefill, advance *mlx.Exec
+	logits, logProbs programs
 	fixed            int // outputs of prefill that are neither logits nor cache
 	stats            Stats
 }
@@ -40,40 +40,10 @@ type Stats struct {
 // Stats returns the numbers so far.
 func (p *CachedProgram) Stats() Stats { return p.stats }
 
-// NewCachedProgram prepares the programs of a network whose weights are in the store.
-func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance) (
-	*CachedProgram, error) {
-	p := &CachedProgram{}
-	var err error
-	p.prefill, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
-		p.stats.Compilations++
-		// Room and width are the sizes of an input, because others are other programs.
-		last := len(in) - 1
-		room := in[last].Shape().Dimensions
-		logits, fixed, cache := prefill(scope, in[:last], room[0], room[1])
-		p.fixed = len(fixed)
-		return append(append([]*graph.Node{logits}, fixed...), cache...)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("preparing the prefill: %w", err)
-	}
-	p.advance, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
-		p.stats.Compilations++
-		parents, tokens, in := in[0], in[1], in[2:]
-		logits, cache := advance(scope, in[:p.fixed], in[p.fixed:], parents, tokens)
-		return append([]*graph.Node{logits}, cache...)
-	})
-	if err != nil {
-		p.Close()
-		return nil, fmt.Errorf("preparing a step: %w", err)
-	}
-	p.prefill.SetMaxCache(maxPrograms)
-	p.advance.SetMaxCache(maxPrograms)
-	return p, nil
-}
+// programs are the two of a network, with logits as results or, for beams, log-probabilities.
+type programs struct{ prefill, advance *mlx.Exec }
 
-// Close frees the compiled programs.
-func (p *CachedProgram) Close() {
+func (p programs) close() {
 	for _, exec := range []*mlx.Exec{p.prefill, p.advance} {
 		if exec != nil {
 			exec.Finalize()
@@ -81,12 +51,77 @@ func (p *CachedProgram) Close() {
 	}
 }
 
+// NewCachedProgram prepares the programs of a network whose weights are in the store.
+func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance) (
+	*CachedProgram, error) {
+	p := &CachedProgram{}
+	var err error
+	if p.logits, err = p.prepare(backend, store, prefill, advance, func(logits *graph.Node) *graph.Node {
+		return logits
+	}); err == nil {
+		p.logProbs, err = p.prepare(backend, store, prefill, advance, logProbsOf)
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// prepare prepares programs whose results are what last makes of the logits.
+func (p *CachedProgram) prepare(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance,
+	last func(logits *graph.Node) *graph.Node) (out programs, err error) {
+	out.prefill, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
+		// Room and width are the sizes of an input, because others are other programs.
+		inputs, room := in[:len(in)-1], in[len(in)-1].Shape().Dimensions
+		logits, fixed, cache := prefill(scope, inputs, room[0], room[1])
+		p.fixed = len(fixed)
+		return append(append([]*graph.Node{last(logits)}, fixed...), cache...)
+	})
+	if err != nil {
+		return out, fmt.Errorf("preparing the prefill: %w", err)
+	}
+	out.advance, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
+		parents, tokens, in := in[0], in[1], in[2:]
+		logits, cache := advance(scope, in[:p.fixed], in[p.fixed:], parents, tokens)
+		return append([]*graph.Node{last(logits)}, cache...)
+	})
+	if err != nil {
+		out.close()
+		return programs{}, fmt.Errorf("preparing a step: %w", err)
+	}
+	out.prefill.SetMaxCache(maxPrograms)
+	out.advance.SetMaxCache(maxPrograms)
+	return out, nil
+}
+
+// logProbsOf turns logits [texts, vocab] into log-probabilities. A logit that is not a finite number makes all of its text
+// not a number.
+func logProbsOf(logits *graph.Node) *graph.Node {
+	dims := logits.Shape().Dimensions
+	wide := func(x *graph.Node) *graph.Node { return graph.BroadcastToDims(x, dims...) }
+	shifted := graph.Sub(logits, wide(graph.ReduceAndKeep(logits, graph.ReduceMax, -1)))
+	sum := graph.ReduceAndKeep(graph.Exp(shifted), graph.ReduceSum, -1)
+	return graph.Sub(shifted, wide(graph.Log(sum)))
+}
+
+// Close frees the compiled programs.
+func (p *CachedProgram) Close() {
+	p.logits.close()
+	p.logProbs.close()
+}
+
 // Generate continues a batch as the function Generate does: inputs are those of Prefill and remain the caller's,
 // prompts the ids that penalties and LenRulePaper see.
 func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, prompts [][]int32, o Options) (
 	[][]Text, error) {
 	m := &cached{program: p, inputs: inputs, rows: len(prompts), width: o.Width(),
-		newTokens: roomFor(o.MaxNewTokens)}
+		newTokens: roomFor(o.MaxNewTokens), programs: p.logits}
+	if o.Beams > 1 {
+		m.programs, m.logProbs = p.logProbs, true
+	}
 	defer m.close()
 	return Generate(ctx, m, prompts, o)
 }
@@ -94,6 +129,8 @@ func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, 
 // cached is the Model of one batch. The cache has a fixed place for every text; places without one are computed along.
 type cached struct {
 	program   *CachedProgram
+	programs  programs
+	logProbs  bool // are what the programs give
 	inputs    []*tensors.Tensor
 	rows      int
 	width     int // texts per row
@@ -106,10 +143,12 @@ type cached struct {
 // cachedText says where a text is.
 type cachedText struct{ row, place int }
 
+func (c *cached) normalized() bool { return c.logProbs }
+
 func (c *cached) Start(ctx context.Context) ([]float32, error) {
 	room := tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens*c.width), c.newTokens, c.width)
 	defer free([]*tensors.Tensor{room})
-	out, err := call(ctx, c.program.prefill, append(c.inputs[:len(c.inputs):len(c.inputs)], room))
+	out, err := call(ctx, c.programs.prefill, append(c.inputs[:len(c.inputs):len(c.inputs)], room))
 	if err != nil {
 		return nil, fmt.Errorf("reading the prompts: %w", err)
 	}
@@ -140,7 +179,7 @@ func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]flo
 	}
 	defer free(own)
 	args := append(append(own[:2:2], c.fixed...), c.cache...)
-	out, err := call(ctx, c.program.advance, args)
+	out, err := call(ctx, c.programs.advance, args)
 	if err != nil {
 		return nil, fmt.Errorf("computing the next tokens: %w", err)
 	}

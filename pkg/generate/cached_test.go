@@ -12,6 +12,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/internal/graphtest"
 	"blip2/pkg/model"
 )
 
@@ -119,14 +120,42 @@ func TestCachedErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
-	in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3, 4}, 1, 4)}
-	if _, err := p.Generate(t.Context(), in, [][]int32{nil}, Options{MaxNewTokens: 2}); err == nil ||
-		!strings.Contains(err.Error(), "not a number") {
-		t.Errorf("error %v", err)
+	for _, beams := range []int{1, 2} {
+		in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3, 4}, 1, 4)}
+		if _, err := p.Generate(t.Context(), in, [][]int32{nil}, Options{Beams: beams, MaxNewTokens: 2}); err == nil ||
+			!strings.Contains(err.Error(), "not a number") {
+			t.Errorf("%d beams: error %v", beams, err)
+		}
 	}
-	in = []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3}, 3)}
+	in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3}, 3)}
 	if _, err := p.Generate(t.Context(), in, [][]int32{nil, nil}, Options{MaxNewTokens: 2}); err == nil ||
 		!strings.Contains(err.Error(), "3 logits for 2 texts") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestLogProbs: one logit that is no finite number makes all of its text no number, on both kinds of backends, and no
+// other text.
+func TestLogProbs(t *testing.T) {
+	t.Run("go", func(t *testing.T) { checkLogProbs(t, graphtest.Open(t, "go")) })
+	t.Run("xla", func(t *testing.T) { checkLogProbs(t, graphtest.OpenXLA(t)) })
+}
+
+func checkLogProbs(t *testing.T, backend compute.Backend) {
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	logits := []float32{1, 2, 3, 4, nan, 1, 2, 3, 1, 2, inf, 3, -inf, -inf, -inf, -inf, 5, -inf, 5, 5}
+	out := graphtest.Run(t, backend, mlx.NewStore(), func(_ *mlx.Scope, in []*graph.Node) []*graph.Node {
+		return []*graph.Node{logProbsOf(in[0])}
+	}, tensors.FromFlatDataAndDimensions(logits, 5, 4))[0]
+	for row, want := range [][]float64{{-3.4401897, -2.4401897, -1.4401897, -0.4401897}, nil, nil, nil,
+		{-1.0986123, math.Inf(-1), -1.0986123, -1.0986123}} {
+		for i, v := range out[4*row:][:4] {
+			got := float64(v)
+			if want == nil && math.IsNaN(got) || want != nil && (got == want[i] || math.Abs(got-want[i]) < 1e-6) {
+				continue
+			}
+			t.Errorf("text %d: %v, want %v", row, out[4*row:][:4], want)
+			break
+		}
 	}
 }
