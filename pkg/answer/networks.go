@@ -11,6 +11,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model/blip"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/stage1"
@@ -81,19 +82,16 @@ func (n stage1Network) close()                { n.Close() }
 type blipNetwork struct {
 	cfg     blip.Config
 	bos     int32
-	encoder *mlx.Exec
+	encoder *mesh.Exec
 	program *generate.Program
 }
 
 func newBLIP(c *Checkpoint, backend compute.Backend, store *mlx.Store, activations dtypes.DType) (network, error) {
 	n := &blipNetwork{cfg: *c.Spec.BLIP, bos: c.BOS}
 	var err error
-	n.encoder, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, pixels *Node) *Node {
-		return nn.Float32(blip.EncodeImage(scope, n.cfg, nn.Cast(pixels, activations)))
+	n.encoder = mesh.NewExec(backend, store, "image side", func(scope *mlx.Scope, pixels []*Node) []*Node {
+		return []*Node{nn.Float32(blip.EncodeImage(scope, n.cfg, nn.Cast(pixels[0], activations)))}
 	})
-	if err != nil {
-		return nil, fmt.Errorf("preparing the image side: %w", err)
-	}
 	n.program, err = generate.NewProgram(backend, store,
 		func(scope *mlx.Scope, in []*Node) []*Node {
 			var nodes []*Node
@@ -110,7 +108,6 @@ func newBLIP(c *Checkpoint, backend compute.Backend, store *mlx.Store, activatio
 			return blip.NextLogits(scope, n.cfg, blip.Pick(cross, rows), ids, lengths)
 		})
 	if err != nil {
-		n.encoder.Finalize()
 		return nil, err
 	}
 	return n, nil
@@ -120,7 +117,7 @@ func (n *blipNetwork) encode(ctx context.Context, pixels *tensors.Tensor) (*tens
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	out, err := n.encoder.Call(pixels)
+	out, err := n.encoder.Run(pixels)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the pictures: %w", err)
 	}
@@ -141,6 +138,6 @@ func (n *blipNetwork) write(ctx context.Context, encoded *tensors.Tensor, prompt
 func (n *blipNetwork) stats() generate.Stats { return n.program.Stats() }
 
 func (n *blipNetwork) close() {
-	n.encoder.Finalize()
+	n.encoder.Close()
 	n.program.Close()
 }

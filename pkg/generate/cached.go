@@ -9,6 +9,8 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/mesh"
 )
 
 // Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all
@@ -41,60 +43,36 @@ type Stats struct {
 func (p *CachedProgram) Stats() Stats { return p.stats }
 
 // programs are the two of a network, with logits as results or, for beams, log-probabilities.
-type programs struct{ prefill, advance *mlx.Exec }
-
-func (p programs) close() {
-	for _, exec := range []*mlx.Exec{p.prefill, p.advance} {
-		if exec != nil {
-			exec.Finalize()
-		}
-	}
-}
+type programs struct{ prefill, advance *mesh.Exec }
 
 // NewCachedProgram prepares the programs of a network whose weights are in the store.
 func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance) (
 	*CachedProgram, error) {
 	p := &CachedProgram{}
-	var err error
-	if p.logits, err = p.prepare(backend, store, prefill, advance, func(logits *graph.Node) *graph.Node {
-		return logits
-	}); err == nil {
-		p.logProbs, err = p.prepare(backend, store, prefill, advance, logProbsOf)
-	}
-	if err != nil {
-		p.Close()
-		return nil, err
-	}
+	asTheyAre := func(logits *graph.Node) *graph.Node { return logits }
+	p.logits = p.prepare(backend, store, prefill, advance, asTheyAre)
+	p.logProbs = p.prepare(backend, store, prefill, advance, logProbsOf)
 	return p, nil
 }
 
 // prepare prepares programs whose results are what last makes of the logits.
 func (p *CachedProgram) prepare(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance,
-	last func(logits *graph.Node) *graph.Node) (out programs, err error) {
-	out.prefill, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+	last func(logits *graph.Node) *graph.Node) (out programs) {
+	out.prefill = mesh.NewExec(backend, store, "prefill", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
 		p.stats.Compilations++
 		// Room and width are the sizes of an input, because others are other programs.
 		inputs, room := in[:len(in)-1], in[len(in)-1].Shape().Dimensions
 		logits, fixed, cache := prefill(scope, inputs, room[0], room[1])
 		p.fixed = len(fixed)
 		return append(append([]*graph.Node{last(logits)}, fixed...), cache...)
-	})
-	if err != nil {
-		return out, fmt.Errorf("preparing the prefill: %w", err)
-	}
-	out.advance, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+	}).WithMaxPrograms(maxPrograms)
+	out.advance = mesh.NewExec(backend, store, "step", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
 		p.stats.Compilations++
 		parents, tokens, in := in[0], in[1], in[2:]
 		logits, cache := advance(scope, in[:p.fixed], in[p.fixed:], parents, tokens)
 		return append([]*graph.Node{last(logits)}, cache...)
-	})
-	if err != nil {
-		out.close()
-		return programs{}, fmt.Errorf("preparing a step: %w", err)
-	}
-	out.prefill.SetMaxCache(maxPrograms)
-	out.advance.SetMaxCache(maxPrograms)
-	return out, nil
+	}).WithMaxPrograms(maxPrograms)
+	return out
 }
 
 // logProbsOf turns logits [texts, vocab] into log-probabilities. A logit that is not a finite number makes all of its text
@@ -109,15 +87,17 @@ func logProbsOf(logits *graph.Node) *graph.Node {
 
 // Close frees the compiled programs.
 func (p *CachedProgram) Close() {
-	p.logits.close()
-	p.logProbs.close()
+	for _, pair := range []programs{p.logits, p.logProbs} {
+		pair.prefill.Close()
+		pair.advance.Close()
+	}
 }
 
 // Generate continues a batch as the function Generate does: inputs are those of Prefill and remain the caller's,
 // prompts the ids that penalties and LenRulePaper see.
 func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, prompts [][]int32, o Options) (
 	[][]Text, error) {
-	m := &cached{program: p, inputs: inputs, rows: len(prompts), width: o.Width(),
+	m := &cached{program: p, inputs: mesh.HostAll(inputs), rows: len(prompts), width: o.Width(),
 		newTokens: roomFor(o.MaxNewTokens), programs: p.logits}
 	if o.Beams > 1 {
 		m.programs, m.logProbs = p.logProbs, true
@@ -131,12 +111,12 @@ type cached struct {
 	program   *CachedProgram
 	programs  programs
 	logProbs  bool // are what the programs give
-	inputs    []*tensors.Tensor
+	inputs    []*mesh.Value
 	rows      int
 	width     int // texts per row
 	newTokens int
 
-	fixed, cache []*tensors.Tensor
+	fixed, cache []*mesh.Value
 	texts        []cachedText
 }
 
@@ -146,8 +126,8 @@ type cachedText struct{ row, place int }
 func (c *cached) normalized() bool { return c.logProbs }
 
 func (c *cached) Start(ctx context.Context) ([]float32, error) {
-	room := tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens*c.width), c.newTokens, c.width)
-	defer free([]*tensors.Tensor{room})
+	room := mesh.Host(tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens*c.width), c.newTokens, c.width))
+	defer free([]*mesh.Value{room})
 	out, err := call(ctx, c.programs.prefill, append(c.inputs[:len(c.inputs):len(c.inputs)], room))
 	if err != nil {
 		return nil, fmt.Errorf("reading the prompts: %w", err)
@@ -174,9 +154,9 @@ func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]flo
 		used[old.row]++
 		from[texts[i].place], ids[texts[i].place] = int32(old.place), tokens[i]
 	}
-	own := []*tensors.Tensor{
+	own := mesh.HostAll([]*tensors.Tensor{
 		tensors.FromFlatDataAndDimensions(from, places), tensors.FromFlatDataAndDimensions(ids, places),
-	}
+	})
 	defer free(own)
 	args := append(append(own[:2:2], c.fixed...), c.cache...)
 	out, err := call(ctx, c.programs.advance, args)
@@ -198,9 +178,9 @@ func (c *cached) measure() {
 }
 
 // logits brings the logits of all places, or rows, to the host, frees them and returns those of the texts.
-func (c *cached) logits(t *tensors.Tensor, places int) ([]float32, error) {
-	defer free([]*tensors.Tensor{t})
-	all, err := tensors.CopyFlatData[float32](t)
+func (c *cached) logits(v *mesh.Value, places int) ([]float32, error) {
+	defer free([]*mesh.Value{v})
+	all, err := mesh.Copy[float32](v)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/qformer"
 )
@@ -20,13 +21,13 @@ import (
 // [SEP], and see the queries of the picture, whose keys and values are computed once.
 type Captioner struct {
 	cfg     Config
-	encoder *model.Exec
+	encoder *mesh.Exec
 	program *generate.Program
 }
 
 // NewCaptioner prepares the programs of the model in the store. The caller closes the captioner.
 func NewCaptioner(backend compute.Backend, store *model.Store, cfg Config) (*Captioner, error) {
-	encoder, err := model.NewExec(backend, store, func(scope *model.Scope, in []*Node) []*Node {
+	encoder := mesh.NewExec(backend, store, "image side", func(scope *model.Scope, in []*Node) []*Node {
 		features := in[0]
 		if features.Rank() == 4 {
 			features = EncodeImages(scope, cfg, features)
@@ -40,16 +41,12 @@ func NewCaptioner(backend compute.Backend, store *model.Store, cfg Config) (*Cap
 		// cut off.
 		return []*Node{Stack(all, 1), out.Hidden}
 	})
-	if err != nil {
-		return nil, fmt.Errorf("preparing the image side: %w", err)
-	}
 	program, err := generate.NewProgram(backend, store,
 		func(_ *model.Scope, in []*Node) []*Node { return []*Node{nn.Cast(in[0], cfg.compute())} },
 		func(scope *model.Scope, encoded []*Node, rows, ids, lengths *Node) *Node {
 			return nextLogits(scope, cfg, encoded[0], rows, ids, lengths)
 		})
 	if err != nil {
-		encoder.Finalize()
 		return nil, err
 	}
 	return &Captioner{cfg, encoder, program}, nil
@@ -57,7 +54,7 @@ func NewCaptioner(backend compute.Backend, store *model.Store, cfg Config) (*Cap
 
 // Close frees the compiled programs.
 func (c *Captioner) Close() {
-	c.encoder.Finalize()
+	c.encoder.Close()
 	c.program.Close()
 }
 
@@ -70,7 +67,7 @@ func (c *Captioner) Encode(ctx context.Context, pictures *tensors.Tensor) (*tens
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	out, err := c.encoder.Call(pictures)
+	out, err := c.encoder.Run(pictures)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the pictures: %w", err)
 	}

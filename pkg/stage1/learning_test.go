@@ -38,7 +38,7 @@ func TestLearning(t *testing.T) {
 	}
 	t.Cleanup(backend.Finalize)
 	optimizer := trainer.AdamW{Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05, DecayRule: trainer.DecayDefault}
-	step, err := trainer.NewStep(backend, store, NewTask(cfg), optimizer, 1)
+	step, err := trainer.NewStep(backend, store, NewTask(cfg), optimizer, 4)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/t5"
 	"blip2/pkg/tokenizer"
@@ -20,22 +21,18 @@ import (
 // Generator writes texts about pictures with a model whose weights are in a store.
 type Generator struct {
 	cfg     Config
-	encoder *model.Exec
+	encoder *mesh.Exec
 	program *generate.CachedProgram
 }
 
 // NewGenerator prepares the programs. The caller closes the generator.
 func NewGenerator(backend compute.Backend, store *model.Store, cfg Config) (*Generator, error) {
-	encoder, err := model.NewExec(backend, store, func(scope *model.Scope, pixels *Node) *Node {
-		return nn.Float32(QueryEmbeds(scope, cfg, pixels))
+	encoder := mesh.NewExec(backend, store, "image side", func(scope *model.Scope, pixels []*Node) []*Node {
+		return []*Node{nn.Float32(QueryEmbeds(scope, cfg, pixels[0]))}
 	})
-	if err != nil {
-		return nil, fmt.Errorf("preparing the image side: %w", err)
-	}
 	d := cfg.decoder(func(_ *model.Scope, queries *Node) *Node { return nn.Cast(queries, cfg.compute()) })
 	program, err := generate.NewCachedProgram(backend, store, d.Prefill, d.Advance)
 	if err != nil {
-		encoder.Finalize()
 		return nil, err
 	}
 	return &Generator{cfg, encoder, program}, nil
@@ -55,7 +52,7 @@ func (c Config) decoder(queries func(scope *model.Scope, pictures *Node) *Node) 
 
 // Close frees the compiled programs.
 func (g *Generator) Close() {
-	g.encoder.Finalize()
+	g.encoder.Close()
 	g.program.Close()
 }
 
@@ -119,7 +116,7 @@ func (g *Generator) Encode(ctx context.Context, pixels *tensors.Tensor) (*tensor
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	out, err := g.encoder.Call(pixels)
+	out, err := g.encoder.Run(pixels)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the pictures: %w", err)
 	}
