@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"image/png"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -498,5 +500,26 @@ func TestGenerateRun(t *testing.T) {
 		got[0].Image).done(t))
 	if again[0].Text != got[0].Text {
 		t.Errorf("%q, want %q", again[0].Text, got[0].Text)
+	}
+}
+
+// TestGenerateInterrupted: what is answered stays in the file, and the same command goes on.
+func TestGenerateInterrupted(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "r.jsonl")
+	args := []string{"generate", "--backend", "go", "--json", "--model", toymodel.Folder(t, naming.BLIP2OPT), "--image",
+		album(t, 6), "--out", out, "--max-new-tokens", "3", "--min-new-tokens", "0"}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	app := &App{In: strings.NewReader(""), Out: io.Discard, Err: &trigger{text: "model loaded", pull: cancel}}
+	if code := app.Run(ctx, args); code != ExitInterrupted {
+		t.Errorf("exit code %d, want %d", code, ExitInterrupted)
+	}
+	generating(t, "", "", args[3:]...).done(t)
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if records := recordsOf(t, string(data)); len(records) != 6 {
+		t.Errorf("%d pictures are answered", len(records))
 	}
 }
