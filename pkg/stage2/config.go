@@ -31,6 +31,36 @@ type Config struct {
 
 	// PromptLength is how many tokens of OPT's texts are a prompt that nothing is learned from, its leading </s> included.
 	PromptLength int
+
+	// LossTokens is of how many tokens of a batch the logits are in memory at the same time, rounded to whole positions of
+	// all texts: 0 for all of them, AutoLossTokens for as many as autoLogits has room for. Losses and gradients are the same.
+	LossTokens int
+}
+
+// AutoLossTokens lets Config.LossTokens follow from the vocabulary.
+const AutoLossTokens = -1
+
+// autoLogits is how many logits AutoLossTokens holds: 256 MiB of float32.
+const autoLogits = 64 << 20
+
+// lossPositions is nn.HeadLoss's number of positions for a batch of texts.
+func (c Config) lossPositions(texts int) int {
+	tokens := c.LossTokens
+	if tokens == AutoLossTokens {
+		tokens = max(autoLogits/c.vocab(), 1)
+	}
+	if tokens == 0 {
+		return 0
+	}
+	return max(tokens/texts, 1)
+}
+
+// vocab is the number of rows of the language model's head.
+func (c Config) vocab() int {
+	if c.OPT != nil {
+		return c.OPT.Vocab
+	}
+	return c.T5.Vocab
 }
 
 // NewConfig returns the model of a published checkpoint, for inference.
@@ -48,6 +78,9 @@ func NewConfig(s published.Spec) (Config, error) {
 func (c Config) Validate() error {
 	if (c.OPT == nil) == (c.T5 == nil) {
 		return errors.New("stage 2 needs one language model, OPT or T5")
+	}
+	if c.LossTokens < AutoLossTokens {
+		return fmt.Errorf("a loss over %d tokens at a time: want at least 1, 0 for all, or %d", c.LossTokens, AutoLossTokens)
 	}
 	if c.QFormer.EncoderWidth != c.Vision.Width {
 		return fmt.Errorf("qformer encoder width %d is not the vision width %d", c.QFormer.EncoderWidth, c.Vision.Width)
