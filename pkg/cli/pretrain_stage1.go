@@ -19,12 +19,14 @@ import (
 	"blip2/pkg/runlog"
 	"blip2/pkg/stage1"
 	"blip2/pkg/trainer"
+	"blip2/pkg/training"
 )
 
 // pretrainStage1Options are the options of "pretrain-stage1".
 type pretrainStage1Options struct {
-	config configFlags
-	resume string
+	config  configFlags
+	resume  string
+	maxTime time.Duration
 }
 
 // resumeSame is the value of --resume without a folder: the folder that the configuration names.
@@ -51,6 +53,8 @@ and report.html. Ctrl-C finishes the step, saves and exits with 130; --resume go
 	cmd.Flags().StringVar(&o.resume, "resume", "",
 		"go on with the run in `FOLDER`; without one, with the run that the configuration names")
 	cmd.Flags().Lookup("resume").NoOptDefVal = resumeSame
+	cmd.Flags().DurationVar(&o.maxTime, "max-time", 0,
+		"save and exit in time for this `LIMIT`, such as 11h50m, counted from the start (train.max_time)")
 	return cmd
 }
 
@@ -81,8 +85,8 @@ func (app *App) runPretrainStage1(ctx context.Context, o *pretrainStage1Options)
 	}
 	defer dev.Close()
 	info := newVersionInfo(app.buildInfo())
-	result, err := stage1.Train(ctx, stage1.TrainOptions{
-		Config: cfg, RunDir: runDir, Resume: o.resume != "", Device: dev, Log: log, Progress: progress,
+	result, err := stage1.Train(ctx, cfg, training.Options{
+		RunDir: runDir, Resume: o.resume != "", Device: dev, Log: log, Progress: progress,
 		CommandLine: app.commandLine(), Version: info.Version, Commit: info.Commit,
 	})
 	if err != nil {
@@ -101,6 +105,9 @@ func (app *App) runPretrainStage1(ctx context.Context, o *pretrainStage1Options)
 // stage1Run loads the configuration and decides on the run folder.
 func (app *App) stage1Run(o *pretrainStage1Options) (*config.Stage1, string, error) {
 	flags := o.config
+	if o.maxTime > 0 {
+		flags.set = append(flags.set, "train.max_time="+o.maxTime.String())
+	}
 	if o.resume != "" && o.resume != resumeSame && flags.path == "" {
 		flags.path = filepath.Join(o.resume, runlog.ConfigFile)
 	}
@@ -124,7 +131,7 @@ func (app *App) stage1Run(o *pretrainStage1Options) (*config.Stage1, string, err
 }
 
 // showTraining prints the result of a training: summary.json with --json, else the table of recalls and the folder.
-func (app *App) showTraining(runDir string, result *stage1.TrainResult) error {
+func (app *App) showTraining(runDir string, result *training.Result) error {
 	if app.Globals.JSON {
 		return writeJSON(app.Out, result.Summary)
 	}

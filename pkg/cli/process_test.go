@@ -91,16 +91,16 @@ func (p *process) finish() int {
 
 func (p *process) stderr() string { return strings.Join(p.seen, "\n") }
 
-// training is the folder of a training of ten steps that is saved after every step, and how it should end.
-type training struct {
+// trial is the folder of a training of ten steps that is saved after every step, and how it should end.
+type trial struct {
 	dir   string
 	whole map[string]string // final files of a training without interruption
 }
 
-// newTraining trains once without interruption.
-func newTraining(t *testing.T) *training {
+// newTrial trains once without interruption.
+func newTrial(t *testing.T) *trial {
 	t.Helper()
-	tr := &training{dir: t.TempDir()}
+	tr := &trial{dir: t.TempDir()}
 	if err := toydata.Write(tr.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -113,15 +113,15 @@ func newTraining(t *testing.T) *training {
 }
 
 // args starts the run with the given name.
-func (tr *training) args(run string) []string {
+func (tr *trial) args(run string) []string {
 	return []string{"pretrain-stage1", "--config", filepath.Join(tr.dir, toydata.ConfigFile), "--set", "run.name=" + run,
 		"--set", "checkpoint.every=1", "--set", "checkpoint.keep_last=2", "--set", "eval.before=false"}
 }
 
-func (tr *training) run(name string) string { return filepath.Join(tr.dir, "runs", name) }
+func (tr *trial) run(name string) string { return filepath.Join(tr.dir, "runs", name) }
 
 // final is what must not depend on interruptions: the last checkpoint, and the loss of every step.
-func (tr *training) final(t *testing.T, run string) map[string]string {
+func (tr *trial) final(t *testing.T, run string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	for _, name := range []string{checkpoint.ModelFile, checkpoint.OptimizerFile, checkpoint.StateFile} {
@@ -142,7 +142,7 @@ func (tr *training) final(t *testing.T, run string) map[string]string {
 	return files
 }
 
-func (tr *training) check(t *testing.T, run string) {
+func (tr *trial) check(t *testing.T, run string) {
 	t.Helper()
 	for name, got := range tr.final(t, run) {
 		if want := tr.whole[name]; got != want && name == "losses" {
@@ -155,7 +155,7 @@ func (tr *training) check(t *testing.T, run string) {
 
 // TestInterruptedProcess: Ctrl-C and SIGTERM save and exit with 130; --resume goes on as if nothing had been.
 func TestInterruptedProcess(t *testing.T) {
-	tr := newTraining(t)
+	tr := newTrial(t)
 	run := tr.run("stopped")
 	args := tr.args("stopped")
 	for _, stop := range []struct {
@@ -184,7 +184,7 @@ func TestInterruptedProcess(t *testing.T) {
 
 // TestKilledProcess kills the program again and again, at a moment that chance picks, until it gets through.
 func TestKilledProcess(t *testing.T) {
-	tr := newTraining(t)
+	tr := newTrial(t)
 	seed := uint64(os.Getpid())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))

@@ -132,18 +132,21 @@ type Train struct {
 
 // Checkpoint says when the training is saved.
 type Checkpoint struct {
-	Every    Count `yaml:"every" in:"[0,)" doc:"steps between checkpoints; 0: only at the end"`
-	KeepLast int   `yaml:"keep_last" in:"[1,)" doc:"newest checkpoints that are kept"`
+	Every     Count  `yaml:"every" in:"[0,)" doc:"steps between checkpoints; 0: only at the end"`
+	KeepLast  int    `yaml:"keep_last" in:"[1,)" doc:"newest checkpoints that are kept"`
+	KeepEvery Count  `yaml:"keep_every" in:"[0,)" doc:"keep those of multiples of this step too; 0 for none"`
+	Best      string `yaml:"best" doc:"keep the best by this score of eval.every, such as heldout/i2t_r1"`
 }
 
 // Eval is the retrieval evaluation around the training.
 type Eval struct {
-	Retrieval bool `yaml:"retrieval" doc:"measure image-to-text and text-to-image recall"`
-	KTest     int  `yaml:"k_test" in:"[0,)" doc:"candidates per query ranked again by ITM; 0 ranks by ITC alone"`
-	BatchSize int  `yaml:"batch_size" in:"[1,1048576]" doc:"images or texts per evaluation step"`
-	Before    bool `yaml:"before" doc:"evaluate before the training too, for comparison"`
-	MaxImages int  `yaml:"max_images" in:"[0,)" doc:"images of each set that are evaluated; 0 for all"`
-	MaxLen    int  `yaml:"max_len" in:"[3,65536]" doc:"tokens per caption in the evaluation"`
+	Retrieval bool  `yaml:"retrieval" doc:"measure image-to-text and text-to-image recall"`
+	KTest     int   `yaml:"k_test" in:"[0,)" doc:"candidates per query ranked again by ITM; 0 ranks by ITC alone"`
+	BatchSize int   `yaml:"batch_size" in:"[1,1048576]" doc:"images or texts per evaluation step"`
+	Before    bool  `yaml:"before" doc:"evaluate before the training too, for comparison"`
+	Every     Count `yaml:"every" in:"[0,)" doc:"steps between evaluations during the training; 0 for none"`
+	MaxImages int   `yaml:"max_images" in:"[0,)" doc:"images of each set that are evaluated; 0 for all"`
+	MaxLen    int   `yaml:"max_len" in:"[3,65536]" doc:"tokens per caption in the evaluation"`
 }
 
 // Report is the HTML report of a run.

@@ -180,7 +180,10 @@ func (c *Captions) Name() string { return c.file.Name }
 func (c *Captions) Len() int { return len(c.examples) }
 
 // Example is picture i in the order of the annotation file.
-func (c *Captions) Example(i int) Example { return c.examples[i] }
+func (c *Captions) Example(i int) (Example, error) { return c.examples[i], nil }
+
+// Texts is the number of captions of picture i.
+func (c *Captions) Texts(i int) int { return len(c.examples[i].Captions) }
 
 // Counts says what was read and left out.
 func (c *Captions) Counts() CaptionCounts { return c.counts }

@@ -44,7 +44,7 @@ func TestOpenCOCO(t *testing.T) {
 		{"a.jpg", filepath.Join(file.Images, "a.jpg"), 5, []string{"A dog.", "a DOG\n"}, "", "http://c/a"},
 	}
 	for i := range want {
-		if i >= c.Len() || !reflect.DeepEqual(c.Example(i), want[i]) {
+		if i >= c.Len() || !reflect.DeepEqual(example(t, c, i), want[i]) {
 			t.Errorf("examples %+v, want %+v", c.examples, want)
 			break
 		}
@@ -70,7 +70,7 @@ func TestOpenList(t *testing.T) {
 	}
 	var got []string
 	for i := range c.Len() {
-		got = append(got, fmt.Sprint(c.Example(i).ImageID, c.Example(i).Captions))
+		got = append(got, fmt.Sprint(example(t, c, i).ImageID, example(t, c, i).Captions))
 	}
 	if want := []string{"42 [One. Two]", "17 [three five]", "2 [four]"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
@@ -164,8 +164,8 @@ func TestConcat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Len() != 5 || s.Example(3).ImageID != 1000 || s.Example(2).ImageID != 1002 {
-		t.Errorf("%d pictures, %v, %v", s.Len(), s.Example(2), s.Example(3))
+	if s.Len() != 5 || example(t, s, 3).ImageID != 1000 || example(t, s, 2).ImageID != 1002 {
+		t.Errorf("%d pictures, %v, %v", s.Len(), example(t, s, 2), example(t, s, 3))
 	}
 	if _, err := s.Open(4); err == nil {
 		t.Error("picture 4 is not the second of the second source")
@@ -202,7 +202,7 @@ func TestQuickstartData(t *testing.T) {
 			t.Errorf("%s has %+v", split, c.Counts())
 		}
 		for i := range c.Len() {
-			e := c.Example(i)
+			e := example(t, c, i)
 			img, err := DecodeFile(e.ImagePath)
 			if err != nil || max(img.W, img.H) > 320 {
 				t.Errorf("%s: %v", e.Key, err)
@@ -245,7 +245,7 @@ func TestQuickstartBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, id := range b.ImageIndex {
-			e := src.Example(int(id))
+			e := example(t, src, int(id))
 			processed := make([]string, len(e.Captions))
 			for c, text := range e.Captions {
 				processed[c] = CaptionProcessor{}.Process(text)

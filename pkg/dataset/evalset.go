@@ -3,6 +3,7 @@ package dataset
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -43,7 +44,11 @@ func NewEvalSet(src Source, tok Tokenizer, o EvalOptions) (*EvalSet, error) {
 	}
 	e := &EvalSet{src: src, o: o, bad: map[int]string{}}
 	for i := range src.Len() {
-		for _, c := range src.Example(i).Captions {
+		example, err := src.Example(i)
+		if err != nil {
+			return nil, fmt.Errorf("dataset: %s: picture %d: %w", src.Name(), i, err)
+		}
+		for _, c := range example.Captions {
 			e.txt2img = append(e.txt2img, i)
 			e.captions = append(e.captions, c)
 		}
@@ -69,7 +74,17 @@ func (e *EvalSet) NumImages() int { return e.src.Len() }
 func (e *EvalSet) NumTexts() int { return len(e.captions) }
 
 // Example is picture i.
-func (e *EvalSet) Example(i int) Example { return e.src.Example(i) }
+func (e *EvalSet) Example(i int) (Example, error) { return e.src.Example(i) }
+
+// Open opens the encoded picture i.
+func (e *EvalSet) Open(i int) (io.ReadCloser, error) { return e.src.Open(i) }
+
+// Readable says whether picture i was not found bad so far.
+func (e *EvalSet) Readable(i int) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.bad[i] == ""
+}
 
 // Caption is text t as written in the annotation file.
 func (e *EvalSet) Caption(t int) string { return e.captions[t] }
@@ -145,7 +160,11 @@ func (e *EvalSet) BadSamples() []BadSample {
 	defer e.mu.Unlock()
 	var all []BadSample
 	for _, i := range slices.Sorted(maps.Keys(e.bad)) {
-		all = append(all, BadSample{e.src.Example(i).Key, e.bad[i]})
+		key := fmt.Sprintf("picture %d", i)
+		if example, err := e.src.Example(i); err == nil {
+			key = example.Key
+		}
+		all = append(all, BadSample{key, e.bad[i]})
 	}
 	return all
 }

@@ -43,7 +43,9 @@ type made struct {
 func (m *made) Name() string { return "made" }
 func (m *made) Len() int     { return m.n }
 
-func (m *made) Example(i int) Example {
+func (m *made) Texts(int) int { return 3 }
+
+func (m *made) Example(i int) (Example, error) {
 	e := Example{Key: fmt.Sprintf("%04d.png", i), ImageID: int64(1000 + i)}
 	for c := range 3 {
 		e.Captions = append(e.Captions, fmt.Sprintf("picture %d caption %d", i, c))
@@ -51,7 +53,7 @@ func (m *made) Example(i int) Example {
 	if m.blank[i] {
 		e.Captions = []string{"!!!", "!!!", "!!!"}
 	}
-	return e
+	return e, nil
 }
 
 func (m *made) Open(i int) (io.ReadCloser, error) {
@@ -69,6 +71,16 @@ func (m *made) Open(i int) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return io.NopCloser(&buf), nil
+}
+
+// example is picture i of a source that cannot fail.
+func example(t *testing.T, src interface{ Example(int) (Example, error) }, i int) Example {
+	t.Helper()
+	e, err := src.Example(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
 }
 
 func options() LoaderOptions {

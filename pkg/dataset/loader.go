@@ -196,9 +196,14 @@ func (l *Loader) work() {
 
 // fill writes row to a slot of the batch.
 func (l *Loader) fill(s *scratch, p *pending, slot int, row int64) error {
-	image, e, caption := l.rows.at(l.src, l.o.Seed, p.epoch, row)
+	image, caption := l.rows.at(l.src, l.o.Seed, p.epoch, row)
 	b := p.batch
-	b.ImageIndex[slot], b.Keys[slot] = int64(image), e.Key
+	b.ImageIndex[slot], b.Keys[slot] = int64(image), fmt.Sprintf("picture %d", image)
+	e, err := l.src.Example(image)
+	if err != nil {
+		return err
+	}
+	b.Keys[slot] = e.Key
 	text := l.o.Caption.Process(e.Captions[caption])
 	if len(text) == len(l.o.Caption.Prompt) {
 		return errNoCaption
@@ -260,7 +265,7 @@ func (l *Loader) replaceBad(s *scratch, p *pending) {
 
 // inBatch says whether the picture of row is in one of the good slots.
 func (l *Loader) inBatch(p *pending, row int64) bool {
-	image, _, _ := l.rows.at(l.src, l.o.Seed, p.epoch, row)
+	image, _ := l.rows.at(l.src, l.o.Seed, p.epoch, row)
 	for slot, err := range p.errs {
 		if err == nil && p.batch.ImageIndex[slot] == int64(image) {
 			return true

@@ -87,7 +87,7 @@ func TestEpochCoversRows(t *testing.T) {
 			}
 			for i, c := range b.Captions {
 				seen[c]++
-				e := src.Example(int(b.ImageIndex[i]))
+				e := example(t, src, int(b.ImageIndex[i]))
 				if b.Keys[i] != e.Key || !slices.Contains(e.Captions, c) {
 					t.Fatalf("row %q of picture %s has index %d", c, b.Keys[i], b.ImageIndex[i])
 				}
@@ -148,7 +148,7 @@ func TestBadSamplesAreReplaced(t *testing.T) {
 			if src.broken[int(at)] || src.blank[int(at)] {
 				t.Errorf("picture %d in a batch", at)
 			}
-			if b.TextIDs[i*12] != 1 || b.Keys[i] != src.Example(int(at)).Key {
+			if b.TextIDs[i*12] != 1 || b.Keys[i] != example(t, src, int(at)).Key {
 				t.Errorf("slot %d was not filled for picture %d", i, at)
 			}
 			images[at] = true

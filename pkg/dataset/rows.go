@@ -37,7 +37,7 @@ func newRows(src Source, unit Unit) (rows, error) {
 	}
 	var r rows
 	for i := range src.Len() {
-		for c := range src.Example(i).Captions {
+		for c := range src.Texts(i) {
 			r.image = append(r.image, int32(i))
 			r.caption = append(r.caption, int32(c))
 		}
@@ -64,12 +64,10 @@ func (r *rows) checkBatch(src Source, size int) error {
 }
 
 // at is the picture of a row and which of its captions is due in an epoch.
-func (r *rows) at(src Source, seed, epoch, row int64) (image int, e Example, caption int) {
+func (r *rows) at(src Source, seed, epoch, row int64) (image, caption int) {
 	if r.image != nil {
-		image = int(r.image[row])
-		return image, src.Example(image), int(r.caption[row])
+		return int(r.image[row]), int(r.caption[row])
 	}
-	e = src.Example(int(row))
 	s := newStream(seed, epoch, row, purposeCaption)
-	return int(row), e, int(s.intN(int64(len(e.Captions))))
+	return int(row), int(s.intN(int64(src.Texts(int(row)))))
 }

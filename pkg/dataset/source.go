@@ -6,24 +6,26 @@ import (
 	"io"
 )
 
-// Example is one picture with its captions.
+// Example is what is known of one picture.
 type Example struct {
 	Key       string   // file name relative to the image folder; names the sample in messages
-	ImagePath string   // where the picture lies
+	ImagePath string   // where the picture lies; "" for a picture inside an archive
 	ImageID   int64    // id in the annotation file
 	Captions  []string // as written in the annotation file; never empty, none of them blank
 	License   string   // licence of the picture, name and address; "" if the file does not say
 	URL       string   // where the picture comes from; "" if the file does not say
 }
 
-// Source is a set of pictures with captions. Its methods are safe for concurrent use.
+// Source is a set of pictures with texts. Its methods are safe for concurrent use.
 type Source interface {
 	// Name is what to call the set in messages.
 	Name() string
 	// Len is the number of pictures.
 	Len() int
-	// Example is picture i, 0 ≤ i < Len.
-	Example(i int) Example
+	// Texts is the number of texts of picture i, 0 ≤ i < Len, and at least 1. It comes from memory, never from disk.
+	Texts(i int) int
+	// Example is what is known of picture i, with Texts(i) captions. It may have to be read from disk, and fail.
+	Example(i int) (Example, error)
 	// Open opens the encoded picture i.
 	Open(i int) (io.ReadCloser, error)
 }
@@ -67,7 +69,12 @@ func (c *concat) find(i int) (Source, int) {
 	panic(fmt.Sprintf("dataset: picture %d of %d", i, c.Len()))
 }
 
-func (c *concat) Example(i int) Example {
+func (c *concat) Texts(i int) int {
+	s, at := c.find(i)
+	return s.Texts(at)
+}
+
+func (c *concat) Example(i int) (Example, error) {
 	s, at := c.find(i)
 	return s.Example(at)
 }

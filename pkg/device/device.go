@@ -61,6 +61,8 @@ type Device struct {
 	DTypes DTypePolicy
 	// Plugin describes the PJRT plugin; nil on the Go backend.
 	Plugin *PluginInfo
+
+	peak
 }
 
 // PluginInfo describes a loaded PJRT plugin.

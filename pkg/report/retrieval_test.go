@@ -20,7 +20,8 @@ func exampleSummary() runlog.Summary {
 	return runlog.Summary{Status: runlog.StatusFinished, Command: `blip2 pretrain-stage1 --set run.name="<x>"`,
 		Backend: "go", Steps: 600, Epochs: 19.2, BatchSize: 32, Seconds: 287.4, ImgPerS: 62.314, Loss: 3.2,
 		Parameters: 7_812_344, TrainableParameters: 812_344, TrainImages: 100, TrainTexts: 500,
-		Retrieval:       map[string]runlog.RetrievalScores{"train": scores(100, 64), "heldout": scores(18, 11.1)},
+		Scores: runlog.Scores{
+			Retrieval: map[string]runlog.RetrievalScores{"train": scores(100, 64), "heldout": scores(18, 11.1)}},
 		RetrievalBefore: map[string]runlog.RetrievalScores{"train": scores(100, 1), "heldout": scores(18, 5.6)}}
 }
 

@@ -95,6 +95,12 @@ func (e *Events) Image(step int, now time.Time, tag string, encoded []byte) erro
 	return e.write(encodeEvent(now, step, appendMessage(nil, fieldEventSummary, value)))
 }
 
+// Text writes a text under a tag, for TensorBoard's text page.
+func (e *Events) Text(step int, now time.Time, tag, text string) error {
+	value := appendMessage(nil, fieldSummaryValue, textValue(tag, text))
+	return e.write(encodeEvent(now, step, appendMessage(nil, fieldEventSummary, value)))
+}
+
 // Close syncs the file to disk and closes it.
 func (e *Events) Close() error {
 	if err := errors.Join(e.file.Sync(), e.file.Close()); err != nil {
@@ -150,6 +156,17 @@ const (
 	fieldValueTag     = 1 // string
 	fieldValueScalar  = 2 // float simple_value
 	fieldValueImage   = 4 // Image
+	fieldValueTensor  = 8 // TensorProto
+	fieldValueMeta    = 9 // SummaryMetadata
+
+	fieldTensorType   = 1 // enum; 7 = DT_STRING
+	fieldTensorShape  = 2 // TensorShapeProto
+	fieldTensorString = 8 // repeated bytes
+	fieldShapeDim     = 2 // repeated Dim
+	fieldDimSize      = 1 // int64
+
+	fieldMetaPlugin = 1 // PluginData
+	fieldPluginName = 1 // string
 
 	fieldImageHeight     = 1 // int32
 	fieldImageWidth      = 2 // int32
@@ -186,6 +203,16 @@ func imageValue(tag string, width, height int, encoded []byte) []byte {
 	img = appendInt(img, fieldImageColorspace, 3)
 	img = appendMessage(img, fieldImageEncoded, encoded)
 	return appendMessage(appendMessage(nil, fieldValueTag, []byte(tag)), fieldValueImage, img)
+}
+
+// textValue is a vector of one string, marked for the text page.
+func textValue(tag, text string) []byte {
+	shape := appendMessage(nil, fieldShapeDim, appendInt(nil, fieldDimSize, 1))
+	tensor := appendMessage(appendInt(nil, fieldTensorType, 7), fieldTensorShape, shape)
+	tensor = appendMessage(tensor, fieldTensorString, []byte(text))
+	plugin := appendMessage(nil, fieldMetaPlugin, appendMessage(nil, fieldPluginName, []byte("text")))
+	out := appendMessage(nil, fieldValueTag, []byte(tag))
+	return appendMessage(appendMessage(out, fieldValueTensor, tensor), fieldValueMeta, plugin)
 }
 
 // appendInt appends a varint field.

@@ -85,6 +85,9 @@ func (l *Log) Image(step int, tag string, encoded []byte) error {
 	return l.events.Image(step, l.now(), tag, encoded)
 }
 
+// Text writes a text to the TensorBoard log.
+func (l *Log) Text(step int, tag, text string) error { return l.events.Text(step, l.now(), tag, text) }
+
 // Close flushes both logs to disk and closes them.
 func (l *Log) Close() error {
 	return errors.Join(l.metrics.Close(), l.events.Close())

@@ -21,6 +21,7 @@ const (
 	StatusFinished    = "finished"    // all steps were done
 	StatusTimeLimit   = "time limit"  // train.max_time ended the run
 	StatusInterrupted = "interrupted" // the user or the system ended the run, which saved a checkpoint
+	StatusRunning     = "running"     // the run goes on, or was killed
 )
 
 // Float is a measured number. JSON has no NaN or infinity: they are written as null, and null is read as NaN,
@@ -65,11 +66,11 @@ type Summary struct {
 	ImgPerS   Float `json:"img_per_s"`     // pictures per second of training, without compilation and evaluation
 	MFU       Float `json:"mfu,omitempty"` // share of the device's peak FLOP/s that the model's FLOPs took, 0 to 1
 
-	// Loss and its terms are means over the last logging interval.
+	// Loss and its terms are means over the last logging interval; stage 1 alone has terms.
 	Loss    Float `json:"loss"`
-	LossITC Float `json:"loss_itc"`
-	LossITM Float `json:"loss_itm"`
-	LossITG Float `json:"loss_itg"`
+	LossITC Float `json:"loss_itc,omitzero"`
+	LossITM Float `json:"loss_itm,omitzero"`
+	LossITG Float `json:"loss_itg,omitzero"`
 
 	TrainImages int `json:"train_images"` // pictures trained on
 	TrainTexts  int `json:"train_texts"`  // captions trained on
@@ -80,10 +81,22 @@ type Summary struct {
 	BadSamples int    `json:"bad_samples"`          // samples that could not be read and were replaced
 	Checkpoint string `json:"checkpoint,omitempty"` // folder of the last one, relative to the run folder
 
-	// Retrieval holds the scores after training, RetrievalBefore those of the untrained model, by SplitTrain and
-	// SplitHeldout. A set that was not evaluated is absent.
-	Retrieval       map[string]RetrievalScores `json:"retrieval,omitempty"`
+	// Scores are those of the last evaluation, the others those of the untrained model.
+	Scores
 	RetrievalBefore map[string]RetrievalScores `json:"retrieval_before,omitempty"`
+	CaptionsBefore  map[string]CaptionScores   `json:"captions_before,omitempty"`
+}
+
+// SetTerm sets the term of the loss that measurements call loss_itc, loss_itm or loss_itg.
+func (s *Summary) SetTerm(name string, value float64) {
+	switch name {
+	case "loss_itc":
+		s.LossITC = Float(value)
+	case "loss_itm":
+		s.LossITM = Float(value)
+	case "loss_itg":
+		s.LossITG = Float(value)
+	}
 }
 
 // RetrievalScores are the scores of one set of pictures and texts. Every score is in percent, 0 to 100.

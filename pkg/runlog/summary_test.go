@@ -15,9 +15,9 @@ import (
 func TestSummaryKeys(t *testing.T) {
 	dir := t.TempDir()
 	s := Summary{Steps: 600, ImgPerS: 12.5, Loss: 4.25, Started: noon,
-		Retrieval: map[string]RetrievalScores{
+		Scores: Scores{Retrieval: map[string]RetrievalScores{
 			SplitTrain:   {Images: 100, Texts: 500, I2TR1: 41, T2IR1: 38, ChanceR1: 1, ChanceT2IR1: 1},
-			SplitHeldout: {Images: 18, Texts: 90, I2TR10: 50}},
+			SplitHeldout: {Images: 18, Texts: 90, I2TR10: 50}}},
 		RetrievalBefore: map[string]RetrievalScores{SplitTrain: {I2TR1: 1}}}
 	if err := WriteSummary(dir, s); err != nil {
 		t.Fatal(err)

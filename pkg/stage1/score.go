@@ -2,97 +2,38 @@ package stage1
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path"
-	"path/filepath"
-	"strings"
-
-	"github.com/gomlx/gomlx/core/tensors"
 
 	"blip2/pkg/dataset"
-	"blip2/pkg/model"
 	"blip2/pkg/retrieval"
 	"blip2/pkg/runlog"
-	"blip2/pkg/trainer"
+	"blip2/pkg/training"
 )
 
-// beforeFile keeps the scores of the untrained model for a run that is resumed.
-const beforeFile = "retrieval-before.json"
-
-// scoreBefore evaluates the untrained model, or takes the scores from the run's first start.
-func (r *run) scoreBefore(ctx context.Context) error {
-	if r.eval == nil || !r.Config.Eval.Before {
-		return nil
-	}
-	file := filepath.Join(r.RunDir, beforeFile)
-	if r.at.Step > 0 {
-		data, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // the run was started without
-		}
-		if err == nil {
-			err = json.Unmarshal(data, &r.summary.RetrievalBefore)
-		}
-		if err != nil {
-			return fmt.Errorf("resume: scores of the untrained model in %s: %w; without the file the run goes on", file, err)
-		}
-		return nil
-	}
-	scores, err := r.score(ctx, "evaluating before", func(int, *Ranking) {})
-	if err != nil {
-		return err
-	}
-	r.summary.RetrievalBefore = scores
-	data, err := json.MarshalIndent(scores, "", "  ")
-	if err != nil {
-		return err
-	}
-	return runlog.WriteFile(file, append(data, '\n'))
-}
-
-// scoreAfter evaluates the trained model and makes the gallery. An interrupted training is not evaluated.
-func (r *run) scoreAfter(ctx context.Context) error {
-	if r.eval == nil || r.outcome.Status == trainer.Interrupted {
-		return nil
-	}
-	scores, err := r.score(ctx, "evaluating", func(i int, ranking *Ranking) { r.sets[i].after = ranking })
-	if err == nil {
-		r.summary.Retrieval = scores
-		err = r.gallery(ctx)
-	}
-	if err != nil && ctx.Err() != nil {
-		// The training is done and saved: what was interrupted is the evaluation alone.
-		r.outcome.Status = trainer.Interrupted
-		return nil
-	}
-	return err
-}
-
-// score ranks every set and hands its ranking on.
-func (r *run) score(ctx context.Context, unit string, keep func(int, *Ranking)) (
-	map[string]runlog.RetrievalScores, error) {
-	scores := make(map[string]runlog.RetrievalScores, len(r.sets))
-	for i, s := range r.sets {
-		var phase *runlog.Phase
-		ranking, err := r.eval.Rank(ctx, s.set, func(part string, total int) func(int) {
-			phase = r.Progress.Start(unit+" "+s.split+" pictures: "+part, 0, total)
-			return phase.Advance
+// Score ranks every set and, if asked, writes the gallery.
+func (s *stage) Score(ctx context.Context, r *training.Run, phase string, gallery bool) (runlog.Scores, error) {
+	scores := runlog.Scores{Retrieval: make(map[string]runlog.RetrievalScores, len(s.sets))}
+	rankings := make([]*Ranking, len(s.sets))
+	for i, e := range s.sets {
+		var shown *runlog.Phase
+		ranking, err := s.eval.Rank(ctx, e.set, func(part string, total int) func(int) {
+			shown = r.Progress.Start(phase+" "+e.split+" pictures: "+part, 0, total)
+			return shown.Advance
 		})
-		phase.Done()
+		shown.Done()
 		if err != nil {
-			return nil, fmt.Errorf("%s on %s pictures: %w", unit, s.split, err)
+			return scores, fmt.Errorf("%s on %s pictures: %w", phase, e.split, err)
 		}
-		for _, bad := range s.set.BadSamples() {
+		for _, bad := range e.set.BadSamples() {
 			r.Log.Warn("picture not evaluated", "key", bad.Key, "reason", bad.Reason)
 		}
-		scores[s.split] = retrievalScores(s.set, ranking)
-		keep(i, ranking)
+		scores.Retrieval[e.split] = retrievalScores(e.set, ranking)
+		rankings[i] = ranking
 	}
-	return scores, nil
+	if !gallery || len(s.sets) == 0 {
+		return scores, nil
+	}
+	return scores, s.gallery(ctx, r, rankings)
 }
 
 // retrievalScores are the recalls of a ranking beside those of chance, in percent.
@@ -113,25 +54,27 @@ func retrievalScores(set *dataset.EvalSet, r *Ranking) runlog.RetrievalScores {
 
 // gallery writes pictures with the captions that the model gives them, and their best match. It takes pictures evenly
 // from every set.
-func (r *run) gallery(ctx context.Context) error {
+func (s *stage) gallery(ctx context.Context, r *training.Run, rankings []*Ranking) error {
 	var items []runlog.GalleryItem
-	for _, s := range r.sets {
-		share := r.Config.Report.Gallery / len(r.sets)
-		pictures := readable(s.set, share)
-		captions, err := r.eval.Captions(ctx, s.after, pictures)
+	for i, e := range s.sets {
+		pictures := readable(e.set, s.config.Report.Gallery/len(s.sets))
+		captions, err := s.eval.Captions(ctx, rankings[i], pictures)
 		if err != nil {
 			return fmt.Errorf("writing captions for the gallery: %w", err)
 		}
-		matches, err := r.eval.BestMatches(ctx, s.set, s.after, pictures)
+		matches, err := s.eval.BestMatches(ctx, e.set, rankings[i], pictures)
 		if err != nil {
 			return fmt.Errorf("matching texts for the gallery: %w", err)
 		}
-		for i, p := range pictures {
-			item, err := r.galleryItem(s, p, r.tok.Decode(captions[i]), matches[i])
-			if err != nil {
+		for k, p := range pictures {
+			best := matches[k]
+			items = append(items, runlog.GalleryItem{
+				Split: e.split, Generated: s.tok.Decode(captions[k]), BestMatch: e.set.Caption(best.Text),
+				BestMatchProb: runlog.Float(best.Prob), BestMatchCorrect: e.set.Txt2Img()[best.Text] == p,
+			})
+			if err := r.ShowPicture(&items[len(items)-1], e.set, p); err != nil {
 				return err
 			}
-			items = append(items, item)
 		}
 	}
 	return runlog.WriteGallery(r.RunDir, runlog.Gallery{Items: items})
@@ -139,13 +82,9 @@ func (r *run) gallery(ctx context.Context) error {
 
 // readable picks n of the pictures that could be read, at even distances.
 func readable(set *dataset.EvalSet, n int) []int {
-	bad := map[string]bool{}
-	for _, sample := range set.BadSamples() {
-		bad[sample.Key] = true
-	}
 	var good []int
 	for i := range set.NumImages() {
-		if !bad[set.Example(i).Key] {
+		if set.Readable(i) {
 			good = append(good, i)
 		}
 	}
@@ -164,45 +103,4 @@ func spread(total, n int) []int {
 		out[i] = i * total / n
 	}
 	return out
-}
-
-func (r *run) galleryItem(s evalSet, picture int, generated string, best Match) (runlog.GalleryItem, error) {
-	example := s.set.Example(picture)
-	data, err := os.ReadFile(example.ImagePath)
-	if err != nil {
-		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
-	}
-	// With its number in front, as pictures of several sources or folders may have the same name.
-	name := fmt.Sprintf("%s-%d-%s", s.split, picture, path.Base(filepath.ToSlash(example.Key)))
-	if err := os.MkdirAll(filepath.Join(r.RunDir, runlog.GalleryDir), 0o777); err != nil {
-		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
-	}
-	if err := runlog.WriteFile(filepath.Join(r.RunDir, runlog.GalleryDir, name), data); err != nil {
-		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
-	}
-	if err := r.metrics.Image(r.outcome.At.Step, "gallery/"+name, data); err != nil {
-		return runlog.GalleryItem{}, fmt.Errorf("gallery: %w", err)
-	}
-	return runlog.GalleryItem{
-		Image: path.Join(runlog.GalleryDir, name), Split: s.split, Key: example.Key, Captions: example.Captions,
-		Generated: generated, BestMatch: s.set.Caption(best.Text), BestMatchProb: runlog.Float(best.Prob),
-		BestMatchCorrect: s.set.Txt2Img()[best.Text] == picture, Credit: credit(example),
-	}, nil
-}
-
-func credit(e dataset.Example) string {
-	return strings.Trim(e.URL+" · "+e.License, " ·")
-}
-
-// temperature reads the learned ITC temperature.
-func (r *run) temperature() (float64, error) {
-	value, err := r.store.GetVariable(model.Path("temp")).Value()
-	if err != nil {
-		return 0, fmt.Errorf("reading the temperature: %w", err)
-	}
-	t, err := tensors.CopyFlatData[float32](value)
-	if err != nil {
-		return 0, fmt.Errorf("reading the temperature: %w", err)
-	}
-	return float64(t[0]), nil
 }

@@ -19,6 +19,7 @@ import (
 	"blip2/pkg/internal/toydata"
 	"blip2/pkg/runlog"
 	"blip2/pkg/trainer"
+	"blip2/pkg/training"
 	"blip2/pkg/weights"
 )
 
@@ -65,7 +66,7 @@ type start struct {
 
 // finished is what a start left.
 type finished struct {
-	*TrainResult
+	*training.Result
 	dir string // run folder
 	log string // log lines and progress
 	err error
@@ -85,7 +86,7 @@ func (y *toy) train(t *testing.T, s start) finished {
 	defer cancel()
 	screen := &watcher{stopAt: s.stopAt, found: cancel}
 	f := finished{dir: y.path("runs", s.run)}
-	f.TrainResult, f.err = Train(ctx, TrainOptions{Config: cfg, RunDir: f.dir, Resume: s.resume, Device: y.dev,
+	f.Result, f.err = Train(ctx, cfg, training.Options{RunDir: f.dir, Resume: s.resume, Device: y.dev,
 		Log:         slog.New(slog.NewTextHandler(screen, nil)),
 		Progress:    runlog.NewProgress(runlog.ProgressOptions{Out: screen, Terminal: s.bar, Width: 120}),
 		CommandLine: "blip2 toy"})
@@ -155,7 +156,9 @@ func (f finished) series(t *testing.T) []runlog.Row {
 	}
 	for i := range rows {
 		rows[i].Time = rows[0].Time
-		rows[i].Fields = slices.DeleteFunc(rows[i].Fields, func(f runlog.Field) bool { return f.Key == "img_per_s" })
+		rows[i].Fields = slices.DeleteFunc(rows[i].Fields, func(f runlog.Field) bool {
+			return slices.Contains([]string{"img_per_s", "mfu", "step_s", "data_wait_s", "memory_gb"}, f.Key)
+		})
 	}
 	return rows
 }

@@ -39,6 +39,9 @@ type Interval struct {
 	GradNorm float64 // of the last step, before clipping
 	ImgPerS  float64 // pictures per second, compilation left out
 	Skipped  int     // steps that were not applied because something was not finite
+
+	StepSeconds float64 // mean time of a step, compilation left out
+	WaitSeconds float64 // mean time before it in which the loop waited for its batch
 }
 
 // Loop runs training steps until the end, an interrupt or the time limit.
@@ -51,7 +54,9 @@ type Loop struct {
 	BatchSize  int
 	LogEvery   int           // steps between reports
 	SaveEvery  int           // steps between checkpoints; 0 saves at the end alone
-	MaxTime    time.Duration // 0 means no limit
+	EvalEvery  int           // steps between evaluations; 0 for none
+	MaxTime    time.Duration // from Began to the end of the last save; 0 means no limit
+	Began      time.Time     // zero means the start of the loop
 	MaxSkipped int           // steps in a row that may be skipped before the run stops
 
 	Position Position // data position at the start
@@ -59,8 +64,12 @@ type Loop struct {
 	Next   func(ctx context.Context) (Feed, error) // brings the next batch
 	Save   func(Position) error                    // saves the state after Position.Step steps
 	Report func(Interval) error                    // receives an interval
-	Done   func(step int)                          // is told after every step; may be nil
-	Now    func() time.Time                        // tells the time; nil means time.Now
+	// Evaluate measures the model after Position.Step steps, but not after the last one. It may be nil without EvalEvery.
+	Evaluate func(context.Context, Position) error
+	Done     func(step int)   // is told after every step; may be nil
+	Now      func() time.Time // tells the time; nil means time.Now
+	// Ending is how long it takes to end the run after a step; nil means no time.
+	Ending func() time.Duration
 }
 
 // Position is where a run stands: steps done, and where in the data it goes on.
@@ -85,21 +94,31 @@ func (l *Loop) Run(ctx context.Context) (Outcome, error) {
 	if r.now == nil {
 		r.now = time.Now
 	}
-	r.began = r.now()
+	if r.began = l.Began; r.began.IsZero() {
+		r.began = r.now()
+	}
 	r.pos.Step = l.Start
 	r.interval.reset()
 	for r.pos.Step < l.Steps {
 		if status, stop := r.stopping(ctx); stop {
 			return r.finish(status)
 		}
+		asked := r.now()
 		feed, err := l.Next(ctx)
+		waited := r.now().Sub(asked)
 		if err != nil {
 			if ctx.Err() != nil {
 				return r.finish(Interrupted)
 			}
 			return r.outcome(Finished), r.withoutData(err)
 		}
-		if err := r.step(feed); err != nil {
+		if err := r.step(feed, waited); err != nil {
+			return r.outcome(Finished), err
+		}
+		if err := r.evaluate(ctx); err != nil {
+			if ctx.Err() != nil {
+				return r.finish(Interrupted)
+			}
 			return r.outcome(Finished), err
 		}
 	}
@@ -119,6 +138,7 @@ type runner struct {
 	interval meter
 	total    meter
 	inARow   int
+	longest  time.Duration // of a step with its batch
 }
 
 // meter adds up losses and time.
@@ -129,13 +149,15 @@ type meter struct {
 	steps   int
 	skipped int
 	busy    time.Duration
+	waited  time.Duration
 }
 
 func (m *meter) reset() { *m = meter{} }
 
-func (m *meter) add(r Result, took time.Duration) {
+func (m *meter) add(r Result, took, waited time.Duration) {
 	m.steps++
 	m.busy += took
+	m.waited += waited
 	if !r.Applied {
 		m.skipped++
 		return
@@ -150,22 +172,30 @@ func (m *meter) add(r Result, took time.Duration) {
 	}
 }
 
+// rate is the speed in pictures per second, waiting for data included.
 func (m *meter) rate(batch int) float64 {
-	if m.busy <= 0 {
+	if m.busy+m.waited <= 0 {
 		return 0
 	}
-	return float64(m.steps*batch) / m.busy.Seconds()
+	return float64(m.steps*batch) / (m.busy + m.waited).Seconds()
 }
 
 func (r *runner) stopping(ctx context.Context) (Status, bool) {
 	if ctx.Err() != nil {
 		return Interrupted, true
 	}
-	return TimeUp, r.MaxTime > 0 && r.now().Sub(r.began) >= r.MaxTime
+	if r.MaxTime <= 0 {
+		return Finished, false
+	}
+	needed := r.longest
+	if r.Ending != nil {
+		needed += r.Ending()
+	}
+	return TimeUp, r.now().Sub(r.began)+needed >= r.MaxTime
 }
 
 // step runs one step on the feed and does what is due after it.
-func (r *runner) step(feed Feed) error {
+func (r *runner) step(feed Feed, waited time.Duration) error {
 	lr := r.Schedule.LR(r.pos.Step)
 	compiled := r.Step.CompileTime()
 	start := r.now()
@@ -179,8 +209,9 @@ func (r *runner) step(feed Feed) error {
 	}
 	r.pos = Position{Step: r.pos.Step + 1, Epoch: feed.Epoch, Index: feed.Index}
 	r.result, r.lr = result, lr
-	r.interval.add(result, took)
-	r.total.add(result, took)
+	r.longest = max(r.longest, took+waited)
+	r.interval.add(result, took, waited)
+	r.total.add(result, took, waited)
 	if r.Done != nil {
 		r.Done(r.pos.Step)
 	}
@@ -196,6 +227,14 @@ func (r *runner) step(feed Feed) error {
 		return r.save()
 	}
 	return nil
+}
+
+// evaluate measures the model where that is due.
+func (r *runner) evaluate(ctx context.Context) error {
+	if r.EvalEvery <= 0 || r.pos.Step%r.EvalEvery != 0 || r.pos.Step == r.Steps {
+		return nil
+	}
+	return r.Evaluate(ctx, r.pos)
 }
 
 // checkFinite counts skipped steps and gives up after too many in a row.
@@ -221,6 +260,9 @@ func (r *runner) report() error {
 	m := &r.interval
 	in := Interval{Step: r.pos.Step, Epoch: r.pos.Epoch, LR: r.lr, GradNorm: r.result.GradNorm,
 		ImgPerS: m.rate(r.BatchSize), Skipped: m.skipped, Loss: r.result.Loss, Terms: r.result.Terms}
+	if m.steps > 0 {
+		in.StepSeconds, in.WaitSeconds = m.busy.Seconds()/float64(m.steps), m.waited.Seconds()/float64(m.steps)
+	}
 	if m.applied > 0 {
 		in.Loss = m.loss / float64(m.applied)
 		in.Terms = make([]float64, len(m.terms))

@@ -179,19 +179,56 @@ func TestSpeed(t *testing.T) {
 	r.poison = func(step int) bool { return step == 3 } // was not applied, but took its time
 	r.run(t, t.Context())
 	for _, in := range r.reports[1:] { // the first one has the compilation, which took real time
-		if in.ImgPerS != 4 {
-			t.Errorf("step %d: %g img/s, want 4 in a second", in.Step, in.ImgPerS)
+		if in.ImgPerS != 2 || in.StepSeconds != 1 || in.WaitSeconds != 1 {
+			t.Errorf("step %d: %g img/s, %g s of steps and %g s of waiting; want 4 pictures in a second of each", in.Step,
+				in.ImgPerS, in.StepSeconds, in.WaitSeconds)
 		}
 	}
 }
 
 func TestTimeLimit(t *testing.T) {
 	r := newRecorder(t, 100, 10, 0)
-	r.loop.Now, r.loop.MaxTime = ticking(), 10*time.Second
+	r.loop.Now, r.loop.MaxTime = ticking(), 22*time.Second
 	outcome := r.run(t, t.Context())
-	// A step asks for the time three times: whether to stop, and before and after the step.
-	if outcome.Status != TimeUp || outcome.At.Step != 3 || r.only("save") != "save 3 at 0/12" {
+	// A step asks for the time five times: whether to stop, and around the batch and the step. Of the 20 seconds after
+	// three steps two more are kept for the next one.
+	if outcome.Status != TimeUp || outcome.At.Step != 4 || r.only("save") != "save 4 at 1/0" {
 		t.Errorf("%+v, %s", outcome, r.only("save"))
+	}
+	r = newRecorder(t, 100, 10, 0)
+	r.loop.Now, r.loop.MaxTime = ticking(), 22*time.Second
+	r.loop.Ending = func() time.Duration { return 5 * time.Second }
+	if outcome := r.run(t, t.Context()); outcome.Status != TimeUp || outcome.At.Step != 3 {
+		t.Errorf("with time to end: %+v", outcome)
+	}
+	r = newRecorder(t, 100, 10, 0)
+	r.loop.Now, r.loop.MaxTime, r.loop.Began = ticking(), time.Minute, time.Unix(-3600, 0)
+	if outcome := r.run(t, t.Context()); outcome.Status != TimeUp || outcome.At.Step != 0 {
+		t.Errorf("a process that began before its time: %+v", outcome)
+	}
+}
+
+// TestEvaluate: the loop evaluates where that is due, but not after the last step, and an interrupt in it is one.
+func TestEvaluate(t *testing.T) {
+	r := newRecorder(t, 6, 10, 0)
+	r.loop.EvalEvery = 2
+	r.loop.Evaluate = func(_ context.Context, at Position) error {
+		r.note("evaluate %d at %d/%d", at.Step, at.Epoch, at.Index)
+		return nil
+	}
+	r.run(t, t.Context())
+	if got := r.only("evaluate"); got != "evaluate 2 at 0/8, evaluate 4 at 1/0" {
+		t.Errorf("evaluated %q", got)
+	}
+	r = newRecorder(t, 6, 10, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.loop.EvalEvery = 2
+	r.loop.Evaluate = func(ctx context.Context, _ Position) error {
+		cancel()
+		return ctx.Err()
+	}
+	if outcome := r.run(t, ctx); outcome.Status != Interrupted || outcome.At.Step != 2 || r.only("save") != "save 2 at 0/8" {
+		t.Errorf("an interrupted evaluation: %+v, %s", outcome, r.only("save"))
 	}
 }
 

@@ -1,4 +1,4 @@
-package stage1
+package training
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 
@@ -16,7 +15,7 @@ import (
 )
 
 // openFolder makes the run folder with the resolved configuration, or checks the one to go on in.
-func (r *run) openFolder(context.Context) error {
+func (r *Run) openFolder(context.Context) error {
 	saved := filepath.Join(r.RunDir, runlog.ConfigFile)
 	_, err := os.Stat(saved)
 	switch {
@@ -44,7 +43,7 @@ func (r *run) openFolder(context.Context) error {
 }
 
 // keepLog lets log lines go to log.txt of the run folder too.
-func (r *run) keepLog() error {
+func (r *Run) keepLog() error {
 	file, err := os.OpenFile(filepath.Join(r.RunDir, runlog.LogFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
 	if err != nil {
 		return fmt.Errorf("run folder: %w", err)
@@ -55,7 +54,7 @@ func (r *run) keepLog() error {
 }
 
 // undo removes what a start that failed before its first step has left, so that it can be repeated.
-func (r *run) undo() {
+func (r *Run) undo() {
 	if !r.fresh {
 		return
 	}
@@ -70,7 +69,7 @@ func (r *run) undo() {
 }
 
 // restore brings back the newest good checkpoint of a run that goes on.
-func (r *run) restore(context.Context) error {
+func (r *Run) restore(context.Context) error {
 	if !r.Resume {
 		return nil
 	}
@@ -93,53 +92,26 @@ func (r *run) restore(context.Context) error {
 	if err := loaded.DecodeState(&state); err != nil {
 		return fmt.Errorf("resume: checkpoint %s: %w", loaded.Dir, err)
 	}
-	if state.Command != command {
-		return fmt.Errorf("resume: checkpoint %s is of %q, not of %s", loaded.Dir, state.Command, command)
+	if state.Command != r.stage.Command() {
+		return fmt.Errorf("resume: checkpoint %s is of %q, not of %s", loaded.Dir, state.Command, r.stage.Command())
 	}
-	if hash := r.Config.Hash(); state.ConfigHash != hash {
+	if hash := r.stage.Config().Hash(); state.ConfigHash != hash {
 		return fmt.Errorf("resume: %s was made with other settings (hash %.12s, now %.12s): go on with the run's own "+
 			"%s, or start a new run", loaded.Dir, state.ConfigHash, hash, runlog.ConfigFile)
 	}
-	if err := trainer.Restore(r.store, TrainableParams(r.cfg), loaded); err != nil {
+	if err := trainer.Restore(r.Store, r.model.Task.Params, loaded); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	r.at = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index}
-	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.at.Step)
+	r.At = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index}
+	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.At.Step)
 	return r.keepConfig()
 }
 
 // keepConfig writes the resolved configuration. A run that goes on may have other settings for what does not decide
 // the arithmetic, such as the logging.
-func (r *run) keepConfig() error {
-	if err := runlog.WriteFile(filepath.Join(r.RunDir, runlog.ConfigFile), r.Config.YAML()); err != nil {
+func (r *Run) keepConfig() error {
+	if err := runlog.WriteFile(filepath.Join(r.RunDir, runlog.ConfigFile), r.stage.Config().YAML()); err != nil {
 		return fmt.Errorf("run folder: %w", err)
 	}
 	return nil
-}
-
-// lastInterval is what was logged last: by this start or, if it made no step, by one before. Without either, losses
-// are not numbers.
-func (r *run) lastInterval() (trainer.Interval, error) {
-	last := r.outcome.Last
-	if last.Step > 0 {
-		return last, nil
-	}
-	rows, err := runlog.ReadMetrics(filepath.Join(r.RunDir, runlog.MetricsFile))
-	if err != nil {
-		return last, err
-	}
-	if len(rows) == 0 {
-		rows = []runlog.Row{{}}
-	}
-	value := func(key string) float64 {
-		if v, ok := rows[len(rows)-1].Value(key); ok {
-			return v
-		}
-		return math.NaN()
-	}
-	last.Loss, last.ImgPerS = value("loss"), value("img_per_s")
-	for _, name := range lossTerms() {
-		last.Terms = append(last.Terms, value(name))
-	}
-	return last, nil
 }
