@@ -334,3 +334,88 @@ func checkModelFile(t *testing.T, f finished, cfg *config.Stage1) {
 		t.Errorf("names are not LAVIS's: %v", want)
 	}
 }
+
+// TestEvaluationsOnTheWay: scores at intervals go to the logs, the best checkpoint survives newer ones, also where the
+// run goes on after an interrupt, and evaluating changes nothing of the training.
+func TestEvaluationsOnTheWay(t *testing.T) {
+	y := newToy(t)
+	set := []string{"eval.every=3", "eval.before=false", "checkpoint.every=1", "checkpoint.keep_last=1",
+		"checkpoint.keep_every=5", "checkpoint.best=train/i2t_r1"}
+	f := y.mustTrain(t, start{run: "a", set: set})
+	best, score := 0, -1.0
+	for _, row := range f.series(t) {
+		if v, ok := row.Value("train/i2t_r1"); ok {
+			if row.Step%3 != 0 {
+				t.Errorf("evaluated after step %d", row.Step)
+			}
+			if _, ok := row.Value("heldout/t2i_r10"); !ok {
+				t.Errorf("step %d: no scores of the held-out pictures", row.Step)
+			}
+			if v > score {
+				best, score = row.Step, v
+			}
+		}
+	}
+	kept := map[string]bool{}
+	for _, step := range []int{best, 5, 10} {
+		kept[checkpoint.DirName(step)] = true
+	}
+	folders, err := filepath.Glob(filepath.Join(f.dir, checkpoint.Folder, "step-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		if !kept[filepath.Base(folder)] {
+			t.Errorf("%s was kept, want %v", folder, kept)
+		}
+		delete(kept, filepath.Base(folder))
+	}
+	if len(kept) > 0 || best == 0 {
+		t.Errorf("checkpoints lost: %v; best is step %d", kept, best)
+	}
+	if !strings.Contains(f.log, "msg=evaluated step=3 heldout/i2t_r1=") {
+		t.Errorf("no line of the evaluation in the log:\n%s", f.log)
+	}
+	plain := y.mustTrain(t, start{run: "b", set: []string{quick}})
+	sameCheckpoint(t, "without evaluations", plain, f, 10)
+
+	y.mustTrain(t, start{run: "c", set: set, stopAt: "step 7/10"})
+	resumed := y.mustTrain(t, start{run: "c", set: set, resume: true})
+	sameCheckpoint(t, "resumed", resumed, f, 10)
+	sameCheckpoint(t, "resumed", resumed, f, best)
+	sameSeries(t, "resumed", resumed, f)
+}
+
+// TestReportGrows: from the first checkpoint on the folder has a summary and a report of the run in progress.
+func TestReportGrows(t *testing.T) {
+	y := newToy(t)
+	cfg, _, err := config.LoadStage1(config.LoadOptions{Path: y.path(toydata.ConfigFile),
+		Set: []string{quick, "checkpoint.every=4"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := y.path("runs", "a")
+	seen := 0
+	look := writerFunc(func(p []byte) (int, error) {
+		if bytes.Contains(p, []byte("step 6/10")) {
+			seen++
+			s, err := runlog.ReadSummary(dir)
+			if err != nil || s.Status != runlog.StatusRunning || s.Steps != 4 || s.Loss == 0 {
+				t.Errorf("after step 6: %+v, %v", s, err)
+			}
+			if page := string(readFile(t, dir, runlog.ReportFile)); !strings.Contains(page, "running") {
+				t.Error("the report does not say that the run goes on")
+			}
+		}
+		return len(p), nil
+	})
+	_, err = Train(t.Context(), cfg, training.Options{RunDir: dir, Device: y.dev, Log: slog.New(slog.DiscardHandler),
+		Progress: runlog.NewProgress(runlog.ProgressOptions{Out: look})})
+	if err != nil || seen != 1 {
+		t.Errorf("%v, looked %d times", err, seen)
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

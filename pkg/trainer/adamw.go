@@ -29,7 +29,9 @@ type AdamW struct {
 	Eps         float64    // added to √v̂
 	WeightDecay float64    // p ← p·(1 − lr·WeightDecay) before the Adam step, where the rule says so
 	DecayRule   string     // DecayDefault or DecayLAVIS
+	LayerDecay  float64    // γ of the layer-wise learning-rate decay (spec/training.md 6); 0 means 1, none
 	GradClip    float64    // largest global gradient norm; 0 for none
+	LossScale   LossScale  // used where the task computes in float16
 }
 
 // Decays reports whether weight decay applies to the parameter.
@@ -43,16 +45,24 @@ func (a AdamW) Decays(p model.Param) bool {
 	return len(p.Shape) >= 2
 }
 
+// LRScale returns the factor of a parameter's learning rate, γ^depth; see Task.Depth.
+func (a AdamW) LRScale(depth int) float64 {
+	if a.LayerDecay == 0 {
+		return 1
+	}
+	return math.Pow(a.LayerDecay, float64(depth))
+}
+
 // Names of the moments' folders in the store.
 const (
 	firstMoment  = "/opt/adamw/m"
 	secondMoment = "/opt/adamw/v"
 )
 
-// createSlots gives every parameter its two moments, zero at the start; slots that a checkpoint brought stay.
-func createSlots(store *mlx.Store, params []model.Param) error {
+// createSlots gives every parameter its zeros in each of the folders; slots that a checkpoint brought stay.
+func createSlots(store *mlx.Store, params []model.Param, folders ...string) error {
 	for _, p := range params {
-		for _, folder := range []string{firstMoment, secondMoment} {
+		for _, folder := range folders {
 			path := folder + model.Path(p.Name)
 			if store.GetVariable(path) != nil {
 				continue
@@ -67,63 +77,75 @@ func createSlots(store *mlx.Store, params []model.Param) error {
 	return nil
 }
 
-// hostScalars are the step's numbers that only the host knows, as one vector: learning rate and the two bias
-// corrections 1−βᵗ, computed in float64.
-func (a AdamW) hostScalars(lr float64, step int) []float32 {
-	t := float64(step + 1)
-	return []float32{float32(lr), float32(1 - math.Pow(a.Betas[0], t)), float32(1 - math.Pow(a.Betas[1], t))}
+// The step's numbers that only the host knows, by their place in one float32 vector.
+const (
+	hostLR    = iota // learning rate
+	hostBias1        // bias corrections 1−βᵗ, computed in float64
+	hostBias2
+	hostScale // factor of the loss, 1 unless the task computes in float16
+	hostScalars
+)
+
+// hostValues returns that vector for update number t, from 1.
+func (a AdamW) hostValues(lr float64, t int, scale float64) *tensors.Tensor {
+	return tensors.FromFlatDataAndDimensions([]float32{float32(lr), float32(1 - math.Pow(a.Betas[0], float64(t))),
+		float32(1 - math.Pow(a.Betas[1], float64(t))), float32(scale)}, hostScalars)
 }
 
-// apply adds the update of all parameters to the graph and returns the global gradient norm (float32 scalar, before
-// clipping) and whether the step was applied (bool scalar).
+// update adds the update of all parameters to the graph: of the loss, a float32 scalar, and its gradients in the order
+// of the task's parameters. It returns the global gradient norm (float32 scalar, before clipping) and whether the step
+// was applied (bool scalar).
 //
 // If the loss or any gradient is not finite, nothing changes: gradients become zero, both βs one and the learning
 // rate zero, which leaves parameters and moments exactly as they were without a second copy of them.
-func (a AdamW) apply(store *mlx.Store, params []model.Param, loss, scalars *Node) (norm, applied *Node) {
+func (a AdamW) update(store *mlx.Store, task Task, loss *Node, grads []*Node, host *Node) (norm, applied *Node) {
 	g := loss.Graph()
-	vars := make([]*mlx.Variable, len(params))
-	values := make([]*Node, len(params))
-	for i, p := range params {
-		vars[i] = store.GetVariable(model.Path(p.Name))
-		values[i] = vars[i].NodeValue(g)
-	}
-	grads := Gradient(loss, values...)
 	norm = globalNorm(grads)
 	applied = LogicalAnd(IsFinite(norm), IsFinite(loss))
 
 	zero, one := ScalarZero(g, dtypes.Float32), ScalarOne(g, dtypes.Float32)
-	lr := Where(applied, element(scalars, 0), zero)
+	lr := Where(applied, element(host, hostLR), zero)
 	beta1 := Where(applied, Scalar(g, dtypes.Float32, a.Betas[0]), one)
 	beta2 := Where(applied, Scalar(g, dtypes.Float32, a.Betas[1]), one)
-	stepSize := Div(lr, element(scalars, 1))
-	root2 := Sqrt(element(scalars, 2))
-	scale := one
+	stepSize := Div(lr, element(host, hostBias1))
+	root2 := Sqrt(element(host, hostBias2))
+	clip := one
 	if a.GradClip > 0 {
 		// PyTorch's clip_grad_norm_: the norm plus 1e-6, never scaling up.
-		scale = MinScalar(Div(Scalar(g, dtypes.Float32, a.GradClip), AddScalar(norm, 1e-6)), 1)
-		scale = Where(applied, scale, one) // of a norm that is not finite it would be NaN
+		clip = MinScalar(Div(Scalar(g, dtypes.Float32, a.GradClip), AddScalar(norm, 1e-6)), 1)
+		clip = Where(applied, clip, one) // of a norm that is not finite it would be NaN
 	}
-	for i, p := range params {
+	for i, p := range task.Params {
 		grad := Where(applied, grads[i], ZerosLike(grads[i]))
 		if a.GradClip > 0 {
-			grad = Mul(grad, scale)
+			grad = Mul(grad, clip)
 		}
-		m, v := slot(store, firstMoment, p, g), slot(store, secondMoment, p, g)
+		m, v := slot(store, firstMoment, p), slot(store, secondMoment, p)
 		newM := Add(Mul(m.NodeValue(g), beta1), Mul(grad, OneMinus(beta1)))
 		newV := Add(Mul(v.NodeValue(g), beta2), Mul(Square(grad), OneMinus(beta2)))
-		value := values[i]
+		scale := a.LRScale(task.depth(a.DecayRule, p))
+		parameter := store.GetVariable(model.Path(p.Name))
+		value := parameter.NodeValue(g)
 		if a.WeightDecay > 0 && a.Decays(p) {
-			value = Mul(value, OneMinus(MulScalar(lr, a.WeightDecay)))
+			value = Mul(value, OneMinus(MulScalar(lr, scale*a.WeightDecay)))
 		}
-		update := Div(newM, AddScalar(Div(Sqrt(newV), root2), a.Eps))
-		vars[i].SetNodeValue(Sub(value, Mul(update, stepSize)))
+		direction := Div(newM, AddScalar(Div(Sqrt(newV), root2), a.Eps))
+		parameter.SetNodeValue(Sub(value, Mul(direction, scaled(stepSize, scale))))
 		m.SetNodeValue(newM)
 		v.SetNodeValue(newV)
 	}
 	return norm, applied
 }
 
-func slot(store *mlx.Store, folder string, p model.Param, g *Graph) *mlx.Variable {
+// scaled is x times a constant; x itself for 1.
+func scaled(x *Node, factor float64) *Node {
+	if factor == 1 {
+		return x
+	}
+	return MulScalar(x, factor)
+}
+
+func slot(store *mlx.Store, folder string, p model.Param) *mlx.Variable {
 	return store.GetVariable(folder + model.Path(p.Name))
 }
 

@@ -45,6 +45,7 @@ func normOf(x []float64) float64 {
 type hostAdamW struct {
 	AdamW
 	decays []bool // by element
+	scales []float64
 	p      []float64
 	m, v   []float64
 }
@@ -54,6 +55,7 @@ func newHostAdamW(a AdamW, start []float64) *hostAdamW {
 	for _, param := range toyParams() {
 		for range param.Size() {
 			// The table of the toy's tensors: the matrix decays, bias and norm do not, temp only by LAVIS's rule.
+			h.scales = append(h.scales, a.LRScale(toyDepth("", param.Name)))
 			h.decays = append(h.decays, param.Name == "dense.weight" || param.Name == "temp" && a.DecayRule == DecayLAVIS)
 		}
 	}
@@ -68,6 +70,7 @@ func (h *hostAdamW) step(t int, lr float64, grad []float64) {
 	}
 	for i, g := range grad {
 		g *= scale
+		lr := lr * h.scales[i]
 		if h.decays[i] {
 			h.p[i] -= lr * h.WeightDecay * h.p[i]
 		}
@@ -119,9 +122,10 @@ func TestAdamW(t *testing.T) {
 		{DecayRule: DecayLAVIS, WeightDecay: 0.3},
 		{DecayRule: DecayLAVIS, WeightDecay: 0.05, GradClip: 0.4},
 		{DecayRule: DecayDefault, WeightDecay: 0.05, GradClip: 1e6},
+		{DecayRule: DecayDefault, WeightDecay: 0.3, LayerDecay: 0.7},
 	} {
 		a.Betas, a.Eps = [2]float64{0.9, 0.98}, 1e-8
-		name := fmt.Sprintf("%s, decay %g, clip %g", a.DecayRule, a.WeightDecay, a.GradClip)
+		name := fmt.Sprintf("%s, decay %g, layer decay %g, clip %g", a.DecayRule, a.WeightDecay, a.LayerDecay, a.GradClip)
 		store := toyStore(t)
 		host := newHostAdamW(a, flat(bits(t, store)))
 		s := newToyStep(t, store, a, 0, 1)
@@ -169,6 +173,7 @@ func TestNotFinite(t *testing.T) {
 				store := toyStore(t)
 				host := newHostAdamW(a, flat(bits(t, store)))
 				s := newToyStep(t, store, a, 0, 1)
+				updates := 0
 				for step := range 5 {
 					b := newToyBatch(step)
 					before := bits(t, store)
@@ -184,8 +189,12 @@ func TestNotFinite(t *testing.T) {
 					if r := runToy(t, s, step, 0.05, b); !r.Applied || math.IsNaN(r.Loss) {
 						t.Errorf("step %d behind a bad one: %+v", step, r)
 					}
-					host.step(step+1, 0.05, grad)
+					updates++ // those skipped do not count in the bias correction
+					host.step(updates, 0.05, grad)
 					host.compare(t, fmt.Sprintf("step %d", step), bits(t, store))
+				}
+				if got := (Progress{Skipped: 2}); s.Progress() != got {
+					t.Errorf("progress %+v, want %+v", s.Progress(), got)
 				}
 			})
 		}

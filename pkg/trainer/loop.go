@@ -42,6 +42,7 @@ type Interval struct {
 
 	StepSeconds float64 // mean time of a step, compilation left out
 	WaitSeconds float64 // mean time before it in which the loop waited for its batch
+	LossScale   float64 // of the next step; 1 unless the task computes in float16
 }
 
 // Loop runs training steps until the end, an interrupt or the time limit.
@@ -137,7 +138,6 @@ type runner struct {
 	lr       float64 // likewise
 	interval meter
 	total    meter
-	inARow   int
 	longest  time.Duration // of a step with its batch
 }
 
@@ -239,12 +239,8 @@ func (r *runner) evaluate(ctx context.Context) error {
 
 // checkFinite counts skipped steps and gives up after too many in a row.
 func (r *runner) checkFinite(result Result) error {
-	if result.Applied {
-		r.inARow = 0
-		return nil
-	}
-	r.inARow++
-	if r.inARow <= r.MaxSkipped {
+	inARow := r.Step.Progress().SkippedInARow
+	if result.Applied || inARow <= r.MaxSkipped {
 		return nil
 	}
 	if err := r.save(); err != nil {
@@ -252,14 +248,15 @@ func (r *runner) checkFinite(result Result) error {
 	}
 	return fmt.Errorf("%w: %d steps in a row up to step %d had a loss or gradient that was not finite "+
 		"(loss %g, gradient norm %g); the state was saved; try a lower optim.lr or a longer warm-up",
-		ErrDiverged, r.inARow, r.pos.Step, result.Loss, result.GradNorm)
+		ErrDiverged, inARow, r.pos.Step, result.Loss, result.GradNorm)
 }
 
 // report closes the interval.
 func (r *runner) report() error {
 	m := &r.interval
 	in := Interval{Step: r.pos.Step, Epoch: r.pos.Epoch, LR: r.lr, GradNorm: r.result.GradNorm,
-		ImgPerS: m.rate(r.BatchSize), Skipped: m.skipped, Loss: r.result.Loss, Terms: r.result.Terms}
+		ImgPerS: m.rate(r.BatchSize), Skipped: m.skipped, Loss: r.result.Loss, Terms: r.result.Terms,
+		LossScale: r.Step.LossScale()}
 	if m.steps > 0 {
 		in.StepSeconds, in.WaitSeconds = m.busy.Seconds()/float64(m.steps), m.waited.Seconds()/float64(m.steps)
 	}

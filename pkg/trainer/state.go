@@ -21,6 +21,8 @@ type State struct {
 	Index      int64  `json:"index"`
 	ConfigHash string `json:"config_hash"` // of the settings that decide the arithmetic
 	Command    string `json:"command"`     // such as "pretrain-stage1"
+
+	Progress Progress `json:"progress,omitzero"` // of Step; checkpoints of runs that skipped nothing may lack it
 }
 
 // TakeSnapshot copies the trained tensors and their optimizer slots from the device, under checkpoint names; the

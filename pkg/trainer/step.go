@@ -2,13 +2,12 @@ package trainer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
-	"time"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
@@ -26,15 +25,49 @@ type Task struct {
 	// Loss builds the loss of a batch: the scalar that is minimised and the scalars to report, all float32. It is
 	// called while the step's graph is built, with the nodes of the batch in the order in which they are fed.
 	Loss func(scope *mlx.Scope, batch []*Node, rng *nn.RNG) (loss *Node, terms []*Node)
+
+	// MicroBatches is in how many equal parts a batch is cut, along the first axis of all its tensors; the device holds
+	// one at a time. The loss is the mean of Loss over the parts, or that of Coupled. 0 means 1.
+	MicroBatches int
+	// Coupled, if not nil, is the form of the loss for more than one part in which the parts see each other.
+	Coupled *Coupled
+	// Depth is how many times AdamW.LayerDecay applies to a parameter by the given decay rule; nil means to none.
+	Depth func(rule, name string) int
+	// Compute is the type of activations. In float16 the loss is scaled by AdamW.LossScale.
+	Compute dtypes.DType
 }
 
-// Step is a compiled training step: forward, backward and AdamW update in one program on the device.
+// parts is the number of micro-batches.
+func (t Task) parts() int { return max(t.MicroBatches, 1) }
+
+func (t Task) depth(rule string, p model.Param) int {
+	if t.Depth == nil {
+		return 0
+	}
+	return t.Depth(rule, p.Name)
+}
+
+// scaling says whether the loss is scaled.
+func (t Task) scaling() bool { return t.Compute == dtypes.Float16 }
+
+// Step is a compiled training step: forward, backward and AdamW update on the device. Of a batch that is not cut it is
+// one program; else gradients add up in float32 variables on the device, one micro-batch after the other, and a last
+// program makes the update.
 type Step struct {
 	task      Task
 	optimizer AdamW
 	seed      int64
-	exec      *mlx.Exec
-	compiled  time.Duration
+	backend   compute.Backend
+	store     *mlx.Store
+	progress  Progress
+	programs  []*program
+
+	whole    *program // forward, backward and update of a batch that is not cut
+	part     *program // adds a micro-batch's gradients
+	update   *program // makes the update by what was added
+	features *program // of the micro-batch
+	couple   *program // the coupled loss of the micro-batch's rows
+	kept     hostRows // what the passes over micro-batches leave for the following ones
 }
 
 // Result holds the numbers of one step.
@@ -47,59 +80,130 @@ type Result struct {
 
 // NewStep prepares the step; the store must hold all parameters. Nothing is compiled before the first Run.
 func NewStep(backend compute.Backend, store *mlx.Store, task Task, optimizer AdamW, seed int64) (*Step, error) {
-	if err := createSlots(store, task.Params); err != nil {
+	if err := optimizer.LossScale.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Step{task: task, optimizer: optimizer, seed: seed}
-	exec, err := mlx.NewExec(backend, store, s.graph)
-	if err != nil {
-		return nil, fmt.Errorf("preparing the training step: %w", err)
+	if err := createSlots(store, task.Params, firstMoment, secondMoment); err != nil {
+		return nil, err
 	}
-	s.exec = exec.WithName("train step")
+	s := &Step{task: task, optimizer: optimizer, seed: seed, backend: backend, store: store}
+	if err := s.build(); err != nil {
+		s.Close()
+		return nil, err
+	}
 	return s, nil
 }
 
-// graph builds the step: inputs are the random state, the host's scalars and the batch; the output is one vector of
-// loss, gradient norm, applied flag and terms, so that one transfer brings everything to the host.
-func (s *Step) graph(scope *mlx.Scope, inputs []*Node) *Node {
-	rng := nn.NewRNG(inputs[0])
-	loss, terms := s.task.Loss(scope, inputs[2:], rng)
-	norm, applied := s.optimizer.apply(scope.Store(), s.task.Params, loss, inputs[1])
-	out := append([]*Node{loss, norm, ConvertDType(applied, dtypes.Float32)}, terms...)
-	for i, x := range out {
-		out[i] = Reshape(x, 1)
+// build makes the programs that the task needs.
+func (s *Step) build() error {
+	if s.task.parts() == 1 {
+		s.whole = s.newProgram("train step", s.wholeGraph)
+		return s.failedProgram()
 	}
-	return Concatenate(out, 0)
+	if err := createAccumulators(s.store, s.task); err != nil {
+		return err
+	}
+	s.update = s.newProgram("optimizer update", s.updateGraph)
+	if s.task.Coupled == nil {
+		s.part = s.newProgram("gradients of a micro-batch", s.partGraph)
+		return s.failedProgram()
+	}
+	s.features = s.newProgram("features of a micro-batch", s.featuresGraph)
+	s.couple = s.newProgram("loss over the batch", s.coupleGraph)
+	s.part = s.newProgram("gradients of a micro-batch", s.coupledPartGraph)
+	return s.failedProgram()
+}
+
+// wholeGraph builds the step of a batch that is not cut: inputs are the random state, the host's numbers and the batch;
+// the output is the vector that Run reads, so that one transfer brings everything to the host.
+func (s *Step) wholeGraph(scope *mlx.Scope, inputs []*Node) []*Node {
+	host := inputs[1]
+	loss, terms := s.task.Loss(scope, inputs[2:], nn.NewRNG(inputs[0]))
+	grads := Gradient(s.scaleUp(loss, host), s.values(loss.Graph())...)
+	for i, grad := range grads {
+		grads[i] = s.scaleDown(grad, host)
+	}
+	norm, applied := s.optimizer.update(scope.Store(), s.task, loss, grads, host)
+	return []*Node{report(loss, norm, applied, terms)}
+}
+
+// values are the parameters' nodes.
+func (s *Step) values(g *Graph) []*Node {
+	nodes := make([]*Node, len(s.task.Params))
+	for i, p := range s.task.Params {
+		nodes[i] = s.store.GetVariable(model.Path(p.Name)).NodeValue(g)
+	}
+	return nodes
+}
+
+// scaleUp multiplies by the loss scale, if there is one.
+func (s *Step) scaleUp(x, host *Node) *Node {
+	if !s.task.scaling() {
+		return x
+	}
+	return Mul(x, element(host, hostScale))
+}
+
+// scaleDown divides by it.
+func (s *Step) scaleDown(x, host *Node) *Node {
+	if !s.task.scaling() {
+		return x
+	}
+	return Mul(x, Reciprocal(element(host, hostScale)))
+}
+
+// report puts a step's numbers into one vector.
+func report(loss, norm, applied *Node, terms []*Node) *Node {
+	return vector(append([]*Node{loss, norm, ConvertDType(applied, dtypes.Float32)}, terms...))
+}
+
+// vector joins scalars.
+func vector(scalars []*Node) *Node {
+	parts := make([]*Node, len(scalars))
+	for i, x := range scalars {
+		parts[i] = Reshape(x, 1)
+	}
+	return Concatenate(parts, 0)
 }
 
 // Run performs the step with the given index (from 0) at the given learning rate. Everything random in it is keyed
-// by (seed, step).
+// by (seed, step) and the micro-batch. The batch is neither changed nor freed.
 func (s *Step) Run(step int, lr float64, batch []*tensors.Tensor) (Result, error) {
-	state, err := RNGStateFromSeed(stepSeed(s.seed, step))
+	r, err := s.run(step, lr, batch)
 	if err != nil {
-		return Result{}, fmt.Errorf("step %d: random state: %w", step, err)
-	}
-	args := make([]any, 0, len(batch)+2)
-	args = append(args, state, tensors.FromFlatDataAndDimensions(s.optimizer.hostScalars(lr, step), 3))
-	fed := make([]any, 0, len(batch))
-	for _, t := range batch {
-		args = append(args, t)
-		fed = append(fed, t.Shape())
-	}
-	if s.compiled == 0 {
-		if err := s.compile(args); err != nil {
-			return Result{}, err
+		var fed []string
+		for _, t := range batch {
+			fed = append(fed, t.Shape().String())
 		}
-	}
-	out, err := s.exec.Call(args...)
-	if err != nil {
 		return Result{}, fmt.Errorf("step %d on a batch of %v: %w", step, fed, err)
+	}
+	s.progress.count(r.Applied, s.optimizer.LossScale, s.task.scaling())
+	return r, nil
+}
+
+func (s *Step) run(step int, lr float64, batch []*tensors.Tensor) (Result, error) {
+	// Adam's bias correction counts the updates that were made, as PyTorch does where a loss scale skips steps.
+	update := max(step+1-s.progress.Skipped, 1)
+	host := s.optimizer.hostValues(lr, update, s.LossScale())
+	defer host.MustFinalizeAll()
+	var out []*tensors.Tensor
+	var err error
+	switch {
+	case s.whole != nil:
+		out, err = s.call(s.whole, step, 0, host, batch)
+	case s.task.Coupled != nil:
+		out, err = s.runCoupled(step, host, batch)
+	default:
+		out, err = s.runParts(step, host, batch)
+	}
+	if err != nil {
+		return Result{}, err
 	}
 	values, err := tensors.CopyFlatData[float32](out[0])
 	if err != nil {
-		return Result{}, fmt.Errorf("step %d: reading the losses: %w", step, err)
+		return Result{}, fmt.Errorf("reading the losses: %w", err)
 	}
-	out[0].MustFinalizeAll()
+	finalize(out)
 	r := Result{Loss: float64(values[0]), GradNorm: float64(values[1]), Applied: values[2] == 1}
 	for _, v := range values[3:] {
 		r.Terms = append(r.Terms, float64(v))
@@ -107,30 +211,52 @@ func (s *Step) Run(step int, lr float64, batch []*tensors.Tensor) (Result, error
 	return r, nil
 }
 
-// compile builds and compiles the step for the arguments' shapes and takes the time.
-func (s *Step) compile(args []any) error {
-	start := time.Now()
-	inputShapes := make([]shapes.Shape, len(args))
-	for i, a := range args {
-		inputShapes[i] = a.(*tensors.Tensor).Shape()
+// call runs a program whose first inputs are the random state of the step's micro-batch and the host's numbers.
+func (s *Step) call(p *program, step, micro int, host *tensors.Tensor, inputs []*tensors.Tensor) (
+	[]*tensors.Tensor, error) {
+	state, err := RNGStateFromSeed(microSeed(s.seed, step, micro))
+	if err != nil {
+		return nil, fmt.Errorf("random state: %w", err)
 	}
-	if _, err := s.exec.Compile(inputShapes...); err != nil {
-		return fmt.Errorf("compiling the training step: %w", err)
+	defer state.MustFinalizeAll()
+	return p.call(append([]*tensors.Tensor{state, host}, inputs...))
+}
+
+// LossScale is the scale of the next step's loss: 1 where nothing is scaled.
+func (s *Step) LossScale() float64 {
+	if !s.task.scaling() {
+		return 1
 	}
-	s.compiled = time.Since(start)
+	return s.progress.scale(s.optimizer.LossScale)
+}
+
+// Progress returns what the steps so far have left behind, for a checkpoint.
+func (s *Step) Progress() Progress { return s.progress }
+
+// Resume goes on with what a checkpoint has kept.
+func (s *Step) Resume(p Progress) error {
+	if p.Skipped < 0 || p.SkippedInARow < 0 || p.GoodSteps < 0 || !(p.LossScale >= 0) {
+		return errors.New("the checkpoint's count of skipped steps or its loss scale is damaged")
+	}
+	s.progress = p
 	return nil
 }
 
-// CompileTime returns how long building and compiling the step took; 0 before the first Run.
-func (s *Step) CompileTime() time.Duration { return s.compiled }
+// finalize frees tensors.
+func finalize(list []*tensors.Tensor) {
+	for _, t := range list {
+		t.MustFinalizeAll()
+	}
+}
 
-// Close frees the compiled program.
-func (s *Step) Close() { s.exec.Finalize() }
-
-// stepSeed mixes seed and step into the seed of the step's random numbers. It is never 0, which would ask for a
+// microSeed mixes seed, step and micro-batch into the seed of its random numbers. It is never 0, which would ask for a
 // random one.
-func stepSeed(seed int64, step int) int64 {
+func microSeed(seed int64, step, micro int) int64 {
 	h := fnv.New64a()
-	_ = binary.Write(h, binary.LittleEndian, [2]int64{seed, int64(step)})
+	numbers := []int64{seed, int64(step)}
+	if micro > 0 {
+		numbers = append(numbers, int64(micro))
+	}
+	_ = binary.Write(h, binary.LittleEndian, numbers)
 	return int64(h.Sum64() | 1)
 }

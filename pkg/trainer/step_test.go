@@ -30,7 +30,7 @@ func toyParams() []model.Param {
 // toyTask is the regression y = norm·(x·denseᵀ + bias)/temp with a second term √(a·temp²), whose gradient at a = 0 is
 // not a number. With noise, inputs are dropped at random.
 func toyTask(noise float64) Task {
-	return Task{Params: toyParams(), Terms: []string{"error", "size"},
+	return Task{Params: toyParams(), Terms: []string{"error", "size"}, Depth: toyDepth,
 		Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
 			x, y, a := in[0], in[1], in[2]
 			temp := scope.GetVariable("temp").NodeValue(x.Graph())
@@ -42,6 +42,9 @@ func toyTask(noise float64) Task {
 			return Add(mse, size), []*Node{mse, size}
 		}}
 }
+
+// toyDepth lets a layer-wise decay apply twice to the dense layer's weight and once to the norm's.
+func toyDepth(_, name string) int { return map[string]int{"dense.weight": 2, "norm.weight": 1}[name] }
 
 // toyLoss is toyTask's loss on the host; values are those of toyParams one after the other.
 func toyLoss(values []float64, b toyBatch) (loss, mse, size float64) {
@@ -168,15 +171,17 @@ func TestRandomnessIsKeyed(t *testing.T) {
 	}
 }
 
-func TestStepSeed(t *testing.T) {
+func TestMicroSeed(t *testing.T) {
 	seen := map[int64]bool{}
 	for _, seed := range []int64{0, 1, -1, 42, 1 << 40} {
 		for step := range 1000 {
-			s := stepSeed(seed, step)
-			if s == 0 || seen[s] {
-				t.Fatalf("seed %d, step %d: %d is 0 or was had before", seed, step, s)
+			for micro := range 3 {
+				s := microSeed(seed, step, micro)
+				if s == 0 || seen[s] {
+					t.Fatalf("seed %d, step %d, micro-batch %d: %d is 0 or was had before", seed, step, micro, s)
+				}
+				seen[s] = true
 			}
-			seen[s] = true
 		}
 	}
 }

@@ -102,6 +102,9 @@ func (r *Run) restore(context.Context) error {
 	if err := trainer.Restore(r.Store, r.model.Task.Params, loaded); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
+	if err := r.step.Resume(state.Progress); err != nil {
+		return fmt.Errorf("resume: checkpoint %s: %w", loaded.Dir, err)
+	}
 	r.At = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index}
 	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.At.Step)
 	return r.keepConfig()

@@ -109,7 +109,7 @@ func (r *Run) save(writer *checkpoint.Writer, at trainer.Position) error {
 	r.asked = time.Now()
 	snapshot, err := trainer.TakeSnapshot(r.Store, r.model.Task.Params, at.Step, trainer.State{
 		Seed: r.config.Seed, Epoch: at.Epoch, Index: at.Index, ConfigHash: r.stage.Config().Hash(),
-		Command: r.stage.Command()})
+		Command: r.stage.Command(), Progress: r.step.Progress()})
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,23 @@ func (r *Run) record(d *display, in trainer.Interval) error {
 		r.Log.Warn("the training waits for data: more data.workers may help", "step", in.Step,
 			"data_wait_s", in.WaitSeconds, "step_s", in.StepSeconds)
 	}
+	r.watchCompilations(in.Step)
 	return r.Metrics.Record(in.Step, fields...)
+}
+
+// watchCompilations says what was compiled, and warns where it happens again: shapes that vary cost a compilation each.
+func (r *Run) watchCompilations(step int) {
+	n := r.step.Compilations()
+	switch {
+	case n == r.compiled:
+		return
+	case r.compiled == 0:
+		r.Log.Info("compiled", "programs", n, "seconds", r.step.CompileTime().Seconds())
+	default:
+		r.Log.Warn("compiled again: batches have new shapes", "step", step, "programs", n,
+			"seconds", r.step.CompileTime().Seconds())
+	}
+	r.compiled = n
 }
 
 // starved reports whether waiting for data took more than a tenth of the time.

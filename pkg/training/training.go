@@ -95,19 +95,20 @@ type Run struct {
 	Metrics *runlog.Log      // open once the training has begun
 	At      trainer.Position // steps done, and where the data go on
 
-	stage   Stage
-	config  config.Common
-	inputs  Inputs
-	model   Model
-	step    *trainer.Step
-	started time.Time
-	fresh   bool // the run folder was made by this start, and nothing in it is worth keeping yet
-	outcome trainer.Outcome
-	last    trainer.Interval // that was recorded; its Step is 0 before the first
-	best    best
-	asked   time.Time    // when the last checkpoint was asked for
-	saving  atomic.Int64 // nanoseconds that the slowest checkpoint took
-	cleanup []func() error
+	stage    Stage
+	config   config.Common
+	inputs   Inputs
+	model    Model
+	step     *trainer.Step
+	started  time.Time
+	fresh    bool // the run folder was made by this start, and nothing in it is worth keeping yet
+	outcome  trainer.Outcome
+	last     trainer.Interval // that was recorded; its Step is 0 before the first
+	best     best
+	compiled int          // programs of the step that were compiled
+	asked    time.Time    // when the last checkpoint was asked for
+	saving   atomic.Int64 // nanoseconds that the slowest checkpoint took
+	cleanup  []func() error
 }
 
 // Do runs a training as configured: data, model, evaluation before, training, evaluation after, report. When ctx is

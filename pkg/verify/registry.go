@@ -23,6 +23,7 @@ func handlers() map[string]handler {
 		"image-normalize":     imageNormalize,
 		"image-resize":        imageResize,
 		"lavis-pth":           lavisPth,
+		"lr-groups":           lrGroups,
 		"lr-schedule":         lrSchedule,
 		"nocaps-split":        nocapsSplit,
 		"opt-lm":              optLM,
@@ -55,7 +56,6 @@ func Kinds() []string { return slices.Sorted(maps.Keys(handlers())) }
 func PendingKinds() []string {
 	return []string{
 		"image-decode",
-		"lr-groups",
 		"randaugment",
 		"stage1-replicas",
 	}
