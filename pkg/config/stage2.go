@@ -42,8 +42,8 @@ type LLM struct {
 	Path      string    `yaml:"path" path:"dir" required:"true" doc:"folder of OPT or Flan-T5 with its tokenizer"`
 	DType     string    `yaml:"dtype" oneof:"auto|f32|bf16|f16" doc:"type of its stored weights; auto: device.dtype"`
 	Dropout   bool      `yaml:"dropout" doc:"its own dropout is active in training, as in LAVIS"`
-	Remat     bool      `yaml:"remat" doc:"compute its layers again in the backward pass, to save memory"`
-	LossChunk AutoCount `yaml:"loss_chunk" doc:"tokens whose logits are held at once; 0 for all, or auto"`
+	Remat     bool      `yaml:"remat" hash:"-" doc:"compute its layers again in the backward pass, to save memory"`
+	LossChunk AutoCount `yaml:"loss_chunk" hash:"-" doc:"tokens whose logits are held at once; 0 for all, or auto"`
 }
 
 // LLMText is the caption processor and how a caption becomes the language model's text.

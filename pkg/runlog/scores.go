@@ -17,6 +17,9 @@ type CaptionScores struct {
 	CIDEr  Float `json:"cider"` // CIDEr-D, with 1 where papers write 100
 	BLEU4  Float `json:"bleu4"` // 0 to 1
 	ROUGEL Float `json:"rouge_l"`
+	// CIDErExchanged is CIDEr-D of the same captions, each given to the next picture of the set: what they are worth
+	// where the picture does not matter.
+	CIDErExchanged Float `json:"cider_exchanged,omitzero"`
 }
 
 // Empty reports whether nothing was evaluated.

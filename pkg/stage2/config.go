@@ -135,20 +135,18 @@ func FrozenParams(cfg Config) []model.Param {
 func Params(cfg Config) []model.Param { return append(FrozenParams(cfg), TrainableParams(cfg)...) }
 
 // llmPrefix is in front of the language model's names.
-func (c Config) llmPrefix() string {
+func (c Config) llmPrefix() string { return c.llmName() + "_model." }
+
+// llmName is how LAVIS's names of tensors call the language model.
+func (c Config) llmName() string {
 	if c.OPT != nil {
-		return "opt_model."
+		return "opt"
 	}
-	return "t5_model."
+	return "t5"
 }
 
 // projection is the name of the layer between Q-Former and language model.
-func (c Config) projection() string {
-	if c.OPT != nil {
-		return "opt_proj"
-	}
-	return "t5_proj"
-}
+func (c Config) projection() string { return c.llmName() + "_proj" }
 
 // Width returns the features of the language model's token embeddings, D.
 func (c Config) Width() int {
