@@ -1,13 +1,13 @@
 package stage2
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"blip2/pkg/internal/toydata"
 	"blip2/pkg/tokenizer"
 )
 
@@ -24,29 +24,10 @@ func optTokenizer(t *testing.T) tokenizer.Tokenizer {
 	return loadTokenizer(t, files)
 }
 
-// t5Tokenizer is a small tokenizer of T5's kind: whole words, and letters for the rest.
+// t5Tokenizer is a small tokenizer of T5's kind.
 func t5Tokenizer(t *testing.T) tokenizer.Tokenizer {
 	t.Helper()
-	pieces := []string{`["<pad>",0]`, `["</s>",0]`, `["<unk>",0]`}
-	for _, word := range strings.Fields(strings.Join(corpus, " ")) {
-		if piece := fmt.Sprintf(`["▁%s",-1]`, word); !slices.Contains(pieces, piece) {
-			pieces = append(pieces, piece)
-		}
-	}
-	pieces = append(pieces, `["▁",-5]`)
-	for c := 'a'; c <= 'z'; c++ {
-		pieces = append(pieces, fmt.Sprintf(`["%c",-9]`, c))
-	}
-	return loadTokenizer(t, map[string][]byte{"tokenizer.json": []byte(`{"added_tokens":[
-		{"id":0,"content":"<pad>","special":true},{"id":1,"content":"</s>","special":true},
-		{"id":2,"content":"<unk>","special":true}],"normalizer":null,
-		"pre_tokenizer":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},
-		"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}},
-		{"SpecialToken":{"id":"</s>","type_id":0}}],"pair":[],"special_tokens":{"</s>":{"id":"</s>","ids":[1],"tokens":["</s>"]}}},
-		"decoder":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},
-		"model":{"type":"Unigram","unk_id":2,"vocab":[` + strings.Join(pieces, ",") + `]}}`),
-		"tokenizer_config.json": []byte(`{"tokenizer_class":"T5Tokenizer","eos_token":"</s>","pad_token":"<pad>",` +
-			`"unk_token":"<unk>","extra_ids":0}`)})
+	return loadTokenizer(t, toydata.T5Tokenizer(strings.Fields(strings.Join(corpus, " "))))
 }
 
 func loadTokenizer(t *testing.T, files map[string][]byte) tokenizer.Tokenizer {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/tensors"
 
+	"blip2/pkg/checkpoint"
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
 	"blip2/pkg/model"
@@ -29,6 +31,7 @@ func Train(ctx context.Context, c *config.Stage2, o training.Options) (*training
 type stage struct {
 	config *config.Stage2
 	cfg    Config
+	stage1 string // checkpoint to start from
 	tok    tokenizer.Tokenizer
 	writer *Writer
 	sets   []evalSet // training pictures first, then held-out ones
@@ -65,6 +68,9 @@ func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 		}
 	}
 	var err error
+	if s.stage1, err = newest(r, c.Stage1); err != nil {
+		return in, fmt.Errorf("stage1: %w", err)
+	}
 	if s.cfg, err = FromConfig(c); err != nil {
 		return in, err
 	}
@@ -134,7 +140,7 @@ func (s *stage) initialise(r *training.Run) error {
 	if err := s.loadVision(r, keep); err != nil {
 		return err
 	}
-	for key, path := range map[string]string{"stage1": c.Stage1, "qformer.weights": c.QFormer.Weights} {
+	for key, path := range map[string]string{"stage1": s.stage1, "qformer.weights": c.QFormer.Weights} {
 		if path == "" {
 			continue
 		}
@@ -170,8 +176,8 @@ func (s *stage) trainedBridge() []model.Param {
 func (s *stage) loadVision(r *training.Run, keep pretrained.Options) error {
 	c := s.config
 	key, path := "vision.weights", c.Vision.Weights
-	if path == "" && c.Stage1 != "" {
-		holds, err := holdsVision(c.Stage1)
+	if path == "" && s.stage1 != "" {
+		holds, err := holdsVision(s.stage1)
 		if err != nil {
 			return fmt.Errorf("stage1: %w", err)
 		}
@@ -179,7 +185,7 @@ func (s *stage) loadVision(r *training.Run, keep pretrained.Options) error {
 			r.Log.Warn("the image encoder keeps its random weights: stage1 has none and vision.weights is empty")
 			return nil
 		}
-		key, path = "stage1", c.Stage1
+		key, path = "stage1", s.stage1
 	}
 	if path == "" {
 		return nil
@@ -190,6 +196,18 @@ func (s *stage) loadVision(r *training.Run, keep pretrained.Options) error {
 	}
 	report(r, "image encoder loaded", coverage)
 	return nil
+}
+
+// newest returns the newest good checkpoint where path is a run folder, else path.
+func newest(r *training.Run, path string) (string, error) {
+	if info, err := os.Stat(filepath.Join(path, checkpoint.Folder)); path == "" || err != nil || !info.IsDir() {
+		return path, nil
+	}
+	dir, skipped, err := checkpoint.Latest(path)
+	for _, damage := range skipped {
+		r.Log.Warn("checkpoint skipped", "reason", damage)
+	}
+	return dir, err // which names the run
 }
 
 // holdsVision says whether a checkpoint has an image encoder in it.
