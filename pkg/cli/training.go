@@ -134,12 +134,28 @@ func (app *App) showTraining(runDir string, result *training.Result) error {
 		}
 	}
 	if len(result.Summary.Captions) > 0 {
-		if err := report.WriteCaptions(app.Out, result.Summary); err != nil {
+		if err := app.showCaptions(runDir, result.Summary); err != nil {
 			return err
 		}
 	}
 	_, err := fmt.Fprintf(app.Out, "\nrun folder  %s\nreport      %s\n", runDir, result.Report)
 	return err
+}
+
+// shownSamples is how many captions a training shows.
+const shownSamples = 6
+
+// showCaptions prints the scores of captions and some of them.
+func (app *App) showCaptions(runDir string, s runlog.Summary) error {
+	if err := report.WriteCaptions(app.Out, s); err != nil {
+		return err
+	}
+	gallery, err := runlog.ReadGallery(runDir)
+	if err != nil {
+		return nil // there is none: report.gallery is 0, or the training was cut short
+	}
+	fmt.Fprintln(app.Out)
+	return report.WriteSamples(app.Out, gallery, shownSamples)
 }
 
 // logAbove returns a logger whose lines make room for the progress bar.

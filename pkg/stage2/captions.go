@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/gomlx/compute"
+	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
@@ -13,6 +14,8 @@ import (
 	"blip2/pkg/dataset"
 	"blip2/pkg/generate"
 	"blip2/pkg/metrics/caption"
+	"blip2/pkg/model/opt"
+	"blip2/pkg/model/t5"
 	"blip2/pkg/runlog"
 	"blip2/pkg/tokenizer"
 	"blip2/pkg/training"
@@ -25,6 +28,7 @@ type captioner struct {
 	prompt  []int32
 	options generate.Options
 	batch   int
+	without func(ctx context.Context) (string, error) // what blind writes; the language model is frozen, so always the same
 }
 
 func newCaptioner(backend compute.Backend, store *mlx.Store, cfg Config, tok tokenizer.Tokenizer,
@@ -42,9 +46,43 @@ func newCaptioner(backend compute.Backend, store *mlx.Store, cfg Config, tok tok
 	if err != nil {
 		return nil, err
 	}
-	return &captioner{Generator: g, tok: tok, prompt: prompt, batch: c.BatchSize,
+	out := &captioner{Generator: g, tok: tok, prompt: prompt, batch: c.BatchSize,
 		options: generate.Options{Beams: c.Beams, MinNewTokens: c.MinTokens, MaxNewTokens: c.MaxTokens, EOS: eos,
-			LengthPenalty: c.LenPower}}, nil
+			LengthPenalty: c.LenPower}}
+	out.without = func(ctx context.Context) (string, error) { return out.blind(ctx, backend, store) }
+	return out, nil
+}
+
+// blind is what the language model writes behind the prompt alone, without any picture.
+func (c *captioner) blind(ctx context.Context, backend compute.Backend, store *mlx.Store) (string, error) {
+	d := Decoder{OPT: c.cfg.OPT, T5: c.cfg.T5, LLM: c.cfg.llm, Prefix: func(scope *mlx.Scope, in []*Node) (embeds, mask *Node) {
+		if c.cfg.OPT != nil {
+			return opt.Embed(c.cfg.llm(scope), in[0], c.cfg.compute()), in[1]
+		}
+		return t5.Embed(c.cfg.llm(scope), in[0], c.cfg.compute()), in[1]
+	}}
+	program, err := generate.NewCachedProgram(backend, store, d.Prefill, d.Advance)
+	if err != nil {
+		return "", err
+	}
+	defer program.Close()
+	p, seen := c.cfg.NewPrompts([][]int32{c.prompt}), []int32(nil)
+	if c.cfg.T5 != nil {
+		seen = []int32{t5.StartID}
+	}
+	texts, err := program.Generate(ctx, []*tensors.Tensor{tensors.FromFlatDataAndDimensions(p.IDs, 1, p.Length),
+		tensors.FromFlatDataAndDimensions(p.Mask, 1, p.Length)}, [][]int32{seen}, c.options)
+	if err != nil {
+		return "", err
+	}
+	text := c.text(texts[0][0])
+	c.without = func(context.Context) (string, error) { return text, nil }
+	return text, nil
+}
+
+// text is a generated text without special tokens and the newline at its end.
+func (c *captioner) text(t generate.Text) string {
+	return strings.TrimSpace(c.tok.Decode(t.Tokens, true))
 }
 
 // Captions writes a caption for every picture of a set. done is told how many there are so far.
@@ -71,7 +109,7 @@ func (c *captioner) Captions(ctx context.Context, set *dataset.EvalSet, done fun
 			return nil, err
 		}
 		for _, row := range texts[:hi-lo] {
-			out = append(out, strings.TrimSpace(c.tok.Decode(row[0].Tokens, true)))
+			out = append(out, c.text(row[0]))
 		}
 		done(hi)
 	}
@@ -86,9 +124,12 @@ func (s *stage) Score(ctx context.Context, r *training.Run, phase string, galler
 	}
 	scores.Captions = make(map[string]runlog.CaptionScores, len(s.sets))
 	written := make([][]string, len(s.sets))
+	blind, err := s.eval.without(ctx)
+	if err != nil {
+		return scores, fmt.Errorf("%s without pictures: %w", phase, err)
+	}
 	for i, e := range s.sets {
 		shown := r.Progress.Start(phase+" "+e.split+" pictures", 0, e.set.NumImages())
-		var err error
 		written[i], err = s.eval.Captions(ctx, e.set, shown.Advance)
 		shown.Done()
 		if err != nil {
@@ -97,7 +138,7 @@ func (s *stage) Score(ctx context.Context, r *training.Run, phase string, galler
 		for _, bad := range e.set.BadSamples() {
 			r.Log.Warn("picture not evaluated", "key", bad.Key, "reason", bad.Reason)
 		}
-		if scores.Captions[e.split], err = scoreCaptions(ctx, e.set, written[i]); err != nil {
+		if scores.Captions[e.split], err = scoreCaptions(ctx, e.set, written[i], blind); err != nil {
 			return scores, fmt.Errorf("%s on %s pictures: %w", phase, e.split, err)
 		}
 	}
@@ -107,33 +148,37 @@ func (s *stage) Score(ctx context.Context, r *training.Run, phase string, galler
 	return scores, s.gallery(r, written)
 }
 
-// scoreCaptions compares captions with those by people, and with those of other pictures.
-func scoreCaptions(ctx context.Context, set *dataset.EvalSet, captions []string) (runlog.CaptionScores, error) {
+// scoreCaptions compares captions with those by people. For comparison it gives every picture the caption of the next
+// one, and what was written without a picture.
+func scoreCaptions(ctx context.Context, set *dataset.EvalSet, captions []string, blind string) (
+	runlog.CaptionScores, error) {
 	out := runlog.CaptionScores{Images: len(captions)}
-	items := make([]caption.Item, len(captions))
-	for i, text := range captions {
-		example, err := set.Example(i)
-		if err != nil {
-			return out, err
+	evaluate := func(metrics []string, text func(i int) string) (*caption.Evaluation, error) {
+		items := make([]caption.Item, len(captions))
+		for i := range items {
+			example, err := set.Example(i)
+			if err != nil {
+				return nil, err
+			}
+			items[i] = caption.Item{ID: example.Key, Candidate: text(i), References: example.Captions}
 		}
-		items[i] = caption.Item{ID: example.Key, Candidate: text, References: example.Captions}
+		return caption.Evaluate(ctx, caption.Tokenize(items), caption.Options{Metrics: metrics})
 	}
-	e, err := caption.Evaluate(ctx, caption.Tokenize(items),
-		caption.Options{Metrics: []string{"bleu", "rouge", "cider"}})
+	corpus := func(e *caption.Evaluation, name string) runlog.Float { return runlog.Float(e.Metric(name).Corpus) }
+	e, err := evaluate([]string{"bleu", "rouge", "cider"}, func(i int) string { return captions[i] })
 	if err != nil {
 		return out, err
 	}
-	out.CIDEr = runlog.Float(e.Metric(caption.NameCIDEr).Corpus)
-	out.BLEU4 = runlog.Float(e.Metric(caption.BLEUName(4)).Corpus)
-	out.ROUGEL = runlog.Float(e.Metric(caption.NameROUGEL).Corpus)
-	for i := range items {
-		items[i].Candidate = captions[(i+1)%len(captions)]
-	}
-	e, err = caption.Evaluate(ctx, caption.Tokenize(items), caption.Options{Metrics: []string{"cider"}})
-	if err != nil {
+	out.CIDEr, out.BLEU4, out.ROUGEL = corpus(e, caption.NameCIDEr), corpus(e, caption.BLEUName(4)),
+		corpus(e, caption.NameROUGEL)
+	if e, err = evaluate([]string{"cider"}, func(i int) string { return captions[(i+1)%len(captions)] }); err != nil {
 		return out, err
 	}
-	out.CIDErExchanged = runlog.Float(e.Metric(caption.NameCIDEr).Corpus)
+	out.CIDErExchanged = corpus(e, caption.NameCIDEr)
+	if e, err = evaluate([]string{"cider"}, func(int) string { return blind }); err != nil {
+		return out, err
+	}
+	out.CIDErBlind = corpus(e, caption.NameCIDEr)
 	return out, nil
 }
 
