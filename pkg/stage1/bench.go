@@ -11,9 +11,9 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
-	"blip2/pkg/internal/measure"
 	"blip2/pkg/model"
 	"blip2/pkg/trainer"
+	"blip2/pkg/training"
 )
 
 // BenchOptions say what Bench measures.
@@ -29,66 +29,23 @@ type BenchOptions struct {
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
 
-// BenchResult is what one run of Bench measured. Memory is in bytes, 0 where it could not be measured.
-type BenchResult struct {
-	Batch               int            `json:"batch"`
-	Warmup              int            `json:"warmup"`
-	Steps               int            `json:"steps"`
-	Parameters          int            `json:"parameters"`
-	TrainableParameters int            `json:"trainable_parameters"`
-	InitSeconds         float64        `json:"init_seconds"`    // drawing the weights
-	CompileSeconds      float64        `json:"compile_seconds"` // building and compiling the step
-	StepSeconds         measure.Spread `json:"step_seconds"`    // a step, from the batch to the losses on the host
-	CPUSeconds          float64        `json:"cpu_seconds"`     // mean processor time per step, all cores; 0: not measured
-	ImgPerS             float64        `json:"img_per_s"`       // of the median step
-	StepFLOPs           float64        `json:"step_flops"`      // as StepFLOPs counts them
-	GFLOPPerS           float64        `json:"gflop_per_s"`     // of the median step
-	Parts               []FLOPs        `json:"flops"`
-	PeakMemory          uint64         `json:"peak_memory"`       // most host memory the process ever held
-	PeakMemoryInit      uint64         `json:"peak_memory_init"`  // most until the weights were drawn
-	PeakMemorySteps     uint64         `json:"peak_memory_steps"` // most during the steps that count
-	Loss                float64        `json:"loss"`              // of the last step
-}
+// BenchResult is what Bench measured.
+type BenchResult = training.BenchResult
 
-// Bench trains a model of random weights on random pairs, by the code that trains real ones, and takes time and
-// memory. Batches differ from step to step and come from the host, as a data loader's do; making them is not timed.
-//
-// It is an error if a step's loss or gradient is not finite, since the step then does less than it should.
+// Bench is training.Bench of stage 1.
 func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*BenchResult, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	parts := StepFLOPs(o.Config, o.Batch)
-	r := &BenchResult{
-		Batch: o.Batch, Warmup: o.Warmup, Steps: o.Steps,
-		Parameters:          model.Count(Params(o.Config)),
-		TrainableParameters: model.Count(TrainableParams(o.Config)),
-		StepFLOPs:           TotalFLOPs(parts),
-		Parts:               parts,
-	}
-	start := time.Now()
-	store, err := newBenchStore(o)
-	if err != nil {
-		return nil, err
-	}
-	defer store.Finalize()
-	step, err := trainer.NewStep(backend, store, NewTask(o.Config), o.Optimizer, o.Seed)
-	if err != nil {
-		return nil, err
-	}
-	defer step.Close()
-	r.InitSeconds = time.Since(start).Seconds()
-	r.PeakMemoryInit = measure.PeakMemory()
-
-	seconds, err := o.run(ctx, step, r)
-	if err != nil {
-		return nil, err
-	}
-	r.CompileSeconds = step.CompileTime().Seconds()
-	r.StepSeconds = measure.SpreadOf(seconds)
-	r.ImgPerS = float64(o.Batch) / r.StepSeconds.Median
-	r.GFLOPPerS = r.StepFLOPs / r.StepSeconds.Median / 1e9
-	return r, nil
+	return training.Bench(ctx, backend, training.BenchOptions{
+		Model: training.Model{Params: Params(o.Config), Task: NewTask(o.Config), Optimizer: o.Optimizer},
+		Parts: StepFLOPs(o.Config, o.Batch), Fill: o.fill,
+		Batch: func(rng *rand.Rand) []*tensors.Tensor {
+			pixels, ids, mask := randomBatch(o.Config, o.Batch, rng)
+			return BatchTensors(o.Config, o.Batch, pixels, ids, mask)
+		},
+		LR: o.LR, Pairs: o.Batch, Warmup: o.Warmup, Steps: o.Steps, Seed: o.Seed, OnStep: o.OnStep,
+	})
 }
 
 func (o BenchOptions) validate() error {
@@ -109,74 +66,12 @@ func (o BenchOptions) validate() error {
 	return nil
 }
 
-// newBenchStore draws the weights.
-func newBenchStore(o BenchOptions) (*mlx.Store, error) {
-	store := mlx.NewStore()
-	if err := model.Initialize(store, Params(o.Config), o.Seed); err != nil {
-		return nil, err
+// fill draws the weights.
+func (o BenchOptions) fill(store *mlx.Store) error {
+	if err := model.Initialize(store, Params(o.Config), o.Seed); err != nil || !o.Config.FreezeVision {
+		return err
 	}
-	if o.Config.FreezeVision {
-		if err := model.SetTrainable(store, VisionParams(o.Config), false); err != nil {
-			return nil, err
-		}
-	}
-	return store, nil
-}
-
-// run performs all steps and returns the seconds of those that count.
-func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResult) ([]float64, error) {
-	var seconds, cpu []float64
-	rng := rand.New(rand.NewPCG(uint64(o.Seed), 0))
-	whole := r.PeakMemoryInit
-	for i := range o.Warmup + o.Steps {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("after %d of %d steps: %w", i, o.Warmup+o.Steps, err)
-		}
-		pixels, ids, mask := randomBatch(o.Config, o.Batch, rng)
-		if i == o.Warmup {
-			whole = max(whole, measure.PeakMemory())
-			_ = measure.ResetPeakMemory()
-		}
-		start, startCPU := time.Now(), measure.CPUSeconds()
-		result, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask))
-		took := time.Since(start)
-		if err != nil {
-			return nil, err
-		}
-		if i == 0 {
-			took -= step.CompileTime()
-		}
-		if i >= o.Warmup {
-			seconds = append(seconds, took.Seconds())
-		}
-		if i >= max(o.Warmup, 1) { // the first step's processor time cannot be told from the compiler's
-			cpu = append(cpu, measure.CPUSeconds()-startCPU)
-		}
-		r.Loss = result.Loss
-		if o.OnStep != nil {
-			o.OnStep(i, took, result)
-		}
-	}
-	r.CPUSeconds = measure.Mean(cpu)
-	r.PeakMemorySteps = measure.PeakMemory()
-	r.PeakMemory = max(whole, r.PeakMemorySteps)
-	return seconds, nil
-}
-
-// runBenchStep performs one step and frees its batch.
-func runBenchStep(o BenchOptions, step *trainer.Step, i int, batch []*tensors.Tensor) (trainer.Result, error) {
-	result, err := step.Run(i, o.LR, batch)
-	if err != nil {
-		return result, err
-	}
-	for _, t := range batch {
-		t.MustFinalizeAll()
-	}
-	if !result.Applied {
-		return result, fmt.Errorf("step %d: loss %g, gradient norm %g: not finite; try a smaller learning rate or f32",
-			i, result.Loss, result.GradNorm)
-	}
-	return result, nil
+	return model.SetTrainable(store, VisionParams(o.Config), false)
 }
 
 // randomBatch draws pixels that are normalised noise, and captions of 3 to L tokens, [CLS] and [SEP] included.

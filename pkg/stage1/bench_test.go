@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	mlx "github.com/gomlx/gomlx/ml/model"
+
 	"blip2/pkg/device"
 	"blip2/pkg/trainer"
 )
@@ -130,11 +132,11 @@ func TestRandomBatch(t *testing.T) {
 // BenchmarkStep is a training step of a tiny network on the Go backend: what is lost around the arithmetic.
 func BenchmarkStep(b *testing.B) {
 	o := benchTiny()
-	store, err := newBenchStore(o)
-	if err != nil {
+	store := mlx.NewStore()
+	defer store.Finalize()
+	if err := o.fill(store); err != nil {
 		b.Fatal(err)
 	}
-	defer store.Finalize()
 	step, err := trainer.NewStep(openGo(b).Backend, store, NewTask(o.Config), o.Optimizer, o.Seed)
 	if err != nil {
 		b.Fatal(err)
@@ -142,8 +144,12 @@ func BenchmarkStep(b *testing.B) {
 	defer step.Close()
 	pixels, ids, mask := randomBatch(o.Config, o.Batch, rand.New(rand.NewPCG(1, 2)))
 	for i := 0; b.Loop(); i++ {
-		if _, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask)); err != nil {
+		batch := BatchTensors(o.Config, o.Batch, pixels, ids, mask)
+		if _, err := step.Run(i, o.LR, batch); err != nil {
 			b.Fatal(err)
+		}
+		for _, t := range batch {
+			t.MustFinalizeAll()
 		}
 	}
 }

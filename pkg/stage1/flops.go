@@ -1,26 +1,16 @@
 package stage1
 
-import "slices"
+import (
+	"slices"
 
-// FLOPs is the floating-point work of one part of a training step: its matrix products, two operations per
-// multiply-add. Everything else (norms, softmax, dropout, optimizer) is left out, as is usual.
-type FLOPs struct {
-	Part     string  `json:"part"`
-	Forward  float64 `json:"forward"`
-	Backward float64 `json:"backward"`
-}
+	"blip2/pkg/training"
+)
 
-// Total returns the work of the part in both directions.
-func (f FLOPs) Total() float64 { return f.Forward + f.Backward }
+// FLOPs is the work of a part of a training step.
+type FLOPs = training.FLOPs
 
 // TotalFLOPs returns the work of all parts.
-func TotalFLOPs(parts []FLOPs) float64 {
-	total := 0.0
-	for _, p := range parts {
-		total += p.Total()
-	}
-	return total
-}
+func TotalFLOPs(parts []FLOPs) float64 { return training.TotalFLOPs(parts) }
 
 // Parts of a step that see pictures alone.
 const (

@@ -1,24 +1,9 @@
 package stage2
 
-// FLOPs is the floating-point work of one part of a training step: its matrix products, two operations per
-// multiply-add. Everything else (norms, softmax, dropout, optimizer) is left out, as is usual.
-type FLOPs struct {
-	Part     string  `json:"part"`
-	Forward  float64 `json:"forward"`
-	Backward float64 `json:"backward"`
-}
+import "blip2/pkg/training"
 
-// Total returns the work of the part in both directions.
-func (f FLOPs) Total() float64 { return f.Forward + f.Backward }
-
-// TotalFLOPs returns the work of all parts.
-func TotalFLOPs(parts []FLOPs) float64 {
-	total := 0.0
-	for _, p := range parts {
-		total += p.Total()
-	}
-	return total
-}
+// FLOPs is the work of a part of a training step.
+type FLOPs = training.FLOPs
 
 // StepFLOPs counts the work of one training step on a batch of pictures with texts of the given lengths, by part:
 // length is that of OPT's texts or T5's prefixes, outputLength that of T5's suffixes.
@@ -62,7 +47,8 @@ func (c Config) optFLOPs(batch, length int) []FLOPs {
 	model := b * c.OPT.FLOPs(all, all)
 	attention := b * float64(c.OPT.Layers) * 2 * product(float64(all), float64(c.OPT.Hidden), float64(all))
 	head := b * c.OPT.HeadFLOPs(length)
-	return []FLOPs{{"OPT", model, model + attention}, {"LM head", head, head}}
+	return []FLOPs{{Part: "OPT", Forward: model, Backward: model + attention},
+		{Part: "LM head", Forward: head, Backward: head}}
 }
 
 // t5FLOPs is the language model's part. In the decoder's first block nothing before the cross-attention depends on the
@@ -78,10 +64,10 @@ func (c Config) t5FLOPs(batch, length, outputLength int) []FLOPs {
 	first := b * (selfWeights + 2*selfMix + product(out, d, inner) + product(out, inner, all))
 	head := b * l.HeadFLOPs(outputLength)
 	return []FLOPs{
-		{"T5 encoder", encode, encode + encodeAttention},
-		{"T5 cross-attention keys and values", cross, cross},
-		{"T5 decoder", decode, decode + decodeAttention - first},
-		{"LM head", head, head},
+		{Part: "T5 encoder", Forward: encode, Backward: encode + encodeAttention},
+		{Part: "T5 cross-attention keys and values", Forward: cross, Backward: cross},
+		{Part: "T5 decoder", Forward: decode, Backward: decode + decodeAttention - first},
+		{Part: "LM head", Forward: head, Backward: head},
 	}
 }
 

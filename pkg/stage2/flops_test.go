@@ -7,6 +7,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/graphtest"
+	"blip2/pkg/training"
 )
 
 // TestStepFLOPs compares the formula with the products of the step's graph, forwards and with the backward pass.
@@ -27,7 +28,7 @@ func TestStepFLOPs(t *testing.T) {
 					if got := graphtest.FLOPs(t, loss); got != forward {
 						t.Errorf("%s: forwards %g FLOPs, the formula says %g", name, got, forward)
 					}
-					if got, want := graphtest.FLOPs(t, append(grads, loss)...), TotalFLOPs(parts); got != want {
+					if got, want := graphtest.FLOPs(t, append(grads, loss)...), training.TotalFLOPs(parts); got != want {
 						t.Errorf("%s, frozen %v: %g FLOPs, the formula says %g (difference %g)", name, frozen, got, want, got-want)
 					}
 					return append(grads, loss)

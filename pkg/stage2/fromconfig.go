@@ -88,8 +88,8 @@ func NewOptimizer(o config.Optim) trainer.AdamW {
 		GradClip: o.GradClip}
 }
 
-// storedType is the type in which the language model's weights are kept, on a device whose own choice is given.
-func storedType(c config.LLM, device dtypes.DType) dtypes.DType {
+// StoredType is the type in which the language model's weights are kept, on a device whose own choice is given.
+func StoredType(c config.LLM, device dtypes.DType) dtypes.DType {
 	switch c.DType {
 	case "f32":
 		return dtypes.Float32

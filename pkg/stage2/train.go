@@ -121,7 +121,7 @@ func (s *stage) Build(r *training.Run) (training.Model, error) {
 		output = c.Text.MaxLen
 	}
 	m := training.Model{Params: Params(s.cfg), Task: NewTask(s.cfg), Optimizer: NewOptimizer(c.Optim),
-		StepFLOPs: TotalFLOPs(StepFLOPs(s.cfg, b, length, output))}
+		StepFLOPs: training.TotalFLOPs(StepFLOPs(s.cfg, b, length, output))}
 	if err := s.initialise(r); err != nil || len(s.sets) == 0 {
 		return m, err
 	}
@@ -231,7 +231,7 @@ func (s *stage) loadLLM(r *training.Run) error {
 	if s.cfg.T5 != nil {
 		network = naming.T5
 	}
-	stored := storedType(s.config.LLM, r.Device.DTypes.Frozen)
+	stored := StoredType(s.config.LLM, r.Device.DTypes.Frozen)
 	coverage, err := pretrained.LoadLLM(r.Store, network, s.cfg.llmPrefix(), LLMParams(s.cfg), s.config.LLM.Path,
 		pretrained.Options{Backend: r.Device.Backend, Precision: llmPrecision(s.cfg, stored)})
 	if err != nil {
