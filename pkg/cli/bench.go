@@ -30,6 +30,10 @@ type benchOptions struct {
 	batch  int
 	steps  int
 	warmup int
+
+	accumulate  int
+	microBatch  int
+	contrastive bool
 }
 
 // benchModel is a model that `bench` knows by name: a configuration file of the project, or settings over the
@@ -75,7 +79,8 @@ programs on the machine spoil the figures: look at the smallest and the largest 
 		Example: `  blip2 bench stage1
   blip2 bench stage1 --model vitl --backend xla:cpu
   blip2 bench stage1 --config configs/quickstart.yaml --set vision.freeze=true --batch 64
-  blip2 bench stage1 --model vitg --backend xla:cuda --batch 96 --steps 20 --json`,
+  blip2 bench stage1 --model vitg --backend xla:cuda --batch 96 --steps 20 --json
+  blip2 bench stage1 --model vitl --batch 64 --micro-batch 8 --contrastive`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBenchStage1(cmd.Context(), app, opts) },
 	}
@@ -86,6 +91,10 @@ programs on the machine spoil the figures: look at the smallest and the largest 
 	flags.IntVar(&opts.batch, "batch", 0, "pairs per step (default: the configuration's; 8 for vitl and vitg)")
 	flags.IntVar(&opts.steps, "steps", 5, "steps that are measured")
 	flags.IntVar(&opts.warmup, "warmup", 1, "steps before them that are not")
+	flags.IntVar(&opts.accumulate, "accumulate", 0,
+		"cut a batch into so many micro-batches (default: the configuration's)")
+	flags.IntVar(&opts.microBatch, "micro-batch", 0, "the same by the pairs of a micro-batch")
+	flags.BoolVar(&opts.contrastive, "contrastive", false, "ITC and hard negatives over the whole batch all the same")
 	flags.StringVar(&opts.dtype, "dtype", "", "auto, f32, bf16 or f16 (default: the configuration's)")
 	names := make([]string, 0, len(benchModels()))
 	for _, m := range benchModels() {
@@ -234,7 +243,31 @@ func (o benchOptions) load(app *App) (string, *config.Stage1, error) {
 	if o.dtype != "" {
 		cfg.Device.DType = o.dtype
 	}
-	return name, cfg, nil
+	return name, cfg, o.cut(&cfg.Train)
+}
+
+// cut says how a batch is cut.
+func (o benchOptions) cut(t *config.Train) error {
+	switch {
+	case o.accumulate < 0 || o.microBatch < 0:
+		return usagef("--accumulate and --micro-batch: give 1 or more")
+	case o.accumulate > 0 && o.microBatch > 0:
+		return usagef("give --accumulate or --micro-batch, not both")
+	case o.accumulate > 0:
+		t.Accumulate, t.MicroBatchSize = o.accumulate, 0
+	case o.microBatch > 0:
+		t.Accumulate, t.MicroBatchSize = 1, o.microBatch
+	}
+	t.ContrastiveAccumulation = t.ContrastiveAccumulation || o.contrastive
+	switch parts := t.MicroBatches(); {
+	case t.BatchSize%parts != 0 || t.MicroBatchSize > 0 && t.BatchSize/parts != t.MicroBatchSize:
+		return usagef("a batch of %d cannot be cut into equal micro-batches: choose a divisor", t.BatchSize)
+	case parts > 1 && t.BatchSize/parts < 2 && !t.ContrastiveAccumulation:
+		return usagef("micro-batches of one pair have no negatives for ITM: make them larger or give --contrastive")
+	case parts == 1 && o.contrastive:
+		return usagef("--contrastive is for --accumulate or --micro-batch")
+	}
+	return nil
 }
 
 // namedModel finds the model of --model.
@@ -289,7 +322,7 @@ func (r benchReport) writeText(w io.Writer) error {
 		{"Q-Former", r.QFormer},
 	}, llm, [][2]string{
 		{"parameters", fmt.Sprintf("%s, %s of them trained", millions(m.Parameters), millions(m.TrainableParameters))},
-		{"batch", fmt.Sprintf("%d pairs", m.Batch)},
+		{"batch", batchText(m)},
 		{"backend", r.Backend + ": " + r.Description},
 		{"number types", r.DTypes},
 		{"machine", r.Machine.String()},
@@ -315,7 +348,22 @@ func (r benchReport) writeText(w io.Writer) error {
 			100*p.Total()/m.StepFLOPs)
 	}
 	fmt.Fprintf(tab, "all\t\t%.2f\t\n", m.StepFLOPs/1e9)
+	if m.RepeatedFLOPs > 0 {
+		fmt.Fprintf(tab, "once more, to save memory\t\t%.2f\t%.1f%%\n", m.RepeatedFLOPs/1e9, 100*m.RepeatedFLOPs/m.StepFLOPs)
+	}
 	return tab.Flush()
+}
+
+// batchText says how large a batch is and how it is cut.
+func batchText(m *stage1.BenchResult) string {
+	text := fmt.Sprintf("%d pairs", m.Batch)
+	switch {
+	case m.MicroBatches > 1 && m.Coupled:
+		text += fmt.Sprintf(" in %d micro-batches; ITC and hard negatives over all", m.MicroBatches)
+	case m.MicroBatches > 1:
+		text += fmt.Sprintf(" in %d micro-batches", m.MicroBatches)
+	}
+	return text
 }
 
 func millions(n int) string { return fmt.Sprintf("%.2f M", float64(n)/1e6) }

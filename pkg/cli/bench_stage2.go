@@ -14,6 +14,7 @@ import (
 	"blip2/pkg/model/t5"
 	"blip2/pkg/stage2"
 	"blip2/pkg/trainer"
+	"blip2/pkg/training"
 )
 
 func newBenchStage2Cmd(app *App) *cobra.Command {
@@ -122,7 +123,7 @@ func runBenchStage2(ctx context.Context, app *App, opts benchOptions) error {
 	r.QFormer += fmt.Sprintf(", %d text tokens", cfg.Text.MaxLen)
 	app.Log.Info("measuring", "model", name, "backend", dev.Name, "batch", cfg.Train.BatchSize)
 	r.Result, err = stage2.Bench(ctx, dev.Backend, stage2.BenchOptions{
-		Config: net, Optimizer: stage2.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR, Batch: cfg.Train.BatchSize,
+		Config: net, Optimizer: training.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR, Batch: cfg.Train.BatchSize,
 		Length: cfg.Text.MaxLen, Output: output, Stored: stage2.StoredType(cfg.LLM, dev.DTypes.Frozen),
 		Warmup: opts.warmup, Steps: opts.steps, Seed: cfg.Seed,
 		OnStep: func(step int, took time.Duration, result trainer.Result) {

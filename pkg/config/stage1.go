@@ -3,6 +3,7 @@ package config
 // Stage1 is the configuration of stage-1 training (`blip2 pretrain-stage1`): vision-language representation
 // learning with ITC, ITM and ITG. Defaults are the paper's values for ViT-L/14.
 type Stage1 struct {
+	Preset     string     `yaml:"preset" oneof:"|lavis" hash:"-" doc:"lavis: the recipe of the released code"`
 	Seed       int64      `yaml:"seed" in:"[0,)" doc:"seed of everything random"`
 	Backend    string     `yaml:"backend" hash:"-" doc:"go, xla:cpu, xla:cuda, xla:/path/plugin.so or auto"`
 	Device     Device     `yaml:"device" doc:"accelerator memory and number format"`
@@ -41,6 +42,7 @@ type Vision struct {
 	LNVisionEps  float64 `yaml:"ln_vision_eps" in:"(0,1]" doc:"epsilon of ln_vision, after the ViT"`
 	InitStd      float64 `yaml:"initializer_range" in:"(0,1]" doc:"spread of weights drawn from scratch"`
 	Freeze       bool    `yaml:"freeze" doc:"do not train the ViT (ln_vision is always trained)"`
+	Remat        bool    `yaml:"remat" hash:"-" doc:"compute a trained ViT's blocks twice to save memory"`
 	Weights      string  `yaml:"weights" path:"file" doc:"ViT checkpoint; empty for random weights"`
 }
 
@@ -78,6 +80,7 @@ type Loss struct {
 	LabelSmoothing float64 `yaml:"label_smoothing" in:"[0,1)" doc:"label smoothing of ITC and ITG"`
 	ITCGatherGrad  bool    `yaml:"itc_gather_grad" doc:"ITC gradient through the gathered side too"`
 	HardNegatives  string  `yaml:"hard_negatives" oneof:"masked_softmax|softmax_eps" doc:"weights of the ITM draw"`
+	ImageIDs       bool    `yaml:"image_ids" doc:"captions of one image are positives of each other"`
 	Temperature    float64 `yaml:"temperature" in:"(0,100]" doc:"ITC temperature at the start"`
 }
 
@@ -119,15 +122,23 @@ type Optim struct {
 	Eps         float64    `yaml:"eps" in:"(0,1]" doc:"added to the root of the second moment"`
 	WeightDecay float64    `yaml:"weight_decay" in:"[0,1]" doc:"decoupled weight decay"`
 	DecayRule   string     `yaml:"decay_rule" oneof:"default|lavis" doc:"lavis decays the temperature too"`
+	LayerDecay  float64    `yaml:"layer_decay" in:"(0,1]" doc:"learning-rate factor per block of a trained ViT"`
 	GradClip    float64    `yaml:"grad_clip" in:"[0,)" doc:"largest gradient norm; 0 for no clipping"`
+	LossScale   LossScale  `yaml:"loss_scale" doc:"of f16: dynamic, none or a number"`
 }
 
-// Train is the length and rhythm of the training.
+// Train is the length and rhythm of the training. A batch that does not fit the device is cut into micro-batches, of
+// which it holds one at a time; batch_size is what an update sees. Each micro-batch is then a contrastive batch of its
+// own, unless contrastive_accumulation is set: losses and gradients are then those of the whole batch.
 type Train struct {
-	Steps     Count    `yaml:"steps" in:"[1,)" doc:"optimizer steps"`
-	BatchSize int      `yaml:"batch_size" in:"[2,1048576]" doc:"image-text pairs per step"`
-	LogEvery  int      `yaml:"log_every" in:"[1,)" hash:"-" doc:"steps between log lines"`
-	MaxTime   Duration `yaml:"max_time" in:"[0,)" hash:"-" doc:"stop and save after this time; 0s for no limit"`
+	Steps                   Count    `yaml:"steps" in:"[1,)" doc:"optimizer steps"`
+	BatchSize               int      `yaml:"batch_size" in:"[2,1048576]" doc:"image-text pairs per step"`
+	Accumulate              int      `yaml:"accumulate" in:"[1,)" doc:"micro-batches of a batch"`
+	MicroBatchSize          int      `yaml:"micro_batch_size" in:"[0,)" doc:"their pairs, in place of accumulate"`
+	ContrastiveAccumulation bool     `yaml:"contrastive_accumulation" doc:"ITC and negatives across them"`
+	MaxSkipped              int      `yaml:"max_skipped" in:"[0,)" hash:"-" doc:"skipped steps in a row before the stop"`
+	LogEvery                int      `yaml:"log_every" in:"[1,)" hash:"-" doc:"steps between log lines"`
+	MaxTime                 Duration `yaml:"max_time" in:"[0,)" hash:"-" doc:"stop and save after this time; 0s for no limit"`
 }
 
 // Checkpoint says when the training is saved.
@@ -181,8 +192,8 @@ func DefaultStage1() *Stage1 {
 			MaxBadShare: 0.01,
 		},
 		Optim: Optim{LR: 1e-4, MinLR: 1e-5, WarmupLR: 1e-6, WarmupSteps: 2000, Schedule: "cosine",
-			Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05, DecayRule: "default"},
-		Train:      Train{Steps: 250_000, BatchSize: 2320, LogEvery: 10},
+			Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05, DecayRule: "default", LayerDecay: 1},
+		Train:      Train{Steps: 250_000, BatchSize: 2320, Accumulate: 1, MaxSkipped: 20, LogEvery: 10},
 		Checkpoint: Checkpoint{Every: 1000, KeepLast: 2},
 		Eval:       Eval{Retrieval: true, KTest: 16, BatchSize: 32, Before: true, MaxImages: 1000, MaxLen: 35},
 		Report:     Report{Gallery: 12},
@@ -200,9 +211,23 @@ func stage1Schema() Schema[Stage1] {
 	return Schema[Stage1]{Default: DefaultStage1, Presets: stage1Presets(), Check: checkStage1}
 }
 
-// stage1Presets holds the named sizes (specification of the model, sections 2, 3 and 5).
+// MicroBatches returns in how many parts a batch is cut.
+func (t Train) MicroBatches() int {
+	if t.MicroBatchSize > 0 {
+		return max(t.BatchSize/t.MicroBatchSize, 1)
+	}
+	return t.Accumulate
+}
+
+// stage1Presets holds the recipe of the released code (specification of training, sections 1 and 6) and the named sizes
+// (specification of the model, sections 2, 3 and 5).
 func stage1Presets() Presets {
 	return Presets{
+		"": {
+			"lavis": `{loss: {label_smoothing: 0.1, itc_gather_grad: false, hard_negatives: masked_softmax, temperature: 0.07},
+				optim: {schedule: lavis, lr: 1e-4, min_lr: 1e-5, warmup_lr: 1e-6, warmup_steps: 5000, betas: [0.9, 0.999],
+				eps: 1e-8, weight_decay: 0.05, decay_rule: lavis, layer_decay: 1, grad_clip: 0, loss_scale: dynamic}}`,
+		},
 		"vision": {
 			"clip-vit-l14": `{arch: clip, image_size: 224, patch_size: 14, width: 1024, layers: 23, heads: 16,
 				mlp_ratio: 4, layer_norm_eps: 1e-5}`,

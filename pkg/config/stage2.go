@@ -5,6 +5,7 @@ import "path/filepath"
 // Stage2 is the configuration of stage-2 training (`blip2 pretrain-stage2`): vision-to-language generative learning in
 // front of a frozen language model. Defaults are the paper's values for ViT-g and OPT.
 type Stage2 struct {
+	Preset     string      `yaml:"preset" oneof:"|lavis" hash:"-" doc:"lavis: the recipe of the released code"`
 	Seed       int64       `yaml:"seed" in:"[0,)" doc:"seed of everything random"`
 	Backend    string      `yaml:"backend" hash:"-" doc:"go, xla:cpu, xla:cuda, xla:/path/plugin.so or auto"`
 	Stage1     string      `yaml:"stage1" path:"file" doc:"run or checkpoint to start from; empty: without stage 1"`
@@ -106,6 +107,8 @@ func DefaultStage2() *Stage2 {
 // LoadStage2 loads the configuration of `blip2 pretrain-stage2`; see Load.
 func LoadStage2(opts LoadOptions) (*Stage2, *Sources, error) {
 	presets := Presets{
+		"": {"lavis": `{optim: {schedule: lavis, lr: 1e-4, min_lr: 1e-5, warmup_lr: 1e-6, warmup_steps: 2000, betas: [0.9, 0.999],
+			eps: 1e-8, weight_decay: 0.05, decay_rule: lavis, layer_decay: 1, grad_clip: 0, loss_scale: dynamic}}`},
 		"vision": stage1Presets()["vision"],
 		"qformer": {"bert-base": `{hidden: 768, layers: 12, heads: 12, intermediate: 3072, layer_norm_eps: 1e-12,
 			dropout: 0.1}`},
@@ -134,7 +137,10 @@ func checkStage2(s *Stage2, c *Checker) {
 			s.Eval.MaxTokens)
 	}
 	checkData(s.Data, c)
-	checkOptim(&Stage1{Optim: s.Optim, Train: s.Train}, c)
+	// The rules of both stages; those of the contrastive losses do not apply.
+	shared := &Stage1{Optim: s.Optim, Train: s.Train, Vision: s.Vision}
+	checkOptim(shared, c)
+	checkMicroBatches(shared, c)
 	if name := s.Run.Name; name != "" && (name != filepath.Base(name) || name == "." || name == "..") {
 		c.Failf([]string{"run.name"}, "%q must be a plain folder name; the folder above it is run.dir", name)
 	}

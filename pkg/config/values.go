@@ -189,6 +189,37 @@ func (s *Share) UnmarshalText(text []byte) error {
 // String writes the fraction as the shortest number that reads back the same.
 func (s Share) String() string { return formatFloat(float64(s)) }
 
+// LossScale is the factor of a loss in float16: "dynamic" is 0, "none" is 1.
+type LossScale float64
+
+// UnmarshalText reads "dynamic", "none" or a positive number.
+func (l *LossScale) UnmarshalText(text []byte) error {
+	switch word := strings.TrimSpace(string(text)); word {
+	case "dynamic":
+		*l = 0
+	case "none":
+		*l = 1
+	default:
+		v, err := strconv.ParseFloat(word, 64)
+		if err != nil || !(v > 0 && v <= math.MaxFloat32) || strings.ContainsAny(word, "xXpP_") {
+			return fmt.Errorf("%q is not a loss scale; write dynamic, none or a number above 0 like 1024", text)
+		}
+		*l = LossScale(v)
+	}
+	return nil
+}
+
+// String writes the scale so that UnmarshalText reads it back.
+func (l LossScale) String() string {
+	switch l {
+	case 0:
+		return "dynamic"
+	case 1:
+		return "none"
+	}
+	return formatFloat(float64(l))
+}
+
 func formatFloat(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
 // AutoCount is a Count that may also be left to the program.

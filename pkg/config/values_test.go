@@ -166,3 +166,23 @@ func TestInterval(t *testing.T) {
 		}
 	}
 }
+
+func TestLossScale(t *testing.T) {
+	for text, want := range map[string]LossScale{"dynamic": 0, "none": 1, "1": 1, "1024": 1024, " 0.5 ": 0.5,
+		"1e3": 1000} {
+		var l LossScale
+		if err := l.UnmarshalText([]byte(text)); err != nil || l != want {
+			t.Errorf("%q is %v, error %v, want %v", text, l, err, want)
+		}
+		var again LossScale
+		if err := again.UnmarshalText([]byte(l.String())); err != nil || again != l {
+			t.Errorf("%q is written as %q, which is %v, error %v", text, l, again, err)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "inf", "nan", "1e39", "0x10", "1_0", "static", "dynamic 4"} {
+		var l LossScale
+		if err := l.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is accepted as %v", text, l)
+		}
+	}
+}

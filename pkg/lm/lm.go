@@ -29,6 +29,7 @@ import (
 	"blip2/pkg/model/opt"
 	"blip2/pkg/runlog"
 	"blip2/pkg/trainer"
+	"blip2/pkg/training"
 )
 
 // Options are what a training needs beside its configuration.
@@ -117,9 +118,7 @@ func NewTask(cfg opt.Config) trainer.Task {
 
 // run is the step loop; it returns the loss of the last interval.
 func run(ctx context.Context, c *config.LM, o Options, cfg opt.Config, store *mlx.Store, rows *rows) (float64, error) {
-	optim := trainer.AdamW{Betas: c.Optim.Betas, Eps: c.Optim.Eps, WeightDecay: c.Optim.WeightDecay,
-		DecayRule: c.Optim.DecayRule, GradClip: c.Optim.GradClip}
-	step, err := trainer.NewStep(o.Device.Backend, store, NewTask(cfg), optim, c.Seed)
+	step, err := trainer.NewStep(o.Device.Backend, store, NewTask(cfg), training.NewOptimizer(c.Optim), c.Seed)
 	if err != nil {
 		return 0, err
 	}

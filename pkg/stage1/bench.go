@@ -39,12 +39,9 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	}
 	return training.Bench(ctx, backend, training.BenchOptions{
 		Model: training.Model{Params: Params(o.Config), Task: NewTask(o.Config), Optimizer: o.Optimizer},
-		Parts: StepFLOPs(o.Config, o.Batch), Fill: o.fill,
-		Batch: func(rng *rand.Rand) []*tensors.Tensor {
-			pixels, ids, mask := randomBatch(o.Config, o.Batch, rng)
-			return BatchTensors(o.Config, o.Batch, pixels, ids, mask)
-		},
-		LR: o.LR, Pairs: o.Batch, Warmup: o.Warmup, Steps: o.Steps, Seed: o.Seed, OnStep: o.OnStep,
+		Parts: StepFLOPs(o.Config, o.Batch), Repeated: TotalFLOPs(RepeatedFLOPs(o.Config, o.Batch)), Fill: o.fill,
+		Batch: func(rng *rand.Rand) []*tensors.Tensor { return benchInputs(o.Config, o.Batch, rng) },
+		LR:    o.LR, Pairs: o.Batch, Warmup: o.Warmup, Steps: o.Steps, Seed: o.Seed, OnStep: o.OnStep,
 	})
 }
 
@@ -55,6 +52,8 @@ func (o BenchOptions) validate() error {
 	switch {
 	case o.Batch < 2:
 		return fmt.Errorf("batch size %d: ITM needs a negative for every pair, so at least 2", o.Batch)
+	case o.Batch%max(o.Config.MicroBatches, 1) != 0:
+		return fmt.Errorf("a batch of %d cannot be cut into %d equal micro-batches", o.Batch, o.Config.MicroBatches)
 	case o.Steps < 1:
 		return fmt.Errorf("%d steps: at least 1 must be measured", o.Steps)
 	case o.Warmup < 0:
@@ -72,6 +71,20 @@ func (o BenchOptions) fill(store *mlx.Store) error {
 		return err
 	}
 	return model.SetTrainable(store, VisionParams(o.Config), false)
+}
+
+// benchInputs is a random batch as a step is fed: every picture is another one.
+func benchInputs(cfg Config, batch int, rng *rand.Rand) []*tensors.Tensor {
+	pixels, ids, mask := randomBatch(cfg, batch, rng)
+	list := BatchTensors(cfg, batch, pixels, ids, mask)
+	if cfg.ImageIDs {
+		numbers := make([]int32, batch)
+		for i := range numbers {
+			numbers[i] = int32(i)
+		}
+		list = append(list, tensors.FromFlatDataAndDimensions(numbers, batch))
+	}
+	return list
 }
 
 // randomBatch draws pixels that are normalised noise, and captions of 3 to L tokens, [CLS] and [SEP] included.

@@ -35,6 +35,23 @@ func openGo(tb testing.TB) *device.Device {
 	return dev
 }
 
+// TestBenchMicroBatches: a batch that is cut is measured as such, with image ids too.
+func TestBenchMicroBatches(t *testing.T) {
+	o := benchTiny()
+	o.Config.MicroBatches, o.Config.Coupled, o.Config.ImageIDs, o.Steps = 2, true, true, 1
+	r, err := Bench(t.Context(), openGo(t).Backend, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := TotalFLOPs(RepeatedFLOPs(o.Config, 4)); r.MicroBatches != 2 || !r.Coupled || r.RepeatedFLOPs != want {
+		t.Errorf("%+v, want %g FLOPs more", r, want)
+	}
+	o.Config.MicroBatches = 3
+	if _, err := Bench(t.Context(), openGo(t).Backend, o); err == nil || !strings.Contains(err.Error(), "3 equal") {
+		t.Errorf("4 pairs in 3 parts: error %v", err)
+	}
+}
+
 func TestBench(t *testing.T) {
 	o := benchTiny()
 	var steps []int

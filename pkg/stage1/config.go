@@ -37,8 +37,14 @@ type Config struct {
 	ITCGatherGrad        bool         // let gradient flow into the gathered side of both ITC directions
 	HardNegatives        string       // NegativesMaskedSoftmax or NegativesSoftmaxEps
 	ITCWeight, ITMWeight float64      // factors of the losses in the total
-	ITGWeight            float64      // 0 leaves a loss out of the total
+	ITGWeight            float64      // 0 leaves a loss out; what only it needs is not computed
+	ImageIDs             bool         // captions of one picture are positives of each other; see BatchInputs
 	Compute              dtypes.DType // type of activations; the zero value means float32
+
+	MicroBatches int // parts of a batch that are worked on one after the other; 0 means 1
+	// Coupled lets ITC and the draw of hard negatives see the whole batch in spite of MicroBatches; otherwise each part
+	// is a batch of its own, and losses are means over the parts.
+	Coupled bool
 }
 
 // Validate reports settings that do not fit together.

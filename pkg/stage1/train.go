@@ -50,7 +50,7 @@ func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 	s.cfg.Compute = r.Device.DTypes.Compute
 	return training.Inputs{Tokenizer: tok, Caption: s.caption(), ImageSize: c.Vision.ImageSize, MaxTextLen: c.Text.MaxLen,
 		Feed: func(b *dataset.Batch) ([]*tensors.Tensor, error) {
-			return BatchTensors(s.cfg, c.Train.BatchSize, b.Pixels, b.TextIDs, b.TextMask), nil
+			return BatchInputs(s.cfg, b), nil
 		}}, s.cfg.Validate()
 }
 

@@ -55,6 +55,8 @@ func (o BenchOptions) validate() error {
 	switch {
 	case o.Batch < 1:
 		return fmt.Errorf("batch size %d: at least 1 is needed", o.Batch)
+	case o.Batch%max(o.Config.MicroBatches, 1) != 0:
+		return fmt.Errorf("a batch of %d cannot be cut into %d equal micro-batches", o.Batch, o.Config.MicroBatches)
 	case o.Length < 2 || o.Config.T5 != nil && o.Output < 2:
 		return fmt.Errorf("texts of %d and %d tokens: at least 2 are needed", o.Length, o.Output)
 	case o.Config.vocab() < 5:

@@ -14,7 +14,6 @@ import (
 	"blip2/pkg/model/t5"
 	"blip2/pkg/model/vit"
 	"blip2/pkg/published"
-	"blip2/pkg/trainer"
 )
 
 // FromConfig returns the model that a configuration describes; the language model's sizes are those of its folder. What
@@ -33,12 +32,12 @@ func WithLLM(c *config.Stage2, llm *opt.Config, llmT5 *t5.Config) (Config, error
 	cfg := Config{
 		Vision: vit.Config{Arch: v.Arch, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Width: v.Width,
 			Layers: v.Layers, Heads: v.Heads, MLPRatio: v.MLPRatio, LayerNormEps: v.LayerNormEps,
-			InitializerRange: v.InitStd},
+			InitializerRange: v.InitStd, Remat: v.Remat},
 		FreezeVision: v.Freeze, LNVisionEps: v.LNVisionEps,
 		QFormer: qformer.Config{Hidden: q.Hidden, Layers: q.Layers, Heads: q.Heads, Intermediate: q.Intermediate,
 			Queries: q.QueryTokens, CrossAttentionFreq: q.CrossAttentionFreq, EncoderWidth: v.Width,
 			LayerNormEps: q.LayerNormEps, Dropout: q.Dropout, InitializerRange: q.InitStd},
-		OPT: llm, T5: llmT5, LossTokens: int(c.LLM.LossChunk),
+		OPT: llm, T5: llmT5, LossTokens: int(c.LLM.LossChunk), MicroBatches: c.Train.MicroBatches(),
 	}
 	if c.LLM.LossChunk == config.Auto {
 		cfg.LossTokens = AutoLossTokens
@@ -80,12 +79,6 @@ func readLLM(path string) (published.Spec, error) {
 func NewTextOptions(c *config.Stage2) TextOptions {
 	return TextOptions{MaxLength: c.Text.MaxLen, Prompt: c.Text.Prompt, SplitUnit: c.Text.SplitUnit,
 		Prefix: c.Text.Prefix, Seed: c.Seed, PadTo: c.Text.PadTo}
-}
-
-// NewOptimizer returns the AdamW that a configuration describes.
-func NewOptimizer(o config.Optim) trainer.AdamW {
-	return trainer.AdamW{Betas: o.Betas, Eps: o.Eps, WeightDecay: o.WeightDecay, DecayRule: o.DecayRule,
-		GradClip: o.GradClip}
 }
 
 // StoredType is the type in which the language model's weights are kept, on a device whose own choice is given.

@@ -1,11 +1,14 @@
 package stage2
 
 import (
+	"strings"
+
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model/nn"
+	"blip2/pkg/naming"
 	"blip2/pkg/trainer"
 )
 
@@ -13,11 +16,25 @@ import (
 // texts (see BatchTensors) and takes its dropout from the step's random numbers. There is one loss, so it has no terms.
 func NewTask(cfg Config) trainer.Task {
 	return trainer.Task{
-		Params: TrainableParams(cfg),
+		Params: TrainableParams(cfg), MicroBatches: cfg.MicroBatches, Compute: cfg.compute(),
+		Depth: func(rule, name string) int { return depth(cfg, rule, name) },
 		Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
 			return Forward(scope, cfg, newBatch(cfg, in), rng).Loss, nil
 		},
 	}
+}
+
+// depth is how many blocks from its end a tensor of the image encoder stands, for layer-wise learning rates; 0 for
+// everything else.
+func depth(cfg Config, rule, name string) int {
+	encoder, ok := strings.CutPrefix(name, naming.VisionPrefix)
+	switch {
+	case !ok:
+		return 0
+	case rule == trainer.DecayLAVIS:
+		return cfg.Vision.DepthLAVIS(encoder)
+	}
+	return cfg.Vision.Depth(encoder)
 }
 
 // newBatch names the nodes of a batch, in the order of BatchTensors.

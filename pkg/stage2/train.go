@@ -120,7 +120,7 @@ func (s *stage) Build(r *training.Run) (training.Model, error) {
 	if s.cfg.T5 != nil {
 		output = c.Text.MaxLen
 	}
-	m := training.Model{Params: Params(s.cfg), Task: NewTask(s.cfg), Optimizer: NewOptimizer(c.Optim),
+	m := training.Model{Params: Params(s.cfg), Task: NewTask(s.cfg), Optimizer: training.NewOptimizer(c.Optim),
 		StepFLOPs: training.TotalFLOPs(StepFLOPs(s.cfg, b, length, output))}
 	if err := s.initialise(r); err != nil || len(s.sets) == 0 {
 		return m, err

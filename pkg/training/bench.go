@@ -39,6 +39,8 @@ func TotalFLOPs(parts []FLOPs) float64 {
 type BenchOptions struct {
 	Model Model
 	Parts []FLOPs // of a step
+	// Repeated is the work that a step does beside its parts, to save memory.
+	Repeated float64
 	// Fill puts all tensors of the model into the store.
 	Fill func(store *mlx.Store) error
 	// Batch makes a batch of random pairs, as the task's loss takes it.
@@ -55,6 +57,8 @@ type BenchOptions struct {
 // BenchResult is what one run of Bench measured. Memory is in bytes, 0 where it could not be measured.
 type BenchResult struct {
 	Batch               int            `json:"batch"`
+	MicroBatches        int            `json:"micro_batches"`
+	Coupled             bool           `json:"coupled"` // the losses see all of them: stage 1's ITC and hard negatives
 	Warmup              int            `json:"warmup"`
 	Steps               int            `json:"steps"`
 	Parameters          int            `json:"parameters"`
@@ -66,6 +70,7 @@ type BenchResult struct {
 	ImgPerS             float64        `json:"img_per_s"`       // of the median step
 	StepFLOPs           float64        `json:"step_flops"`      // of all parts
 	GFLOPPerS           float64        `json:"gflop_per_s"`     // of the median step
+	RepeatedFLOPs       float64        `json:"repeated_flops"`  // beside them, to save memory
 	Parts               []FLOPs        `json:"flops"`
 	PeakMemory          uint64         `json:"peak_memory"`       // most host memory the process ever held
 	PeakMemoryInit      uint64         `json:"peak_memory_init"`  // most until the weights were drawn
@@ -87,7 +92,8 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	r := &BenchResult{
 		Batch: o.Pairs, Warmup: o.Warmup, Steps: o.Steps,
 		Parameters: model.Count(o.Model.Params), TrainableParameters: model.Count(o.Model.Task.Params),
-		StepFLOPs: TotalFLOPs(o.Parts), Parts: o.Parts,
+		MicroBatches: max(o.Model.Task.MicroBatches, 1), Coupled: o.Model.Task.Coupled != nil,
+		StepFLOPs: TotalFLOPs(o.Parts), Parts: o.Parts, RepeatedFLOPs: o.Repeated,
 	}
 	start := time.Now()
 	store := mlx.NewStore()

@@ -14,9 +14,6 @@ import (
 	"blip2/pkg/trainer"
 )
 
-// maxSkipped is how many steps in a row may be skipped before a training counts as diverged.
-const maxSkipped = 20
-
 // train runs the step loop.
 func (r *Run) train(ctx context.Context) error {
 	c := r.config
@@ -46,7 +43,7 @@ func (r *Run) train(ctx context.Context) error {
 	loop := trainer.Loop{
 		Step: r.step, Schedule: schedule, Steps: c.Train.Steps.Int(), Start: r.At.Step, Position: r.At,
 		BatchSize: c.Train.BatchSize, LogEvery: c.Train.LogEvery, SaveEvery: c.Checkpoint.Every.Int(),
-		EvalEvery: c.Eval.Every.Int(), MaxSkipped: maxSkipped,
+		EvalEvery: c.Eval.Every.Int(), MaxSkipped: c.Train.MaxSkipped,
 		MaxTime: c.Train.MaxTime.Std(), Began: r.started, Ending: r.ending,
 		Next: func(ctx context.Context) (trainer.Feed, error) { return r.next(ctx, loader) },
 		Save: func(at trainer.Position) error {
@@ -155,6 +152,9 @@ func (r *Run) record(d *display, in trainer.Interval) error {
 		runlog.F("data_wait_s", in.WaitSeconds))
 	if m := measure.MemoryNow(); m.Total > 0 {
 		fields = append(fields, runlog.F("memory_gb", float64(m.Total)/1e9))
+	}
+	if in.LossScale != 1 {
+		fields = append(fields, runlog.F("loss_scale", in.LossScale))
 	}
 	if in.Skipped > 0 {
 		fields = append(fields, runlog.F("skipped", float64(in.Skipped)))

@@ -47,9 +47,10 @@ func pick(x, indices *Node) *Node { return Gather(x, InsertAxes(indices, -1)) }
 //
 // The two groups that read their own picture attend together, as 2·Q queries per picture: no copy of its keys and
 // values is made.
-func (c *Cross) WithNegatives(negatives *Node) *Cross {
-	return &Cross{kv: c.kv, negative: c.Pick(negatives).kv}
-}
+func (c *Cross) WithNegatives(negatives *Node) *Cross { return c.Beside(c.Pick(negatives)) }
+
+// Beside is WithNegatives with the negative pictures themselves, where they are not among the batch's.
+func (c *Cross) Beside(negatives *Cross) *Cross { return &Cross{kv: c.kv, negative: negatives.kv} }
 
 // attend is the cross-attention of queries q [rows, heads, Q, d] in the given layer: [rows, Q, H].
 func (c *Cross) attend(layer int, q *Node, rng *nn.RNG, dropout float64) *Node {
