@@ -61,7 +61,8 @@ func WriteStage2(dir string) error {
 const stage2Text = `seed: 3
 backend: go
 vision:
-  {image_size: 16, patch_size: 8, width: 16, layers: 1, heads: 2, mlp_ratio: 2, initializer_range: 0.2, freeze: true}
+  {arch: clip, image_size: 16, patch_size: 8, width: 16, layers: 1, heads: 2, mlp_ratio: 2, layer_norm_eps: 1e-5,
+  initializer_range: 0.2, freeze: true}
 qformer: {hidden: 24, layers: 2, heads: 2, intermediate: 32, query_tokens: 3, dropout: 0.1, initializer_range: 0.2}
 llm: {path: LLM}
 text: {max_len: 16}
