@@ -24,12 +24,13 @@ import (
 )
 
 type benchOptions struct {
-	config configFlags
-	model  string
-	dtype  string
-	batch  int
-	steps  int
-	warmup int
+	config  configFlags
+	model   string
+	dtype   string
+	devices int
+	batch   int
+	steps   int
+	warmup  int
 
 	accumulate  int
 	microBatch  int
@@ -61,7 +62,8 @@ func newBenchCmd(app *App) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure how fast this machine trains, infers and scores",
 	}
-	cmd.AddCommand(newBenchStage1Cmd(app), newBenchStage2Cmd(app), newBenchForwardCmd(app), newBenchMetricsCmd(app))
+	cmd.AddCommand(newBenchStage1Cmd(app), newBenchStage2Cmd(app), newBenchForwardCmd(app),
+		newBenchGenerateCmd(app), newBenchMetricsCmd(app))
 	return cmd
 }
 
@@ -95,6 +97,7 @@ programs on the machine spoil the figures: look at the smallest and the largest 
 		"cut a batch into so many micro-batches (default: the configuration's)")
 	flags.IntVar(&opts.microBatch, "micro-batch", 0, "the same by the pairs of a micro-batch")
 	flags.BoolVar(&opts.contrastive, "contrastive", false, "ITC and hard negatives over the whole batch all the same")
+	addDevices(cmd, &opts.devices)
 	flags.StringVar(&opts.dtype, "dtype", "", "auto, f32, bf16 or f16 (default: the configuration's)")
 	names := make([]string, 0, len(benchModels()))
 	for _, m := range benchModels() {
@@ -105,6 +108,12 @@ programs on the machine spoil the figures: look at the smallest and the largest 
 		panic(err) // the flag was defined just above
 	}
 	return cmd
+}
+
+// addDevices defines --devices.
+func addDevices(cmd *cobra.Command, devices *int) {
+	cmd.Flags().IntVar(devices, "devices", 0, "devices that share a batch (default: the configuration's); XLA on the\n"+
+		"processor offers as many virtual ones")
 }
 
 // benchReport is what the command prints.
@@ -151,6 +160,7 @@ func runBenchStage1(ctx context.Context, app *App, opts benchOptions) error {
 	report.Result, err = stage1.Bench(ctx, dev.Backend, stage1.BenchOptions{
 		Config: net, Optimizer: stage1.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR,
 		Batch: cfg.Train.BatchSize, Warmup: opts.warmup, Steps: opts.steps, Seed: cfg.Seed,
+		Devices: dev.Devices, SpreadFrozen: cfg.Mesh.ShardFrozen,
 		OnStep: func(step int, took time.Duration, r trainer.Result) {
 			app.Log.Info("step done", "step", step, "took", took.Round(time.Millisecond),
 				"counts", step >= opts.warmup, "loss", r.Loss)
@@ -167,7 +177,7 @@ func runBenchStage1(ctx context.Context, app *App, opts benchOptions) error {
 
 // openBenchDevice opens the backend of the configuration.
 func openBenchDevice(ctx context.Context, app *App, cfg *config.Stage1) (*device.Device, error) {
-	return openDevice(ctx, device.Options{Backend: cfg.Backend, DType: cfg.Device.DType,
+	return openDevice(ctx, device.Options{Backend: cfg.Backend, Devices: int(cfg.Devices), DType: cfg.Device.DType,
 		Preallocate: cfg.Device.Preallocate, MemoryFraction: float64(cfg.Device.MemoryFraction), Logger: app.Log})
 }
 
@@ -216,6 +226,8 @@ func (o benchOptions) load(app *App) (string, *config.Stage1, error) {
 		return "", nil, usagef("--batch %d: ITM needs a negative for every pair, so at least 2", o.batch)
 	case o.steps < 1:
 		return "", nil, usagef("--steps %d: measure at least 1", o.steps)
+	case o.devices < 0:
+		return "", nil, usagef("--devices %d: give 1 or more", o.devices)
 	case o.warmup < 0:
 		return "", nil, usagef("--warmup %d: give 0 or more", o.warmup)
 	}
@@ -239,6 +251,9 @@ func (o benchOptions) load(app *App) (string, *config.Stage1, error) {
 	}
 	if o.batch > 0 {
 		cfg.Train.BatchSize = o.batch
+	}
+	if o.devices > 0 {
+		cfg.Devices = config.Devices(o.devices)
 	}
 	if o.dtype != "" {
 		cfg.Device.DType = o.dtype
@@ -323,6 +338,7 @@ func (r benchReport) writeText(w io.Writer) error {
 	}, llm, [][2]string{
 		{"parameters", fmt.Sprintf("%s, %s of them trained", millions(m.Parameters), millions(m.TrainableParameters))},
 		{"batch", batchText(m)},
+		{"devices", fmt.Sprintf("%d, each with %s of weights and optimizer state", m.Devices, gigabytes(m.DeviceState))},
 		{"backend", r.Backend + ": " + r.Description},
 		{"number types", r.DTypes},
 		{"machine", r.Machine.String()},

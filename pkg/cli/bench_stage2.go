@@ -41,6 +41,7 @@ llm.remat and llm.loss_chunk trade time for memory: measure both ways.`,
 	flags.IntVar(&opts.batch, "batch", 0, "pairs per step (default: the configuration's; 8 with --model)")
 	flags.IntVar(&opts.steps, "steps", 5, "steps that are measured")
 	flags.IntVar(&opts.warmup, "warmup", 1, "steps before them that are not")
+	addDevices(cmd, &opts.devices)
 	flags.StringVar(&opts.dtype, "dtype", "", "auto, f32, bf16 or f16 (default: the configuration's)")
 	if err := cmd.RegisterFlagCompletionFunc("model",
 		cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)); err != nil {
@@ -59,6 +60,8 @@ func (o benchOptions) stage2(app *App) (string, *config.Stage2, stage2.Config, e
 		return "", nil, net, usagef("--batch %d: at least 1", o.batch)
 	case o.steps < 1:
 		return "", nil, net, usagef("--steps %d: measure at least 1", o.steps)
+	case o.devices < 0:
+		return "", nil, net, usagef("--devices %d: give 1 or more", o.devices)
 	case o.warmup < 0:
 		return "", nil, net, usagef("--warmup %d: give 0 or more", o.warmup)
 	}
@@ -73,6 +76,9 @@ func (o benchOptions) stage2(app *App) (string, *config.Stage2, stage2.Config, e
 	}
 	if o.batch > 0 {
 		cfg.Train.BatchSize = o.batch
+	}
+	if o.devices > 0 {
+		cfg.Devices = config.Devices(o.devices)
 	}
 	if o.dtype != "" {
 		cfg.Device.DType = o.dtype
@@ -100,7 +106,7 @@ func runBenchStage2(ctx context.Context, app *App, opts benchOptions) error {
 	if err != nil {
 		return err
 	}
-	dev, err := openDevice(ctx, device.Options{Backend: cfg.Backend, DType: cfg.Device.DType,
+	dev, err := openDevice(ctx, device.Options{Backend: cfg.Backend, Devices: int(cfg.Devices), DType: cfg.Device.DType,
 		Preallocate: cfg.Device.Preallocate, MemoryFraction: float64(cfg.Device.MemoryFraction), Logger: app.Log})
 	if err != nil {
 		return err
@@ -126,6 +132,7 @@ func runBenchStage2(ctx context.Context, app *App, opts benchOptions) error {
 		Config: net, Optimizer: training.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR, Batch: cfg.Train.BatchSize,
 		Length: cfg.Text.MaxLen, Output: output, Stored: stage2.StoredType(cfg.LLM, dev.DTypes.Frozen),
 		Warmup: opts.warmup, Steps: opts.steps, Seed: cfg.Seed,
+		Devices: dev.Devices, SpreadFrozen: cfg.Mesh.ShardFrozen,
 		OnStep: func(step int, took time.Duration, result trainer.Result) {
 			app.Log.Info("step done", "step", step, "took", took.Round(time.Millisecond),
 				"counts", step >= opts.warmup, "loss", result.Loss)

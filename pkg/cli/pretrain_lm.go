@@ -42,7 +42,7 @@ func (app *App) runPretrainLM(ctx context.Context, flags configFlags) error {
 	progress := runlog.NewProgress(runlog.ProgressOptions{
 		Out: app.Err, Terminal: isTerminal(app.Err), Quiet: app.Globals.Quiet})
 	log := app.logAbove(progress)
-	dev, err := device.Open(ctx, device.Options{Backend: cfg.Backend, DType: cfg.Device.DType,
+	dev, err := device.Open(ctx, device.Options{Backend: cfg.Backend, Devices: 1, DType: cfg.Device.DType,
 		Preallocate: cfg.Device.Preallocate, MemoryFraction: cfg.Device.MemoryFraction.Float(), Logger: log})
 	if err != nil {
 		return usageOf(err)

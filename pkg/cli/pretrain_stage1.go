@@ -39,6 +39,6 @@ func (app *App) runPretrainStage1(ctx context.Context, o *trainFlags) error {
 	if err != nil {
 		return err
 	}
-	return app.train(ctx, o, trainTarget{cfg.Backend, cfg.Device, cfg.Run},
+	return app.train(ctx, o, trainTarget{cfg.Backend, cfg.Devices, cfg.Device, cfg.Run},
 		func(t training.Options) (*training.Result, error) { return stage1.Train(ctx, cfg, t) })
 }

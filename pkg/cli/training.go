@@ -85,6 +85,7 @@ func (f *trainFlags) runDir(run config.Run) (string, error) {
 // trainTarget is where a training runs and what it leaves.
 type trainTarget struct {
 	backend string
+	devices config.Devices
 	device  config.Device
 	run     config.Run
 }
@@ -99,7 +100,7 @@ func (app *App) train(ctx context.Context, f *trainFlags, t trainTarget,
 	progress := runlog.NewProgress(runlog.ProgressOptions{
 		Out: app.Err, Terminal: isTerminal(app.Err), Quiet: app.Globals.Quiet})
 	log := app.logAbove(progress)
-	dev, err := device.Open(ctx, device.Options{Backend: t.backend, DType: t.device.DType,
+	dev, err := device.Open(ctx, device.Options{Backend: t.backend, Devices: int(t.devices), DType: t.device.DType,
 		Preallocate: t.device.Preallocate, MemoryFraction: t.device.MemoryFraction.Float(), Logger: log})
 	if err != nil {
 		return usageOf(err)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"blip2/pkg/answer"
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/config"
 	"blip2/pkg/published"
@@ -23,6 +24,7 @@ type runSizes struct {
 	qformerHeads int
 	llm          string // folder of stage 2's language model
 	llmHeads     int    // of OPT; 0 if that is not known
+	tokenizer    string // of what the model writes
 }
 
 // readRun reads the configuration of a run of either stage.
@@ -30,13 +32,15 @@ func readRun(app *App, run string) (*runSizes, error) {
 	opts := config.LoadOptions{Path: filepath.Join(run, runlog.ConfigFile)}
 	one, _, err := config.LoadStage1(opts)
 	if err == nil {
-		return &runSizes{vision: one.Vision, encoder: one.Vision.Weights, qformerHeads: one.QFormer.Heads}, nil
+		return &runSizes{vision: one.Vision, encoder: one.Vision.Weights, qformerHeads: one.QFormer.Heads,
+			tokenizer: one.Text.Vocab}, nil
 	}
 	two, _, errTwo := config.LoadStage2(opts)
 	if errTwo != nil {
 		return nil, err // of a run of stage 1, as most are
 	}
-	out := &runSizes{vision: two.Vision, encoder: two.Vision.Weights, qformerHeads: two.QFormer.Heads, llm: two.LLM.Path}
+	out := &runSizes{vision: two.Vision, encoder: two.Vision.Weights, qformerHeads: two.QFormer.Heads, llm: two.LLM.Path,
+		tokenizer: two.LLM.Path}
 	if spec, err := published.ReadConfig(two.LLM.Path); err == nil && spec.OPT != nil {
 		out.llmHeads = spec.OPT.Heads
 	}
@@ -120,5 +124,15 @@ func (t trained) parts(p *published.Parts) {
 	}
 	if p.ImageSize == 0 {
 		p.ImageSize = t.cfg.vision.ImageSize
+	}
+}
+
+// source fills in what the run's configuration knows of a model that writes and no flag gives.
+func (t trained) source(s *answer.Source) {
+	p := published.Parts{Vision: s.Vision, LLM: s.LLM, VisionLayers: s.VisionLayers, ImageSize: s.ImageSize, Hints: s.Hints}
+	t.parts(&p)
+	s.Vision, s.LLM, s.VisionLayers, s.ImageSize, s.Hints = p.Vision, p.LLM, p.VisionLayers, p.ImageSize, p.Hints
+	if t.cfg != nil && s.Tokenizer == "" {
+		s.Tokenizer = t.cfg.tokenizer
 	}
 }

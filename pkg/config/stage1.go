@@ -6,6 +6,8 @@ type Stage1 struct {
 	Preset     string     `yaml:"preset" oneof:"|lavis" hash:"-" doc:"lavis: the recipe of the released code"`
 	Seed       int64      `yaml:"seed" in:"[0,)" doc:"seed of everything random"`
 	Backend    string     `yaml:"backend" hash:"-" doc:"go, xla:cpu, xla:cuda, xla:/path/plugin.so or auto"`
+	Devices    Devices    `yaml:"devices" hash:"-" doc:"devices that share a batch; auto: all GPUs, or 1"`
+	Mesh       Mesh       `yaml:"mesh" hash:"-" doc:"what each of several devices holds"`
 	Device     Device     `yaml:"device" doc:"accelerator memory and number format"`
 	Vision     Vision     `yaml:"vision" doc:"image encoder (ViT)"`
 	QFormer    QFormer    `yaml:"qformer" doc:"querying transformer"`
@@ -25,6 +27,11 @@ type Device struct {
 	DType          string `yaml:"dtype" oneof:"auto|f32|bf16|f16" doc:"compute type; auto: f32 on CPU, bf16 on CUDA"`
 	MemoryFraction Share  `yaml:"memory_fraction" in:"(0,1]" hash:"-" doc:"share of the GPU memory to use"`
 	Preallocate    bool   `yaml:"preallocate" hash:"-" doc:"take that memory at the start"`
+}
+
+// Mesh says how a model lies on several devices. Trained tensors and optimizer slots are on each of them.
+type Mesh struct {
+	ShardFrozen bool `yaml:"shard_frozen" doc:"spread frozen weights over the devices, in place of a copy on each"`
 }
 
 // Vision is the image encoder. Layers counts the blocks used, which is one less than a published checkpoint has:
@@ -82,6 +89,7 @@ type Loss struct {
 	HardNegatives  string  `yaml:"hard_negatives" oneof:"masked_softmax|softmax_eps" doc:"weights of the ITM draw"`
 	ImageIDs       bool    `yaml:"image_ids" doc:"captions of one image are positives of each other"`
 	Temperature    float64 `yaml:"temperature" in:"(0,100]" doc:"ITC temperature at the start"`
+	Replicas       int     `yaml:"replicas" in:"[1,)" doc:"equal parts of a batch, each with its own ITG token mean"`
 }
 
 // Data names the image-text pairs and how they are read.
@@ -183,7 +191,8 @@ func DefaultStage1() *Stage1 {
 		QFormer: QFormer{Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, QueryTokens: 32,
 			CrossAttentionFreq: 2, MaxPositions: 512, LayerNormEps: 1e-12, InitStd: 0.02, Dropout: 0.1, EmbedDim: 256},
 		Text: Text{MaxLen: 32, MaxWords: 50},
-		Loss: Loss{ITC: 1, ITM: 1, ITG: 1, LabelSmoothing: 0.1, HardNegatives: "masked_softmax", Temperature: 0.07},
+		Loss: Loss{ITC: 1, ITM: 1, ITG: 1, LabelSmoothing: 0.1, HardNegatives: "masked_softmax", Temperature: 0.07,
+			Replicas: 1},
 		Data: Data{
 			Augment:     Augment{CropScale: [2]float64{0.5, 1}, CropRatio: [2]float64{3. / 4., 4. / 3.}, Flip: 0.5},
 			Unit:        "caption",

@@ -7,6 +7,7 @@ func checkStage1(s *Stage1, c *Checker) {
 	checkVision(s.Vision, c)
 	checkQFormer(s, c)
 	checkLoss(s.Loss, c)
+	checkShares(s, c)
 	checkData(s.Data, c)
 	checkOptim(s, c)
 	checkMicroBatches(s, c)
@@ -54,6 +55,26 @@ func checkQFormer(s *Stage1, c *Checker) {
 func checkLoss(l Loss, c *Checker) {
 	if l.ITC == 0 && l.ITM == 0 && l.ITG == 0 {
 		c.Failf([]string{"loss.itc", "loss.itm", "loss.itg"}, "all objectives have weight 0; nothing would be trained")
+	}
+}
+
+// checkShares holds the rules of what a micro-batch is shared by: devices, and the parts with an ITG mean of their own.
+func checkShares(s *Stage1, c *Checker) {
+	parts, l := max(s.Train.MicroBatches(), 1), s.Loss
+	if l.Replicas > 1 && parts > 1 && s.Train.ContrastiveAccumulation {
+		c.Failf([]string{"loss.replicas", "train.contrastive_accumulation"},
+			"with contrastive_accumulation the ITG mean is over the whole batch; replicas must be 1")
+		return
+	}
+	keys := []string{"train.batch_size", "train.accumulate", "train.micro_batch_size"}
+	if n := max(l.Replicas, 1) * parts; s.Train.BatchSize%n != 0 && l.Replicas > 1 {
+		c.Failf(append([]string{"loss.replicas"}, keys...), "batch_size %d in %d micro-batches does not make %d equal parts "+
+			"of each (loss.replicas)", s.Train.BatchSize, parts, l.Replicas)
+	}
+	if n := max(int(s.Devices), 1) * parts; s.Train.BatchSize%n != 0 && s.Devices > 1 {
+		c.Failf(append([]string{"devices"}, keys...), "batch_size %d in %d micro-batches cannot be shared evenly by %d "+
+			"devices; the nearest that can are %d and %d", s.Train.BatchSize, parts, int(s.Devices),
+			s.Train.BatchSize/n*n, (s.Train.BatchSize/n+1)*n)
 	}
 }
 

@@ -8,6 +8,8 @@ type Stage2 struct {
 	Preset     string      `yaml:"preset" oneof:"|lavis" hash:"-" doc:"lavis: the recipe of the released code"`
 	Seed       int64       `yaml:"seed" in:"[0,)" doc:"seed of everything random"`
 	Backend    string      `yaml:"backend" hash:"-" doc:"go, xla:cpu, xla:cuda, xla:/path/plugin.so or auto"`
+	Devices    Devices     `yaml:"devices" hash:"-" doc:"devices that share a batch; auto: all GPUs, or 1"`
+	Mesh       Mesh        `yaml:"mesh" hash:"-" doc:"what each of several devices holds"`
 	Stage1     string      `yaml:"stage1" path:"file" doc:"run or checkpoint to start from; empty: without stage 1"`
 	Device     Device      `yaml:"device" doc:"accelerator memory and number format"`
 	Vision     Vision      `yaml:"vision" doc:"image encoder (ViT)"`
@@ -73,7 +75,7 @@ type CaptionEval struct {
 
 // Common returns the sections that every training has.
 func (s *Stage2) Common() Common {
-	return Common{Seed: s.Seed, Data: s.Data, Optim: s.Optim, Train: s.Train, Checkpoint: s.Checkpoint,
+	return Common{Seed: s.Seed, Mesh: s.Mesh, Data: s.Data, Optim: s.Optim, Train: s.Train, Checkpoint: s.Checkpoint,
 		Eval: Eval{Before: s.Eval.Before, Every: s.Eval.Every}, Report: s.Report}
 }
 
@@ -88,7 +90,7 @@ func (s *Stage2) YAML() []byte { return YAML(s) }
 func DefaultStage2() *Stage2 {
 	one := DefaultStage1()
 	s := &Stage2{
-		Seed: one.Seed, Backend: one.Backend, Device: one.Device,
+		Seed: one.Seed, Backend: one.Backend, Devices: one.Devices, Device: one.Device,
 		Vision: Vision{Arch: "eva", ImageSize: 224, PatchSize: 14, Width: 1408, Layers: 39, Heads: 16, MLPRatio: 4.3637,
 			LayerNormEps: 1e-6, LNVisionEps: 1e-5, InitStd: 0.02, Freeze: true},
 		QFormer: Queries{Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, QueryTokens: 32, CrossAttentionFreq: 2,
@@ -138,7 +140,8 @@ func checkStage2(s *Stage2, c *Checker) {
 	}
 	checkData(s.Data, c)
 	// The rules of both stages; those of the contrastive losses do not apply.
-	shared := &Stage1{Optim: s.Optim, Train: s.Train, Vision: s.Vision}
+	shared := &Stage1{Optim: s.Optim, Train: s.Train, Vision: s.Vision, Devices: s.Devices}
+	checkShares(shared, c)
 	checkOptim(shared, c)
 	checkMicroBatches(shared, c)
 	if name := s.Run.Name; name != "" && (name != filepath.Base(name) || name == "." || name == "..") {

@@ -109,6 +109,35 @@ func (c Count) String() string {
 	return strconv.FormatInt(int64(c), 10)
 }
 
+// Devices is a number of devices, or "auto", which is 0.
+type Devices int
+
+// UnmarshalText reads "auto" or a whole number from 1.
+func (d *Devices) UnmarshalText(text []byte) error {
+	word := strings.TrimSpace(string(text))
+	if strings.EqualFold(word, "auto") {
+		*d = 0
+		return nil
+	}
+	n, err := strconv.Atoi(word)
+	if err != nil || n < 1 || n > maxDevices {
+		return fmt.Errorf("%q is not a number of devices; write auto, or 1 to %d", text, maxDevices)
+	}
+	*d = Devices(n)
+	return nil
+}
+
+// maxDevices is more than any machine has.
+const maxDevices = 1024
+
+// String writes auto or the number.
+func (d Devices) String() string {
+	if d == 0 {
+		return "auto"
+	}
+	return strconv.Itoa(int(d))
+}
+
 // Size is a number of bytes: "5GB" is 5·10⁹ and "512MiB" is 512·2²⁰.
 type Size int64
 

@@ -69,6 +69,25 @@ func TestValuesAsPeopleWriteThem(t *testing.T) {
 	}
 }
 
+func TestDevices(t *testing.T) {
+	for text, want := range map[string]Devices{"auto": 0, " AUTO ": 0, "1": 1, "8": 8, "1024": 1024} {
+		var d Devices
+		if err := d.UnmarshalText([]byte(text)); err != nil || d != want {
+			t.Errorf("%q is %d, %v", text, int(d), err)
+		}
+		var back Devices
+		if err := back.UnmarshalText([]byte(d.String())); err != nil || back != d {
+			t.Errorf("%q reads back as %d, %v", d.String(), int(back), err)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "all", "1.5", "1025", "8 GPUs"} {
+		var d Devices
+		if err := d.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is %d devices", text, int(d))
+		}
+	}
+}
+
 func TestCountKeepsAllDigits(t *testing.T) {
 	var c Count
 	if err := c.UnmarshalText([]byte("9007199254740993")); err != nil || c != 9007199254740993 {

@@ -18,13 +18,15 @@ import (
 
 // BenchOptions say what Bench measures.
 type BenchOptions struct {
-	Config    Config
-	Optimizer trainer.AdamW
-	LR        float64
-	Batch     int   // pairs per step, at least 2
-	Warmup    int   // steps before those that count
-	Steps     int   // steps that count, at least 1
-	Seed      int64 // of weights, batches, dropout and hard negatives
+	Config       Config
+	Optimizer    trainer.AdamW
+	LR           float64
+	Batch        int   // pairs per step, at least 2
+	Warmup       int   // steps before those that count
+	Steps        int   // steps that count, at least 1
+	Seed         int64 // of weights, batches, dropout and hard negatives
+	Devices      int   // that share a batch; 0 means 1
+	SpreadFrozen bool  // of a frozen matrix each device keeps a part
 	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
@@ -42,6 +44,7 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 		Parts: StepFLOPs(o.Config, o.Batch), Repeated: TotalFLOPs(RepeatedFLOPs(o.Config, o.Batch)), Fill: o.fill,
 		Batch: func(rng *rand.Rand) []*tensors.Tensor { return benchInputs(o.Config, o.Batch, rng) },
 		LR:    o.LR, Pairs: o.Batch, Warmup: o.Warmup, Steps: o.Steps, Seed: o.Seed, OnStep: o.OnStep,
+		Devices: o.Devices, SpreadFrozen: o.SpreadFrozen,
 	})
 }
 

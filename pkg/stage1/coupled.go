@@ -150,7 +150,7 @@ func coupledRest(scope *model.Scope, cfg Config, in []*Node, allIDs *Node, rng *
 	if cfg.ITGWeight > 0 {
 		sum, _ := generateText(scope, cfg, o, b, image.selfKV, rng)
 		_, counted := captionLabels(cfg, allIDs)
-		o.LossLM = Div(sum, ReduceAllSum(counted))
+		o.LossLM = Div(ReduceAllSum(sum), ReduceAllSum(counted))
 	}
 	return features, cfg.total(o), o.terms()
 }

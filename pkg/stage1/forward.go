@@ -30,12 +30,16 @@ type Outputs struct {
 	SimI2T, SimT2I         *Node // [B, B] cosine divided by temperature
 	WeightsI2T, WeightsT2I *Node // [B, B] sampling weights of hard negatives, 0 at positives
 	NegImage, NegText      *Node // [B] the negatives used
-	ITMQueryHidden         *Node // [3B, Q, H]
-	ITMLogits              *Node // [3B, 2]; rows: own pairs, negative pictures, negative texts
+	ITMQueryHidden         *Node // [3B, Q, H]; rows as in ITMLogits
+	ITMLogits              *Node // [3B, 2]; rows of each replica: own pairs, negative pictures, negative texts
 	LMLogits               *Node // [B, L−1, V]: position i predicts token i+1
 
-	LossITC, LossITM, LossLM, Loss *Node // scalars, float32
+	LossITC, LossITM, LossLM, Loss *Node // scalars, float32: the means of those of the replicas
+	Replicas                       Losses
 }
+
+// Losses are the losses of every replica, each over its own rows: [R] float32.
+type Losses struct{ ITC, ITM, LM, Sum *Node }
 
 // Forward computes the three losses of a batch; negatives that the batch does not bring are drawn with rng. A nil
 // rng means no dropout, and then the batch must bring its negatives.
@@ -55,25 +59,28 @@ func Forward(scope *model.Scope, cfg Config, b Batch, rng *nn.RNG) *Outputs {
 	}
 	if cfg.ITGWeight > 0 {
 		sum, tokens := generateText(scope, cfg, o, b, image.selfKV, rng)
-		o.LossLM = Div(sum, tokens)
+		o.Replicas.LM = Div(sum, tokens)
+		o.LossLM = ReduceAllMean(o.Replicas.LM)
 	}
 	o.Loss = cfg.total(o)
+	o.Replicas.Sum = cfg.weighted(o.Replicas.ITC, o.Replicas.ITM, o.Replicas.LM)
 	return o
 }
 
 // noLosses is where all losses are 0.
 func noLosses(g *Graph) *Outputs {
 	zero := func() *Node { return ScalarZero(g, dtypes.Float32) }
-	return &Outputs{LossITC: zero(), LossITM: zero(), LossLM: zero()}
+	return &Outputs{LossITC: zero(), LossITM: zero(), LossLM: zero(), Replicas: Losses{zero(), zero(), zero(), zero()}}
 }
 
 // terms are the losses in the order in which a step reports them.
 func (o *Outputs) terms() []*Node { return []*Node{o.LossITC, o.LossITM, o.LossLM} }
 
 // total is the weighted sum of the losses.
-func (c Config) total(o *Outputs) *Node {
-	return Add(Add(MulScalar(o.LossITC, c.ITCWeight), MulScalar(o.LossITM, c.ITMWeight)),
-		MulScalar(o.LossLM, c.ITGWeight))
+func (c Config) total(o *Outputs) *Node { return c.weighted(o.LossITC, o.LossITM, o.LossLM) }
+
+func (c Config) weighted(itc, itm, lm *Node) *Node {
+	return Add(Add(MulScalar(itc, c.ITCWeight), MulScalar(itm, c.ITMWeight)), MulScalar(lm, c.ITGWeight))
 }
 
 // contrasts says whether pictures and texts are compared: for ITC, or to draw ITM's negatives.
@@ -145,13 +152,17 @@ func contrast(scope *model.Scope, cfg Config, o *Outputs, positives *Node) {
 	o.SimI2T, o.SimT2I = scaledSimilarities(scope, cfg, all, all)
 	if cfg.ITCWeight > 0 {
 		i2t, t2i := contrastRows(cfg, o.SimI2T, o.SimT2I, positives)
-		o.LossITC = MulScalar(Add(ReduceAllMean(i2t), ReduceAllMean(t2i)), 0.5)
+		o.Replicas.ITC = ReduceMean(byReplica(MulScalar(Add(i2t, t2i), 0.5), cfg), -1)
+		o.LossITC = ReduceAllMean(o.Replicas.ITC)
 	}
 }
 
-// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own
-// rows and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts
-// with all pictures.
+// byReplica gives every replica its part of the values [n]: [R, n/R].
+func byReplica(values *Node, cfg Config) *Node { return Reshape(values, cfg.replicas(), -1) }
+
+// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own rows
+// and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts with
+// all pictures.
 func scaledSimilarities(scope *model.Scope, cfg Config, own, all []*Node) (i2t, t2i *Node) {
 	temp := scope.GetVariable("temp").NodeValue(own[1].Graph())
 	images, texts := all[0], all[1]
@@ -205,18 +216,33 @@ func (b Batch) texts(negatives *Node) pairedTexts {
 	return pairTexts(b, Gather(b.TextIDs, negatives), Gather(b.TextMask, negatives))
 }
 
-// pairTexts is texts with the negative texts themselves, [B, L] each.
+// pairTexts is texts with the negative texts themselves, [B, L] each. The three of a row of the batch stand together, so
+// that many devices share the pairs as they share the batch, and none has to move.
 func pairTexts(b Batch, negativeIDs, negativeMask *Node) pairedTexts {
-	return pairedTexts{ids: Concatenate([]*Node{b.TextIDs, b.TextIDs, negativeIDs}, 0),
-		mask: Concatenate([]*Node{b.TextMask, b.TextMask, negativeMask}, 0)}
+	three := func(own, negative *Node) *Node {
+		dims := own.Shape().Dimensions
+		return Reshape(Stack([]*Node{own, own, negative}, 1), 3*dims[0], dims[1])
+	}
+	return pairedTexts{ids: three(b.TextIDs, negativeIDs), mask: three(b.TextMask, negativeMask)}
 }
 
 // match fills in the ITM pass over 3·B pairs and L_itm (spec/stage1.md 5). The cross-attention knows the negatives.
 func match(scope *model.Scope, cfg Config, o *Outputs, texts pairedTexts, cross *qformer.Cross, rng *nn.RNG) {
-	o.ITMQueryHidden, o.ITMLogits = matchPass(scope, cfg, texts.ids, texts.mask, cross, rng)
-	g, pairs := o.ITMLogits.Graph(), texts.ids.Shape().Dimensions[0]
-	isMatch := LessThan(Iota(g, shapeInt32(pairs), 0), Scalar(g, dtypes.Int32, pairs/3))
-	o.LossITM = ReduceAllMean(nn.SmoothedCrossEntropy(o.ITMLogits, nn.Cast(isMatch, dtypes.Int32), 0))
+	hidden, logits := matchPass(scope, cfg, texts.ids, texts.mask, cross, rng)
+	o.ITMQueryHidden, o.ITMLogits = byGroup(hidden, cfg), byGroup(logits, cfg)
+	g, rows := logits.Graph(), texts.ids.Shape().Dimensions[0]/3
+	isMatch := Equal(Iota(g, shapeInt32(rows, 3), 1), ScalarZero(g, dtypes.Int32))
+	loss := nn.SmoothedCrossEntropy(logits, Reshape(nn.Cast(isMatch, dtypes.Int32), -1), 0)
+	o.Replicas.ITM = ReduceMean(byReplica(loss, cfg), -1)
+	o.LossITM = ReduceAllMean(o.Replicas.ITM)
+}
+
+// byGroup sorts the rows of x [3B, ...] as the reference has them: of every replica first the own pairs, then those
+// with a negative picture, then those with a negative text.
+func byGroup(x *Node, cfg Config) *Node {
+	dims := x.Shape().Dimensions
+	pairs := Reshape(x, cfg.replicas(), dims[0]/3/cfg.replicas(), 3, -1)
+	return Reshape(TransposeAllAxes(pairs, 0, 2, 1, 3), dims...)
 }
 
 // matchPass runs queries and texts together and scores each pair: the queries' hidden states [rows, Q, H] and the
@@ -232,8 +258,8 @@ func matchPass(scope *model.Scope, cfg Config, ids, mask *Node, cross *qformer.C
 	return out.Hidden, ReduceMean(logits, 1)
 }
 
-// generateText fills in the ITG pass and returns the sum of its losses and the number of tokens that it is over
-// (spec/stage1.md 6), float32 scalars. The queries' cached keys and values stand for the image pass, which the queries'
+// generateText fills in the ITG pass and returns, for every replica, the sum of its losses and the number of tokens that
+// it is over (spec/stage1.md 6), [R] in float32. The queries' cached keys and values stand for the image pass, which the queries'
 // rows of the full mask would only repeat. The last position predicts nothing and is seen by no other row: it is left
 // out.
 func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) (
@@ -245,7 +271,7 @@ func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qf
 
 	labels, counted := captionLabels(cfg, b.TextIDs)
 	loss := nn.SmoothedCrossEntropy(Reshape(o.LMLogits, -1, cfg.QFormer.Vocab), labels, cfg.LabelSmoothing)
-	return ReduceAllSum(Mul(loss, counted)), ReduceAllSum(counted)
+	return ReduceSum(byReplica(Mul(loss, counted), cfg), -1), ReduceSum(byReplica(counted, cfg), -1)
 }
 
 // captionLabels are the tokens that ITG predicts, [B·(L−1)], and 1 where they are no padding, in float32.

@@ -60,6 +60,7 @@ func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 
 		MicroBatches: c.Train.MicroBatches(),
 		Coupled:      c.Train.ContrastiveAccumulation,
+		Replicas:     l.Replicas,
 	}
 }
 

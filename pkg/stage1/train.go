@@ -8,6 +8,7 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/pretrained"
 	"blip2/pkg/runlog"
@@ -97,7 +98,7 @@ func (s *stage) Build(r *training.Run) (training.Model, error) {
 func (s *stage) initialise(r *training.Run) error {
 	c := s.config
 	if path := c.Vision.Weights; path != "" {
-		keep := pretrained.Options{Backend: r.Device.Backend}
+		keep := pretrained.Options{Backend: r.Device.LoadTo()}
 		if s.cfg.FreezeVision {
 			keep.Precision = pretrained.Frozen(r.Device.DTypes.Frozen)
 		}
@@ -126,11 +127,7 @@ func (s *stage) initialise(r *training.Run) error {
 
 // Measures is the learned temperature of ITC.
 func (s *stage) Measures(r *training.Run) ([]runlog.Field, error) {
-	value, err := r.Store.GetVariable(model.Path("temp")).Value()
-	if err != nil {
-		return nil, fmt.Errorf("reading the temperature: %w", err)
-	}
-	t, err := tensors.CopyFlatData[float32](value)
+	t, err := mesh.Read[float32](r.Store, r.Store.GetVariable(model.Path("temp")))
 	if err != nil {
 		return nil, fmt.Errorf("reading the temperature: %w", err)
 	}

@@ -20,16 +20,18 @@ import (
 
 // BenchOptions say what Bench measures.
 type BenchOptions struct {
-	Config    Config
-	Optimizer trainer.AdamW
-	LR        float64
-	Batch     int          // pairs per step
-	Length    int          // tokens of OPT's texts, or of T5's prefixes
-	Output    int          // tokens of T5's suffixes
-	Stored    dtypes.DType // of the frozen matrices
-	Warmup    int          // steps before those that count
-	Steps     int          // steps that count, at least 1
-	Seed      int64        // of weights, batches and dropout
+	Config       Config
+	Optimizer    trainer.AdamW
+	LR           float64
+	Batch        int          // pairs per step
+	Length       int          // tokens of OPT's texts, or of T5's prefixes
+	Output       int          // tokens of T5's suffixes
+	Stored       dtypes.DType // of the frozen matrices
+	Warmup       int          // steps before those that count
+	Steps        int          // steps that count, at least 1
+	Seed         int64        // of weights, batches and dropout
+	Devices      int          // that share a batch; 0 means 1
+	SpreadFrozen bool         // of a frozen matrix each device keeps a part
 	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
@@ -39,12 +41,17 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*train
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	to := backend
+	if o.Devices > 1 {
+		to = nil // tensors stay on the host until they are placed
+	}
 	return training.Bench(ctx, backend, training.BenchOptions{
 		Model: training.Model{Params: Params(o.Config), Task: NewTask(o.Config), Optimizer: o.Optimizer},
 		Parts: StepFLOPs(o.Config, o.Batch, o.Length, o.Output),
-		Fill:  func(store *mlx.Store) error { return o.fill(store, backend) },
+		Fill:  func(store *mlx.Store) error { return o.fill(store, to) },
 		Batch: o.randomBatch,
 		LR:    o.LR, Pairs: o.Batch, Warmup: o.Warmup, Steps: o.Steps, Seed: o.Seed, OnStep: o.OnStep,
+		Devices: o.Devices, SpreadFrozen: o.SpreadFrozen,
 	})
 }
 

@@ -133,7 +133,7 @@ func (s *stage) Build(r *training.Run) (training.Model, error) {
 // initialise loads what the configuration names, draws every other tensor from the seed and marks the frozen ones.
 func (s *stage) initialise(r *training.Run) error {
 	c := s.config
-	keep := pretrained.Options{Backend: r.Device.Backend}
+	keep := pretrained.Options{Backend: r.Device.LoadTo()}
 	if s.cfg.FreezeVision {
 		keep.Precision = pretrained.Frozen(r.Device.DTypes.Frozen)
 	}
@@ -233,7 +233,7 @@ func (s *stage) loadLLM(r *training.Run) error {
 	}
 	stored := StoredType(s.config.LLM, r.Device.DTypes.Frozen)
 	coverage, err := pretrained.LoadLLM(r.Store, network, s.cfg.llmPrefix(), LLMParams(s.cfg), s.config.LLM.Path,
-		pretrained.Options{Backend: r.Device.Backend, Precision: llmPrecision(s.cfg, stored)})
+		pretrained.Options{Backend: r.Device.LoadTo(), Precision: llmPrecision(s.cfg, stored)})
 	if err != nil {
 		return fmt.Errorf("llm.path: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/measure"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/trainer"
 )
@@ -44,12 +45,14 @@ type BenchOptions struct {
 	// Fill puts all tensors of the model into the store.
 	Fill func(store *mlx.Store) error
 	// Batch makes a batch of random pairs, as the task's loss takes it.
-	Batch  func(rng *rand.Rand) []*tensors.Tensor
-	LR     float64
-	Pairs  int   // in a batch
-	Warmup int   // steps before those that count
-	Steps  int   // steps that count, at least 1
-	Seed   int64 // of batches and of what is random in a step
+	Batch        func(rng *rand.Rand) []*tensors.Tensor
+	LR           float64
+	Pairs        int   // in a batch
+	Warmup       int   // steps before those that count
+	Steps        int   // steps that count, at least 1
+	Devices      int   // that share a batch; 0 means 1
+	SpreadFrozen bool  // of a frozen matrix each device keeps a part
+	Seed         int64 // of batches and of what is random in a step
 	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
@@ -59,6 +62,8 @@ type BenchResult struct {
 	Batch               int            `json:"batch"`
 	MicroBatches        int            `json:"micro_batches"`
 	Coupled             bool           `json:"coupled"` // the losses see all of them: stage 1's ITC and hard negatives
+	Devices             int            `json:"devices"`
+	DeviceState         uint64         `json:"device_state"` // weights and optimizer slots on each device
 	Warmup              int            `json:"warmup"`
 	Steps               int            `json:"steps"`
 	Parameters          int            `json:"parameters"`
@@ -101,11 +106,19 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	if err := o.Fill(store); err != nil {
 		return nil, err
 	}
+	m, err := mesh.New(backend, max(o.Devices, 1))
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Place(store, o.SpreadFrozen); err != nil {
+		return nil, err
+	}
 	step, err := trainer.NewStep(backend, store, o.Model.Task, o.Model.Optimizer, o.Seed)
 	if err != nil {
 		return nil, err
 	}
 	defer step.Close()
+	r.Devices, r.DeviceState = m.Devices(), uint64(mesh.Bytes(store))
 	r.InitSeconds = time.Since(start).Seconds()
 	r.PeakMemoryInit = measure.PeakMemory()
 

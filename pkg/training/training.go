@@ -15,6 +15,7 @@ import (
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
 	"blip2/pkg/device"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/runlog"
 	"blip2/pkg/trainer"
@@ -199,6 +200,9 @@ func (r *Run) buildModel(context.Context) error {
 	if r.model, err = r.stage.Build(r); err != nil {
 		return err
 	}
+	if err := r.place(); err != nil {
+		return err
+	}
 	trained := r.model.Task.Params
 	r.Summary.Parameters, r.Summary.TrainableParameters =
 		int64(model.Count(r.model.Params)), int64(model.Count(trained))
@@ -210,6 +214,24 @@ func (r *Run) buildModel(context.Context) error {
 	}
 	r.step = step
 	r.onClose(func() error { step.Close(); return nil })
+	return nil
+}
+
+// place puts the model on the devices that share the batches.
+func (r *Run) place() error {
+	m, err := mesh.New(r.Device.Backend, r.Device.Devices)
+	if err != nil || m == nil {
+		return err
+	}
+	if n := r.config.Train.BatchSize; n%m.Devices() != 0 {
+		return fmt.Errorf("a batch of %d cannot be shared evenly by %d devices: change train.batch_size or devices",
+			n, m.Devices())
+	}
+	if err := m.Place(r.Store, r.config.Mesh.ShardFrozen); err != nil {
+		return err
+	}
+	r.Log.Info("model placed", "devices", m.Devices(), "spread_frozen", r.config.Mesh.ShardFrozen,
+		"gb_per_device", float64(mesh.Bytes(r.Store))/1e9)
 	return nil
 }
 
