@@ -31,6 +31,7 @@ type benchOptions struct {
 	batch   int
 	steps   int
 	warmup  int
+	parts   bool
 
 	accumulate  int
 	microBatch  int
@@ -77,9 +78,13 @@ prints the time to compile the step, the time of a step, pictures per second, GF
 Nothing is read but the configuration and its vocabulary, and nothing is written.
 
 The work of a step is that of its matrix products, two operations per multiply-add; the table shows it by part. Other
-programs on the machine spoil the figures: look at the smallest and the largest step.`,
+programs on the machine spoil the figures: look at the smallest and the largest step.
+
+With --parts every part of the step is measured too, as a program of its own: forward, and as in a step with its
+gradients. Its rate is compared with that of a large matrix product, measured just before it. A step whose layers are so
+narrow that there is nothing to compute tells how much time is spent around the program at most.`,
 		Example: `  blip2 bench stage1
-  blip2 bench stage1 --model vitl --backend xla:cpu
+  blip2 bench stage1 --model vitl --backend xla:cpu --parts
   blip2 bench stage1 --config configs/quickstart.yaml --set vision.freeze=true --batch 64
   blip2 bench stage1 --model vitg --backend xla:cuda --batch 96 --steps 20 --json
   blip2 bench stage1 --model vitl --batch 64 --micro-batch 8 --contrastive`,
@@ -98,6 +103,7 @@ programs on the machine spoil the figures: look at the smallest and the largest 
 	flags.IntVar(&opts.microBatch, "micro-batch", 0, "the same by the pairs of a micro-batch")
 	flags.BoolVar(&opts.contrastive, "contrastive", false, "ITC and hard negatives over the whole batch all the same")
 	addDevices(cmd, &opts.devices)
+	flags.BoolVar(&opts.parts, "parts", false, "measure every part of a step by itself too")
 	flags.StringVar(&opts.dtype, "dtype", "", "auto, f32, bf16 or f16 (default: the configuration's)")
 	names := make([]string, 0, len(benchModels()))
 	for _, m := range benchModels() {
@@ -160,7 +166,7 @@ func runBenchStage1(ctx context.Context, app *App, opts benchOptions) error {
 	report.Result, err = stage1.Bench(ctx, dev.Backend, stage1.BenchOptions{
 		Config: net, Optimizer: stage1.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR,
 		Batch: cfg.Train.BatchSize, Warmup: opts.warmup, Steps: opts.steps, Seed: cfg.Seed,
-		Devices: dev.Devices, SpreadFrozen: cfg.Mesh.ShardFrozen,
+		Devices: dev.Devices, SpreadFrozen: cfg.Mesh.ShardFrozen, ByParts: opts.parts,
 		OnStep: func(step int, took time.Duration, r trainer.Result) {
 			app.Log.Info("step done", "step", step, "took", took.Round(time.Millisecond),
 				"counts", step >= opts.warmup, "loss", r.Loss)
@@ -367,6 +373,9 @@ func (r benchReport) writeText(w io.Writer) error {
 	if m.RepeatedFLOPs > 0 {
 		fmt.Fprintf(tab, "once more, to save memory\t\t%.2f\t%.1f%%\n", m.RepeatedFLOPs/1e9, 100*m.RepeatedFLOPs/m.StepFLOPs)
 	}
+	if m.Time != nil {
+		writeParts(tab, m)
+	}
 	return tab.Flush()
 }
 
@@ -380,6 +389,26 @@ func batchText(m *stage1.BenchResult) string {
 		text += fmt.Sprintf(" in %d micro-batches", m.MicroBatches)
 	}
 	return text
+}
+
+// writeParts writes where the time of a step goes.
+func writeParts(tab *tabwriter.Writer, m *stage1.BenchResult) {
+	t := m.Time
+	fmt.Fprintln(tab, "\nPART BY ITSELF\tFORWARD\tWHOLE\tOF A STEP\tPROCESSOR\tGFLOP/S\tOF A LARGE PRODUCT")
+	for _, p := range t.Parts {
+		forward, rate, share := fmt.Sprintf("%.3f s", p.Forward.Median), fmt.Sprintf("%.0f", p.GFLOPPerS),
+			fmt.Sprintf("%.0f%%", 100*p.Share)
+		if p.FLOPs == 0 {
+			forward, rate, share = "", "", ""
+		}
+		fmt.Fprintf(tab, "%s\t%s\t%.3f s\t%.1f%%\t%s\t%s\t%s\n", p.Part, forward, p.Whole.Median,
+			100*p.Whole.Median/m.StepSeconds.Median, secondsText(p.CPU, ""), rate, share)
+	}
+	fmt.Fprintf(tab, "all\t\t%.3f s\t%.1f%%\t%s\t\t\n", t.Seconds, 100*t.Seconds/m.StepSeconds.Median,
+		secondsText(t.CPU, ""))
+	fmt.Fprintf(tab, "\nlarge product\t%.0f GFLOP/s (%.0f to %.0f)\n", t.Product.Median, t.Product.Min, t.Product.Max)
+	fmt.Fprintf(tab, "around the program\tat most %.4f s, %.2f%% of a step\n", t.Overhead.Median,
+		100*t.Overhead.Median/m.StepSeconds.Median)
 }
 
 func millions(n int) string { return fmt.Sprintf("%.2f M", float64(n)/1e6) }

@@ -12,6 +12,7 @@ import (
 	"blip2/pkg/device"
 	"blip2/pkg/model/opt"
 	"blip2/pkg/model/t5"
+	"blip2/pkg/stage1"
 	"blip2/pkg/stage2"
 	"blip2/pkg/trainer"
 	"blip2/pkg/training"
@@ -128,19 +129,20 @@ func runBenchStage2(ctx context.Context, app *App, opts benchOptions) error {
 	}
 	r.QFormer += fmt.Sprintf(", %d text tokens", cfg.Text.MaxLen)
 	app.Log.Info("measuring", "model", name, "backend", dev.Name, "batch", cfg.Train.BatchSize)
-	r.Result, err = stage2.Bench(ctx, dev.Backend, stage2.BenchOptions{
+	result, err := stage2.Bench(ctx, dev.Backend, stage2.BenchOptions{
 		Config: net, Optimizer: training.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR, Batch: cfg.Train.BatchSize,
 		Length: cfg.Text.MaxLen, Output: output, Stored: stage2.StoredType(cfg.LLM, dev.DTypes.Frozen),
 		Warmup: opts.warmup, Steps: opts.steps, Seed: cfg.Seed,
 		Devices: dev.Devices, SpreadFrozen: cfg.Mesh.ShardFrozen,
-		OnStep: func(step int, took time.Duration, result trainer.Result) {
+		OnStep: func(step int, took time.Duration, done trainer.Result) {
 			app.Log.Info("step done", "step", step, "took", took.Round(time.Millisecond),
-				"counts", step >= opts.warmup, "loss", result.Loss)
+				"counts", step >= opts.warmup, "loss", done.Loss)
 		},
 	})
 	if err != nil {
 		return err
 	}
+	r.Result = &stage1.BenchResult{BenchResult: *result}
 	if app.Globals.JSON {
 		return writeJSON(app.Out, r)
 	}

@@ -39,6 +39,20 @@ func TestBenchStage1Text(t *testing.T) {
 	}
 }
 
+func TestBenchStage1Parts(t *testing.T) {
+	got := runApp(t, nil, benchArgs("--model", "vitl", "--batch", "3", "--parts")...)
+	if got.code != ExitOK {
+		t.Fatalf("exit code %d: %s", got.code, got.err)
+	}
+	_, table, _ := strings.Cut(got.out, "PART BY ITSELF")
+	for _, want := range []string{"ViT", "cross-attention keys and values", "image pass", "text pass", "ITC similarities",
+		"ITM pass", "ITG pass", "LM head", "optimizer", "all", "large product", "around the program"} {
+		if !strings.Contains(table, "\n"+want+" ") {
+			t.Errorf("no line %q in\n%s", want, got.out)
+		}
+	}
+}
+
 func TestBenchStage1JSON(t *testing.T) {
 	got := runApp(t, nil, benchArgs("--model", "vitg", "--json", "--warmup", "0")...)
 	if got.code != ExitOK {

@@ -62,6 +62,7 @@ func checkLM(l *LM, c *Checker) {
 		c.Failf([]string{"model.heads", "model.hidden"}, "hidden %d is not a multiple of heads %d", m.Hidden, m.Heads)
 	}
 	checkOptim(&Stage1{Optim: l.Optim, Train: Train{Steps: l.Train.Steps}}, c)
+	checkSources("data.train", l.Data.Train, "images", c)
 	if l.Out != "" && filepath.Base(l.Out) == "." {
 		c.Failf([]string{"out"}, "%q must be a folder of its own", l.Out)
 	}

@@ -98,7 +98,7 @@ var mistakes = []struct {
 	{"value for a section", "optim: 3\n", []string{"c.yaml:1: optim: want a section with keys, got 3"}},
 	{"value for a list", "data: {heldout: coco}\n", []string{"data.heldout: want a list", "got the text \"coco\""}},
 	{"empty list entry", "data:\n  heldout:\n  -\n",
-		[]string{"data.heldout[0]: the entry is empty", "annotations, images"}},
+		[]string{"data.heldout[0]: the entry is empty", "annotations, questions, images"}},
 	{"list at the top", "- a\n", []string{"c.yaml:1: want a section with keys, got a list of 1 entry"}},
 	{"short pair", "optim: {betas: [0.9]}\n", []string{"optim.betas: want a list of 2 numbers such as [0.9, 0.98]"}},
 	{"wrong part of a pair", "optim: {betas: [0.9, x]}\n", []string{"optim.betas[1]: want a number"}},

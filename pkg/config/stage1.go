@@ -95,6 +95,8 @@ type Loss struct {
 // Data names the image-text pairs and how they are read.
 type Data struct {
 	Train       []DataSource `yaml:"train" required:"true" doc:"data sets to train on"`
+	Mix         Mix          `yaml:"mix" hash:"new" doc:"how much of an epoch every data set gets"`
+	Answers     string       `yaml:"answers" hash:"new=weighted" oneof:"weighted|uniform_distinct|all" doc:"trained on"`
 	Heldout     []DataSource `yaml:"heldout" hash:"-" doc:"data sets for evaluation only"`
 	Unit        string       `yaml:"unit" oneof:"caption|image" doc:"an epoch has one row per caption or per image"`
 	Augment     Augment      `yaml:"augment" doc:"random resized crop and flip of training images"`
@@ -102,14 +104,6 @@ type Data struct {
 	Prefetch    int          `yaml:"prefetch" in:"[1,1024]" hash:"-" doc:"batches prepared ahead of the training"`
 	MaxBadShare Share        `yaml:"max_bad_share" in:"[0,1]" hash:"-" doc:"stop above this share of bad samples"`
 	EXIF        bool         `yaml:"exif" doc:"apply the EXIF orientation (LAVIS does not)"`
-}
-
-// DataSource is one annotation file with its images.
-type DataSource struct {
-	Annotations string `yaml:"annotations" path:"file" required:"true" doc:"captions: COCO json or a LAVIS list"`
-	Images      string `yaml:"images" path:"dir" required:"true" doc:"folder of the images"`
-	Split       string `yaml:"split" doc:"only images of this split; empty for all"`
-	Name        string `yaml:"name" hash:"-" doc:"label in logs; empty for the file name"`
 }
 
 // Augment is the training-time transform of images.
@@ -195,6 +189,8 @@ func DefaultStage1() *Stage1 {
 			Replicas: 1},
 		Data: Data{
 			Augment:     Augment{CropScale: [2]float64{0.5, 1}, CropRatio: [2]float64{3. / 4., 4. / 3.}, Flip: 0.5},
+			Mix:         Mix{By: "images"},
+			Answers:     "weighted",
 			Unit:        "caption",
 			Workers:     2,
 			Prefetch:    4,

@@ -79,6 +79,9 @@ func checkShares(s *Stage1, c *Checker) {
 }
 
 func checkData(d Data, c *Checker) {
+	checkSources("data.train", d.Train, d.Mix.By, c)
+	checkSources("data.heldout", d.Heldout, "images", c)
+	checkMix(d, c)
 	checkOrdered("data.augment.crop_scale", d.Augment.CropScale, c)
 	checkOrdered("data.augment.crop_ratio", d.Augment.CropRatio, c)
 }

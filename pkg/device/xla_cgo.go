@@ -79,7 +79,7 @@ func loadOnce(p *PluginInfo) (string, error) {
 		return "", err
 	}
 	name := fmt.Sprintf("/plugin-%d/%s", len(loaded.name), p.Kind)
-	if err := pjrt.RegisterPreloadedPlugin(name, table); err != nil {
+	if err := pjrt.RegisterPreloadedPlugin(name, wrapTable(table, len(loaded.name))); err != nil {
 		return "", explainPJRT(p, err)
 	}
 	loaded.name[p.Path], loaded.api[p.Path] = name, version

@@ -56,7 +56,7 @@ func Train(ctx context.Context, c *config.LM, o Options) (*Result, error) {
 	if err := free(c.Out); err != nil {
 		return nil, fmt.Errorf("out: %w", err)
 	}
-	texts, err := readTexts(c)
+	texts, err := readTexts(ctx, c, o.Log)
 	if err != nil {
 		return nil, err
 	}

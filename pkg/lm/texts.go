@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 
@@ -13,6 +14,7 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/configured"
 	"blip2/pkg/model"
 	"blip2/pkg/model/opt"
 	"blip2/pkg/naming"
@@ -22,29 +24,26 @@ import (
 )
 
 // readTexts reads the captions of every picture, processed as for stage 2, each with the newline that ends it.
-func readTexts(c *config.LM) ([][]string, error) {
+func readTexts(ctx context.Context, c *config.LM, log *slog.Logger) ([][]string, error) {
 	process := dataset.CaptionProcessor{MaxWords: c.Data.MaxWords}
+	src, err := configured.Evaluation(ctx, "data.train", c.Data.Train, configured.Shards(log))
+	if err != nil {
+		return nil, err
+	}
 	var texts [][]string
-	for i, s := range c.Data.Train {
-		src, err := dataset.OpenCaptions(dataset.CaptionFile{Annotations: s.Annotations, Images: s.Images, Split: s.Split,
-			Name: s.Name})
+	for i := range src.Len() {
+		example, err := src.Example(i)
 		if err != nil {
-			return nil, fmt.Errorf("data.train[%d]: %w", i, err)
+			return nil, fmt.Errorf("data.train: %s: %w", src.Name(), err)
 		}
-		for k := range src.Len() {
-			example, err := src.Example(k)
-			if err != nil {
-				return nil, fmt.Errorf("data.train[%d]: %w", i, err)
+		var captions []string
+		for _, caption := range example.Captions {
+			if text := process.Process(caption); text != "" {
+				captions = append(captions, text+"\n")
 			}
-			var captions []string
-			for _, caption := range example.Captions {
-				if text := process.Process(caption); text != "" {
-					captions = append(captions, text+"\n")
-				}
-			}
-			if len(captions) > 0 {
-				texts = append(texts, captions)
-			}
+		}
+		if len(captions) > 0 {
+			texts = append(texts, captions)
 		}
 	}
 	if len(texts) == 0 {

@@ -18,34 +18,52 @@ import (
 
 // BenchOptions say what Bench measures.
 type BenchOptions struct {
-	Config       Config
-	Optimizer    trainer.AdamW
-	LR           float64
-	Batch        int   // pairs per step, at least 2
-	Warmup       int   // steps before those that count
-	Steps        int   // steps that count, at least 1
-	Seed         int64 // of weights, batches, dropout and hard negatives
-	Devices      int   // that share a batch; 0 means 1
-	SpreadFrozen bool  // of a frozen matrix each device keeps a part
+	Config    Config
+	Optimizer trainer.AdamW
+	LR        float64
+	Batch     int   // pairs per step, at least 2
+	Warmup    int   // steps before those that count
+	Steps     int   // steps that count, at least 1
+	Seed      int64 // of weights, batches, dropout and hard negatives
+	ByParts   bool  // measure every part of a step by itself too
+
+	Devices      int  // that share a batch; 0 means 1
+	SpreadFrozen bool // of a frozen matrix each device keeps a part
 	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
 
-// BenchResult is what Bench measured.
-type BenchResult = training.BenchResult
+// BenchResult is what one run of Bench measured.
+type BenchResult struct {
+	training.BenchResult
+	Time *PartsResult `json:"parts,omitempty"` // with ByParts
+}
 
 // Bench is training.Bench of stage 1.
 func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*BenchResult, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	return training.Bench(ctx, backend, training.BenchOptions{
+	var out BenchResult
+	r, err := training.Bench(ctx, backend, training.BenchOptions{
 		Model: training.Model{Params: Params(o.Config), Task: NewTask(o.Config), Optimizer: o.Optimizer},
-		Parts: StepFLOPs(o.Config, o.Batch), Repeated: TotalFLOPs(RepeatedFLOPs(o.Config, o.Batch)), Fill: o.fill,
+		Parts: StepFLOPs(o.Config, o.Batch), Repeated: TotalFLOPs(RepeatedFLOPs(o.Config, o.Batch)),
+		Store: func() (*mlx.Store, error) { return newBenchStore(backend, o) },
 		Batch: func(rng *rand.Rand) []*tensors.Tensor { return benchInputs(o.Config, o.Batch, rng) },
 		LR:    o.LR, Pairs: o.Batch, Warmup: o.Warmup, Steps: o.Steps, Seed: o.Seed, OnStep: o.OnStep,
 		Devices: o.Devices, SpreadFrozen: o.SpreadFrozen,
+		After: func(store *mlx.Store) (err error) {
+			if o.ByParts {
+				out.Time, err = o.measureParts(ctx, backend, store)
+			}
+			return err
+		},
 	})
+	if err != nil {
+		return nil, err
+	}
+	out.BenchResult = *r
+	return &out, nil
 }
 
 func (o BenchOptions) validate() error {
@@ -68,12 +86,18 @@ func (o BenchOptions) validate() error {
 	return nil
 }
 
-// fill draws the weights.
-func (o BenchOptions) fill(store *mlx.Store) error {
-	if err := model.Initialize(store, Params(o.Config), o.Seed); err != nil || !o.Config.FreezeVision {
-		return err
+// newBenchStore draws the weights.
+func newBenchStore(backend compute.Backend, o BenchOptions) (*mlx.Store, error) {
+	store := mlx.NewStore()
+	if err := model.InitializeOn(backend, store, Params(o.Config), o.Seed); err != nil {
+		return nil, err
 	}
-	return model.SetTrainable(store, VisionParams(o.Config), false)
+	if o.Config.FreezeVision {
+		if err := model.SetTrainable(store, VisionParams(o.Config), false); err != nil {
+			return nil, err
+		}
+	}
+	return store, nil
 }
 
 // benchInputs is a random batch as a step is fed: every picture is another one.

@@ -12,11 +12,16 @@ type FLOPs = training.FLOPs
 // TotalFLOPs returns the work of all parts.
 func TotalFLOPs(parts []FLOPs) float64 { return training.TotalFLOPs(parts) }
 
-// Parts of a step that see pictures alone.
+// Parts of a step; the first three see pictures alone.
 const (
 	partViT   = "ViT"
 	partCross = "cross-attention keys and values"
 	partImage = "image pass"
+	partText  = "text pass"
+	partITC   = "ITC similarities"
+	partITM   = "ITM pass"
+	partITG   = "ITG pass"
+	partLM    = "LM head"
 )
 
 func imageParts() []string { return []string{partViT, partCross, partImage} }
@@ -42,24 +47,24 @@ func StepFLOPs(cfg Config, batch int) []FLOPs {
 	if cfg.MicroBatches > 1 && !cfg.Coupled {
 		seen /= float64(cfg.MicroBatches)
 	}
-	similarity := trained("ITC similarities", 2*product(s.b*s.q, s.e, seen))
+	similarity := trained(partITC, 2*product(s.b*s.q, s.e, seen))
 	if !cfg.ITCGatherGrad {
 		similarity.Backward /= 2
 	}
-	text := trained("text pass", s.textPass())
+	text := trained(partText, s.textPass())
 	if cfg.ITCWeight == 0 {
 		similarity.Backward, text.Backward = 0, 0
 	}
 	rows := s.l - 1 // ITG leaves out the last position, which predicts nothing
-	match := trained("ITM pass", 3*s.b*((s.layers-1)*s.layer(s.q+s.l, s.q+s.l, s.q+s.l)+s.layer(s.q, s.q+s.l, s.q+s.l)+
+	match := trained(partITM, 3*s.b*((s.layers-1)*s.layer(s.q+s.l, s.q+s.l, s.q+s.l)+s.layer(s.q, s.q+s.l, s.q+s.l)+
 		s.crossed(cfg, cfg.QFormer.Layers)*s.cross()+product(s.q, s.h, 2)))
 	return []FLOPs{
 		vision, cross, image,
 		unless(text, !cfg.contrasts()),
 		unless(similarity, !cfg.contrasts()),
 		unless(match, cfg.ITMWeight == 0),
-		unless(trained("ITG pass", s.b*s.layers*s.layer(rows, rows, s.q+rows)), cfg.ITGWeight == 0),
-		unless(trained("LM head", s.b*(product(rows, s.h, s.h)+product(rows, s.h, s.v))), cfg.ITGWeight == 0),
+		unless(trained(partITG, s.b*s.layers*s.layer(rows, rows, s.q+rows)), cfg.ITGWeight == 0),
+		unless(trained(partLM, s.b*(product(rows, s.h, s.h)+product(rows, s.h, s.v))), cfg.ITGWeight == 0),
 	}
 }
 
@@ -70,7 +75,7 @@ func RepeatedFLOPs(cfg Config, batch int) []FLOPs {
 	s := cfg.sizes(batch)
 	pictures := s.b // that the trained ViT sees with gradient
 	vision, cross := FLOPs{Part: partViT}, FLOPs{Part: partCross}
-	image, text := FLOPs{Part: partImage}, FLOPs{Part: "text pass"}
+	image, text := FLOPs{Part: partImage}, FLOPs{Part: partText}
 	if cfg.Coupled && cfg.MicroBatches > 1 && cfg.contrasts() {
 		once := StepFLOPs(cfg, batch)
 		if !cfg.FreezeVision {

@@ -63,8 +63,13 @@ func (s *stage) Prepare(r *training.Run) error {
 	if !s.config.Eval.Retrieval {
 		return nil
 	}
-	if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil || r.Heldout == nil {
-		return err
+	if r.Train != nil {
+		if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil {
+			return err
+		}
+	}
+	if r.Heldout == nil {
+		return nil
 	}
 	return s.addEvalSet(runlog.SplitHeldout, r.Heldout)
 }
@@ -109,13 +114,14 @@ func (s *stage) initialise(r *training.Run) error {
 		r.Log.Info("image encoder loaded", "coverage", coverage.String())
 	}
 	if path := c.QFormer.Weights; path != "" {
-		coverage, err := pretrained.LoadQFormer(r.Store, QFormerParams(s.cfg), path, c.Seed, pretrained.Options{})
+		coverage, err := pretrained.LoadQFormer(r.Store, QFormerParams(s.cfg), path, c.Seed,
+			pretrained.Options{Backend: r.Device.Backend})
 		if err != nil {
 			return fmt.Errorf("qformer.weights: %w", err)
 		}
 		r.Log.Info("Q-Former loaded", "coverage", coverage.String())
 	}
-	if err := model.Initialize(r.Store, Params(s.cfg), c.Seed); err != nil {
+	if err := model.InitializeOn(r.Device.Backend, r.Store, Params(s.cfg), c.Seed); err != nil {
 		return err
 	}
 	vision := VisionParams(s.cfg)

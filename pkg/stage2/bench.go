@@ -48,7 +48,10 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*train
 	return training.Bench(ctx, backend, training.BenchOptions{
 		Model: training.Model{Params: Params(o.Config), Task: NewTask(o.Config), Optimizer: o.Optimizer},
 		Parts: StepFLOPs(o.Config, o.Batch, o.Length, o.Output),
-		Fill:  func(store *mlx.Store) error { return o.fill(store, to) },
+		Store: func() (*mlx.Store, error) {
+			store := mlx.NewStore()
+			return store, o.fill(store, to)
+		},
 		Batch: o.randomBatch,
 		LR:    o.LR, Pairs: o.Batch, Warmup: o.Warmup, Steps: o.Steps, Seed: o.Seed, OnStep: o.OnStep,
 		Devices: o.Devices, SpreadFrozen: o.SpreadFrozen,

@@ -48,13 +48,13 @@ func (s *stage) Command() string { return "pretrain-stage2" }
 
 func (s *stage) Config() training.Config { return s.config }
 
-// noTokens stands in for the tokenizer of the data's loader: the captions of a batch become texts all together.
+// noTokens stands in for the tokenizer of an evaluation set, of which only pictures and captions are asked for.
 type noTokens struct{}
 
 func (noTokens) EncodeCaptionInto([]int32, []int32, string) {}
 
-// loaderLength is the least text length that the loader takes.
-const loaderLength = 2
+// noLength is the least text length that an evaluation set takes.
+const noLength = 2
 
 func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 	c := s.config
@@ -82,10 +82,9 @@ func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 		return in, fmt.Errorf("llm.path: %w", err)
 	}
 	s.cfg.PromptLength = s.writer.PromptLength()
-	return training.Inputs{Tokenizer: noTokens{}, Caption: s.caption(), ImageSize: c.Vision.ImageSize,
-		MaxTextLen: loaderLength, Feed: func(b *dataset.Batch) ([]*tensors.Tensor, error) {
-			return BatchTensors(s.cfg, b.Pixels, s.writer.Write(b.Captions, b.Epoch, b.ImageIndex)), nil
-		}}, nil
+	return training.Inputs{Caption: s.caption(), ImageSize: c.Vision.ImageSize, Feed: func(b *dataset.Batch) ([]*tensors.Tensor, error) {
+		return BatchTensors(s.cfg, b.Pixels, s.writer.Write(b.Captions, b.Epoch, b.ImageIndex)), nil
+	}}, nil
 }
 
 func (s *stage) caption() dataset.CaptionProcessor {
@@ -96,8 +95,13 @@ func (s *stage) Prepare(r *training.Run) error {
 	if !s.config.Eval.Captions {
 		return nil
 	}
-	if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil || r.Heldout == nil {
-		return err
+	if r.Train != nil {
+		if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil {
+			return err
+		}
+	}
+	if r.Heldout == nil {
+		return nil
 	}
 	return s.addEvalSet(runlog.SplitHeldout, r.Heldout)
 }
@@ -105,7 +109,7 @@ func (s *stage) Prepare(r *training.Run) error {
 func (s *stage) addEvalSet(split string, src dataset.Source) error {
 	c := s.config
 	set, err := dataset.NewEvalSet(dataset.First(src, c.Eval.MaxImages), noTokens{}, dataset.EvalOptions{
-		ImageSize: c.Vision.ImageSize, MaxTextLen: loaderLength, Caption: s.caption(), EXIF: c.Data.EXIF,
+		ImageSize: c.Vision.ImageSize, MaxTextLen: noLength, Caption: s.caption(), EXIF: c.Data.EXIF,
 		Workers: c.Data.Workers, MaxBadShare: c.Data.MaxBadShare.Float()})
 	if err != nil {
 		return err
@@ -154,7 +158,7 @@ func (s *stage) initialise(r *training.Run) error {
 	if err := s.loadLLM(r); err != nil {
 		return err
 	}
-	if err := model.Initialize(r.Store, Params(s.cfg), c.Seed); err != nil {
+	if err := model.InitializeOn(r.Device.LoadTo(), r.Store, Params(s.cfg), c.Seed); err != nil {
 		return err
 	}
 	if s.cfg.FreezeVision {

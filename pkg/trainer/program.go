@@ -9,6 +9,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/internal/inplace"
 	"blip2/pkg/mesh"
 )
 
@@ -18,13 +19,33 @@ type program struct {
 	exec     *mesh.Exec
 	compiled map[string]bool // by input shapes
 	took     time.Duration   // building and compiling
+	graph    string          // name of the graph that was built last
 }
 
 // newProgram makes a program and keeps it.
 func (s *Step) newProgram(name string, build func(*mlx.Scope, []*Node) []*Node) *program {
-	p := &program{name: name, exec: mesh.NewExec(s.backend, s.store, name, build), compiled: map[string]bool{}}
+	p := &program{name: name, compiled: map[string]bool{}}
+	p.exec = mesh.NewExec(s.backend, s.store, name, p.inPlace(s.store, build))
 	s.programs = append(s.programs, p)
 	return p
+}
+
+// inPlace builds a graph whose variables take their new values in place. The graph's first outputs will be those of the
+// variables that it changes, in the store's order.
+func (p *program) inPlace(store *mlx.Store, build func(*mlx.Scope, []*Node) []*Node) func(*mlx.Scope, []*Node) []*Node {
+	return func(scope *mlx.Scope, inputs []*Node) []*Node {
+		outputs := build(scope, inputs)
+		g := inputs[0].Graph()
+		var changed []string
+		for v := range store.IterVariables() {
+			if v.ChangedInGraph(g) {
+				changed = append(changed, v.Path())
+			}
+		}
+		p.graph = g.Name()
+		inplace.Announce(p.graph, changed)
+		return outputs
+	}
 }
 
 // call runs the program; the inputs stay the caller's. Compilation is timed apart.
@@ -35,7 +56,9 @@ func (p *program) call(inputs []*tensors.Tensor) ([]*tensors.Tensor, error) {
 	}
 	if !p.compiled[key.String()] {
 		start := time.Now()
-		if err := p.exec.Compile(mesh.HostAll(inputs)...); err != nil {
+		err := p.exec.Compile(mesh.HostAll(inputs)...)
+		inplace.Withdraw(p.graph)
+		if err != nil {
 			return nil, fmt.Errorf("compiling the training step: %s: %w", p.name, err)
 		}
 		p.compiled[key.String()] = true

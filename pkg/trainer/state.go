@@ -22,6 +22,7 @@ type State struct {
 	ConfigHash string `json:"config_hash"` // of the settings that decide the arithmetic
 	Command    string `json:"command"`     // such as "pretrain-stage1"
 
+	Streams  string   `json:"streams,omitempty"` // where the streams of the data stand
 	Progress Progress `json:"progress,omitzero"` // of Step; checkpoints of runs that skipped nothing may lack it
 }
 

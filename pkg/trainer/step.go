@@ -84,7 +84,7 @@ func NewStep(backend compute.Backend, store *mlx.Store, task Task, optimizer Ada
 	if err := optimizer.LossScale.Validate(); err != nil {
 		return nil, err
 	}
-	if err := createSlots(store, task.Params, firstMoment, secondMoment); err != nil {
+	if err := createSlots(backend, store, task.Params, firstMoment, secondMoment); err != nil {
 		return nil, err
 	}
 	s := &Step{task: task, optimizer: optimizer, seed: seed, backend: backend, store: store}
@@ -100,7 +100,7 @@ func (s *Step) build() error {
 		s.whole = s.newProgram("train step", s.wholeGraph)
 		return nil
 	}
-	if err := createAccumulators(s.store, s.task); err != nil {
+	if err := createAccumulators(s.backend, s.store, s.task); err != nil {
 		return err
 	}
 	s.update = s.newProgram("optimizer update", s.updateGraph)

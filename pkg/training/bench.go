@@ -42,8 +42,10 @@ type BenchOptions struct {
 	Parts []FLOPs // of a step
 	// Repeated is the work that a step does beside its parts, to save memory.
 	Repeated float64
-	// Fill puts all tensors of the model into the store.
-	Fill func(store *mlx.Store) error
+	// Store makes a store with all tensors of the model.
+	Store func() (*mlx.Store, error)
+	// After, if set, is called with the store when all steps are done.
+	After func(store *mlx.Store) error
 	// Batch makes a batch of random pairs, as the task's loss takes it.
 	Batch        func(rng *rand.Rand) []*tensors.Tensor
 	LR           float64
@@ -101,11 +103,11 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 		StepFLOPs: TotalFLOPs(o.Parts), Parts: o.Parts, RepeatedFLOPs: o.Repeated,
 	}
 	start := time.Now()
-	store := mlx.NewStore()
-	defer store.Finalize()
-	if err := o.Fill(store); err != nil {
+	store, err := o.Store()
+	if err != nil {
 		return nil, err
 	}
+	defer store.Finalize()
 	m, err := mesh.New(backend, max(o.Devices, 1))
 	if err != nil {
 		return nil, err
@@ -130,7 +132,10 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	r.StepSeconds = measure.SpreadOf(seconds)
 	r.ImgPerS = float64(o.Pairs) / r.StepSeconds.Median
 	r.GFLOPPerS = r.StepFLOPs / r.StepSeconds.Median / 1e9
-	return r, nil
+	if o.After != nil {
+		err = o.After(store)
+	}
+	return r, err
 }
 
 // run performs all steps and returns the seconds of those that count.

@@ -74,12 +74,12 @@ func (d *display) start(done int) { d.phase = d.progress.Start("step", done, d.s
 func (r *Run) newLoader() (*dataset.Loader, error) {
 	c, in := r.config, r.inputs
 	a := c.Data.Augment
-	return dataset.NewLoader(r.Train, in.Tokenizer, dataset.LoaderOptions{
+	return dataset.NewMixtureLoader(r.mixture, in.Tokenizer, dataset.LoaderOptions{
 		BatchSize: c.Train.BatchSize, ImageSize: in.ImageSize, MaxTextLen: in.MaxTextLen, Seed: c.Seed,
-		Unit: dataset.Unit(c.Data.Unit), Caption: in.Caption, Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
+		Answers: dataset.AnswerMode(c.Data.Answers), Caption: in.Caption, Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
 		Crop:    dataset.Crop{Scale: a.CropScale, Ratio: a.CropRatio},
 		Workers: c.Data.Workers, Prefetch: c.Data.Prefetch, MaxBadShare: c.Data.MaxBadShare.Float(),
-		Start: dataset.Position{Epoch: r.At.Epoch, Index: r.At.Index},
+		Start: dataset.Position{Epoch: r.At.Epoch, Index: r.At.Index, Streams: r.At.Streams},
 	})
 }
 
@@ -99,14 +99,14 @@ func (r *Run) next(ctx context.Context, loader *dataset.Loader) (trainer.Feed, e
 	defer batch.Release()
 	at := batch.Position()
 	fed, err := r.inputs.Feed(batch)
-	return trainer.Feed{Epoch: at.Epoch, Index: at.Index, Tensors: fed}, err
+	return trainer.Feed{Epoch: at.Epoch, Index: at.Index, Streams: at.Streams, Tensors: fed}, err
 }
 
 func (r *Run) save(writer *checkpoint.Writer, at trainer.Position) error {
 	r.asked = time.Now()
 	snapshot, err := trainer.TakeSnapshot(r.Store, r.model.Task.Params, at.Step, trainer.State{
-		Seed: r.config.Seed, Epoch: at.Epoch, Index: at.Index, ConfigHash: r.stage.Config().Hash(),
-		Command: r.stage.Command(), Progress: r.step.Progress()})
+		Seed: r.config.Seed, Epoch: at.Epoch, Index: at.Index, Streams: at.Streams,
+		ConfigHash: r.stage.Config().Hash(), Command: r.stage.Command(), Progress: r.step.Progress()})
 	if err != nil {
 		return err
 	}
@@ -192,6 +192,6 @@ func (r *Run) reportBad(loader *dataset.Loader) {
 	bad := loader.BadSamples()
 	r.Summary.BadSamples = len(bad)
 	for _, b := range bad {
-		r.Log.Warn("bad sample replaced", "key", b.Key, "reason", b.Reason)
+		r.Log.Warn("bad sample replaced", "source", b.Source, "key", b.Key, "reason", b.Reason)
 	}
 }

@@ -29,6 +29,12 @@ func NewCross(scope *model.Scope, cfg Config, features *Node) *Cross {
 	return c
 }
 
+// CrossOf returns the source with the given keys and values, by layer; those of a layer without cross-attention are empty.
+func CrossOf(kv []KV) *Cross { return &Cross{kv: kv} }
+
+// KeysValues returns the keys and values by layer; those of a layer without cross-attention are empty.
+func (c *Cross) KeysValues() []KV { return c.kv }
+
 // Pick returns the source for the pictures at the given indices [rows]; gradients flow back to the picked pictures.
 func (c *Cross) Pick(indices *Node) *Cross {
 	picked := &Cross{kv: make([]KV, len(c.kv))}
