@@ -1,6 +1,8 @@
 package nn_test
 
 import (
+	"os"
+	"runtime"
 	"testing"
 
 	"github.com/gomlx/compute"
@@ -10,6 +12,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/graphtest"
+	"blip2/pkg/internal/measure"
 	"blip2/pkg/model"
 	"blip2/pkg/model/nn"
 )
@@ -103,4 +106,37 @@ func TestHeadLossHoldsOneStretch(t *testing.T) {
 	}, tensors.FromFlatDataAndDimensions(graphtest.Normals(1, headRows*headLength*headWidth, 1), headRows, headLength,
 		headWidth), tensors.FromFlatDataAndDimensions(headLabels, headRows, headLength),
 		tensors.FromFlatDataAndDimensions(graphtest.Normals(2, headVocab*headWidth, 1), headVocab, headWidth))
+}
+
+// TestHeadLossMemory: with a large vocabulary, stretches take a fraction of the memory on XLA.
+func TestHeadLossMemory(t *testing.T) {
+	if os.Getenv("BLIP2_TEST_BACKEND") == "" {
+		t.Skip("measures XLA: set BLIP2_TEST_BACKEND")
+	}
+	const rows, length, width, vocab = 48, 32, 32, 50_272
+	backend := graphtest.OpenXLA(t)
+	peak := func(positions int) uint64 {
+		labels := make([]int32, rows*length)
+		for i := range labels {
+			labels[i] = int32(i * 31 % vocab)
+		}
+		runtime.GC()
+		if err := measure.ResetPeakMemory(); err != nil {
+			t.Skipf("peaks cannot be measured here: %v", err)
+		}
+		before := measure.PeakMemory()
+		graphtest.Run(t, backend, mlx.NewStore(), func(_ *mlx.Scope, in []*Node) []*Node {
+			loss := nn.HeadLoss(in[0], in[2], in[1], positions)
+			return []*Node{loss, Gradient(loss, in[0])[0]}
+		}, tensors.FromFlatDataAndDimensions(graphtest.Normals(1, rows*length*width, 1), rows, length, width),
+			tensors.FromFlatDataAndDimensions(labels, rows, length),
+			tensors.FromFlatDataAndDimensions(graphtest.Normals(2, vocab*width, 1), vocab, width))
+		return measure.PeakMemory() - before
+	}
+	peak(4) // what XLA keeps from its first compilation
+	parts, whole := peak(4), peak(0)
+	t.Logf("%.0f MB for all logits at once, %.0f MB in stretches", float64(whole)/1e6, float64(parts)/1e6)
+	if logits := uint64(rows * length * vocab * 4); whole < logits || parts > whole/2 {
+		t.Errorf("the logits are %d bytes; at once the loss takes %d, in stretches %d", logits, whole, parts)
+	}
 }
