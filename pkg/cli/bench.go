@@ -61,7 +61,7 @@ func newBenchCmd(app *App) *cobra.Command {
 		Short: "Measure how fast this machine trains, infers and scores",
 	}
 	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchGenerateCmd(app),
-		newBenchMetricsCmd(app))
+		newBenchMetricsCmd(app), newBenchDataCmd(app))
 	return cmd
 }
 
