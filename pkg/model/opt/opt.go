@@ -156,11 +156,18 @@ func (l layer) attention(h *Node) (*Node, nn.KV) {
 
 // Logits applies the LM head to hidden states [..., Hidden]: [..., Vocab] in float32. The head is the embedding table.
 func Logits(scope *model.Scope, cfg Config, hidden *Node) *Node {
+	x, w := Head(scope, cfg, hidden)
+	return nn.Float32(nn.Project(x, w))
+}
+
+// Head returns the two factors of Logits: hidden states as the head reads them, x [..., EmbedWidth], and the head,
+// w [Vocab, EmbedWidth], in the type of x.
+func Head(scope *model.Scope, cfg Config, hidden *Node) (x, w *Node) {
 	root := decoder(scope)
 	if cfg.projects() {
 		hidden = nn.Project(hidden, nn.Weight(root.At("project_out"), "weight", hidden))
 	}
-	return nn.Float32(nn.Project(hidden, nn.Weight(root.At("embed_tokens"), "weight", hidden)))
+	return hidden, nn.Weight(root.At("embed_tokens"), "weight", hidden)
 }
 
 // LMLoss is the mean cross entropy of predicting the next token: logits [batch, L, Vocab] at position i against labels
