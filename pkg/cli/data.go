@@ -24,12 +24,14 @@ func newDataCmd(app *App) *cobra.Command {
 
 // dataFlags name data sets: those of a configuration, or one by flags of its own.
 type dataFlags struct {
-	config configFlags
-	source config.DataSource
+	config  configFlags
+	command string
+	source  config.DataSource
 }
 
 func (f *dataFlags) add(cmd *cobra.Command) {
 	f.config.add(cmd)
+	addFor(cmd, &f.command)
 	flags := cmd.Flags()
 	flags.StringVar(&f.source.Annotations, "annotations", "", "annotation `file`, in place of --config")
 	flags.StringVar(&f.source.Images, "images", "", "`folder` of its images")
@@ -41,27 +43,54 @@ func (f *dataFlags) add(cmd *cobra.Command) {
 	completeFiles(cmd, "annotations", "questions")
 }
 
+// dataConfig is what a configuration says of data.
+type dataConfig struct {
+	config.Common
+	imageSize int
+	maxLen    int    // tokens of a text
+	vocab     string // WordPiece vocabulary; "" for none
+	caption   dataset.CaptionProcessor
+}
+
 // load returns the configuration that is meant. A data set given by flags stands alone in data.train.
-func (f *dataFlags) load(app *App) (*config.Stage1, error) {
+func (f *dataFlags) load(app *App) (dataConfig, error) {
 	byFlags := f.source.Annotations != "" || f.source.Shards != ""
 	switch {
 	case f.config.path == "" && !byFlags:
-		return nil, usagef("say which data: --config FILE, --annotations FILE --images FOLDER, or --shards PATTERN")
+		return dataConfig{}, usagef("say which data: --config FILE, --annotations FILE --images FOLDER, or --shards PATTERN")
 	case f.config.path != "" && byFlags:
-		return nil, usagef("--config goes without --annotations and --shards: the configuration names the data")
+		return dataConfig{}, usagef("--config goes without --annotations and --shards: the configuration names the data")
 	case f.source.Annotations != "" && f.source.Shards != "":
-		return nil, usagef("give either --annotations or --shards")
+		return dataConfig{}, usagef("give either --annotations or --shards")
 	}
-	opts := app.loadOptions(f.config)
-	opts.Partial = true
-	cfg, _, err := app.loadStage1(opts)
-	if err != nil {
-		return nil, err
-	}
-	if byFlags {
+	cfg, err := f.read(app)
+	if err == nil && byFlags {
 		cfg.Data.Train, cfg.Data.Heldout = []config.DataSource{f.source}, nil
 	}
-	return cfg, nil
+	return cfg, err
+}
+
+// read loads the configuration; what a training needs beside data may be missing.
+func (f *dataFlags) read(app *App) (dataConfig, error) {
+	opts := app.loadOptions(f.config)
+	opts.Partial = true
+	switch f.command {
+	case commandStage1:
+		c, _, err := app.loadStage1(opts)
+		if err != nil {
+			return dataConfig{}, err
+		}
+		return dataConfig{Common: c.Common(), imageSize: c.Vision.ImageSize, maxLen: c.Text.MaxLen, vocab: c.Text.Vocab,
+			caption: dataset.CaptionProcessor{MaxWords: c.Text.MaxWords, Prompt: c.Text.Prompt}}, nil
+	case commandStage2:
+		c, _, err := app.loadStage2(opts)
+		if err != nil {
+			return dataConfig{}, err
+		}
+		return dataConfig{Common: c.Common(), imageSize: c.Vision.ImageSize, maxLen: c.Text.MaxLen,
+			caption: dataset.CaptionProcessor{MaxWords: c.Text.MaxWords, Prompt: c.Text.Prompt}}, nil
+	}
+	return dataConfig{}, unknownFor(f.command)
 }
 
 // namedSource is a data set under its key in the configuration.
@@ -72,7 +101,7 @@ type namedSource struct {
 }
 
 // open opens every data set by itself. Shards that can only be read in order are an error.
-func (f *dataFlags) open(ctx context.Context, app *App, cfg *config.Stage1) ([]namedSource, error) {
+func (f *dataFlags) open(ctx context.Context, app *App, cfg dataConfig) ([]namedSource, error) {
 	var out []namedSource
 	for _, list := range []struct {
 		key     string

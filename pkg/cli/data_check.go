@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"blip2/pkg/dataset/inspect"
+	"blip2/pkg/dataset/audit"
 )
 
 type dataCheckOptions struct {
@@ -32,7 +32,7 @@ With --journal an interrupted check goes on where it was. The exit code is 1 if 
   blip2 data check --annotations coco_karpathy_train.json --images coco/images --workers 16
   blip2 data check --shards "cc3m/{00000..00331}.tar" --json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runDataCheck(cmd.Context(), app, opts) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runCheckData(cmd.Context(), app, opts) },
 	}
 	opts.data.add(cmd)
 	cmd.Flags().StringVar(&opts.journal, "journal", "", "remember in this `file` what was good; further data sets get .1, .2, ...")
@@ -43,11 +43,11 @@ With --journal an interrupted check goes on where it was. The exit code is 1 if 
 // checkedSet is a data set that was checked.
 type checkedSet struct {
 	Key string `json:"key"`
-	*inspect.CheckReport
+	*audit.CheckReport
 	Sizes []string `json:"unexpected_sizes"`
 }
 
-func runDataCheck(ctx context.Context, app *App, opts dataCheckOptions) error {
+func runCheckData(ctx context.Context, app *App, opts dataCheckOptions) error {
 	cfg, err := opts.data.load(app)
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func runDataCheck(ctx context.Context, app *App, opts dataCheckOptions) error {
 	reports := make([]checkedSet, len(sets))
 	for i, s := range sets {
 		phase := progress.Start("checking "+s.key, 0, s.source.Len())
-		report, err := inspect.Check(ctx, s.source, inspect.CheckOptions{Workers: workers,
+		report, err := audit.Check(ctx, s.source, audit.CheckOptions{Workers: workers,
 			Journal: numbered(opts.journal, i), Progress: phase.Advance})
 		phase.Done()
 		if err != nil {
@@ -97,13 +97,13 @@ func numbered(path string, i int) string {
 // unexpectedSizes compares a data set with what the configuration expects, or else with what is published.
 func unexpectedSizes(s namedSource, pictures, texts int) []string {
 	e := s.config.Expect
-	size := inspect.Size{Pictures: e.Images.Int(), Texts: e.Texts.Int(), Within: e.Within.Float()}
+	size := audit.Size{Pictures: e.Images.Int(), Texts: e.Texts.Int(), Within: e.Within.Float()}
 	if size.Pictures == 0 && size.Texts == 0 && s.config.Split == "" {
 		path := s.config.Annotations
 		if s.config.Questions != "" {
 			path = s.config.Questions
 		}
-		size, _ = inspect.KnownSize(path)
+		size, _ = audit.KnownSize(path)
 	}
 	return append([]string{}, size.Compare(pictures, texts)...)
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"blip2/pkg/config"
 	"blip2/pkg/dataset"
 	"blip2/pkg/dataset/configured"
 	"blip2/pkg/runlog"
@@ -95,8 +94,8 @@ func runDataShow(ctx context.Context, app *App, opts dataShowOptions) error {
 		size = min(cfg.Train.BatchSize, mostShown, int(training.Mixture.Rows()))
 	}
 	var tok dataset.Tokenizer
-	if cfg.Text.Vocab != "" {
-		words, err := tokenizer.LoadWordPiece(cfg.Text.Vocab)
+	if cfg.vocab != "" {
+		words, err := tokenizer.LoadWordPiece(cfg.vocab)
 		if err != nil {
 			return fmt.Errorf("text.vocab: %w", err)
 		}
@@ -108,13 +107,13 @@ func runDataShow(ctx context.Context, app *App, opts dataShowOptions) error {
 		return err
 	}
 	defer loader.Close()
-	page := sheet{Title: training.Mixture.Name(), Size: cfg.Vision.ImageSize}
+	page := sheet{Title: training.Mixture.Name(), Size: cfg.imageSize}
 	for range opts.batches {
 		b, err := loader.Next(ctx)
 		if err != nil {
 			return err
 		}
-		shown, err := newSheetBatch(b, cfg.Vision.ImageSize)
+		shown, err := newSheetBatch(b, cfg.imageSize)
 		if err != nil {
 			return err
 		}
@@ -128,10 +127,10 @@ func runDataShow(ctx context.Context, app *App, opts dataShowOptions) error {
 }
 
 // showOptions are those of the training, but for the size of the batch.
-func showOptions(cfg *config.Stage1, size int, start dataset.Position) dataset.LoaderOptions {
+func showOptions(cfg dataConfig, size int, start dataset.Position) dataset.LoaderOptions {
 	o := configured.LoaderOptions(cfg.Data)
-	o.BatchSize, o.ImageSize, o.MaxTextLen, o.Seed, o.Start = size, cfg.Vision.ImageSize, cfg.Text.MaxLen, cfg.Seed, start
-	o.Caption = dataset.CaptionProcessor{MaxWords: cfg.Text.MaxWords, Prompt: cfg.Text.Prompt}
+	o.BatchSize, o.ImageSize, o.MaxTextLen, o.Seed, o.Start = size, cfg.imageSize, cfg.maxLen, cfg.Seed, start
+	o.Caption = cfg.caption
 	return o
 }
 

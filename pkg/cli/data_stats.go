@@ -10,10 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/audit"
 	"blip2/pkg/dataset/configured"
-	"blip2/pkg/dataset/inspect"
 	"blip2/pkg/tokenizer"
 )
 
@@ -49,7 +48,7 @@ type dataStats struct {
 	Epoch   int64           `json:"rows_per_epoch"`
 	Shares  []dataset.Share `json:"train"`
 	Sizes   []string        `json:"unexpected_sizes"`
-	Details []inspect.Stats `json:"details,omitempty"`
+	Details []audit.Stats   `json:"details,omitempty"`
 }
 
 func runDataStats(ctx context.Context, app *App, opts dataStatsOptions) error {
@@ -76,29 +75,29 @@ func runDataStats(ctx context.Context, app *App, opts dataStatsOptions) error {
 	if app.Globals.JSON {
 		return writeJSON(app.Out, s)
 	}
-	return s.write(app.Out, cfg.Text.MaxLen)
+	return s.write(app.Out, cfg.maxLen)
 }
 
 // measure looks at every data set that can be read anywhere.
-func (opts dataStatsOptions) measure(ctx context.Context, app *App, cfg *config.Stage1) ([]inspect.Stats, error) {
+func (opts dataStatsOptions) measure(ctx context.Context, app *App, cfg dataConfig) ([]audit.Stats, error) {
 	sets, err := opts.data.open(ctx, app, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w; --counts does without", err)
 	}
-	o := inspect.StatsOptions{Sample: opts.sample, Within: cfg.Text.MaxLen}
-	if cfg.Text.Vocab != "" {
-		tok, err := tokenizer.LoadWordPiece(cfg.Text.Vocab)
+	o := audit.StatsOptions{Sample: opts.sample, Within: cfg.maxLen}
+	if cfg.vocab != "" {
+		tok, err := tokenizer.LoadWordPiece(cfg.vocab)
 		if err != nil {
 			return nil, fmt.Errorf("text.vocab: %w", err)
 		}
 		o.Length = func(text string) int { return len(tok.Encode(text)) }
 	}
 	progress := app.progress()
-	var out []inspect.Stats
+	var out []audit.Stats
 	for _, s := range sets {
 		phase := progress.Start("reading "+s.key, 0, s.source.Len())
 		o.Progress = phase.Advance
-		stats, err := inspect.Measure(ctx, s.source, o)
+		stats, err := audit.Measure(ctx, s.source, o)
 		phase.Done()
 		if err != nil {
 			return nil, err
@@ -143,7 +142,7 @@ func (s dataStats) write(w io.Writer, maxLen int) error {
 }
 
 // writeHistogram writes the figures of a histogram and its bars.
-func writeHistogram(w io.Writer, name string, h inspect.Histogram) {
+func writeHistogram(w io.Writer, name string, h audit.Histogram) {
 	fmt.Fprintf(w, "  %-20smean %.1f, median %d, 99 %% at most %d, %d to %d\n", name, h.Mean, h.Median, h.P99, h.Min, h.Max)
 	const columns = 40
 	most := 1

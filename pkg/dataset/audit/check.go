@@ -1,6 +1,6 @@
-// Package inspect looks at data sets before a training does: whether every picture decodes and every text can be used,
+// Package audit looks at data sets before a training does: whether every picture decodes and every text can be used,
 // what occurs twice, how long texts are and how large pictures.
-package inspect
+package audit
 
 import (
 	"bytes"
