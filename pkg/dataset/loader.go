@@ -294,45 +294,51 @@ func (l *Loader) work() {
 
 // fill writes what stands at a place to a slot of the batch: a row of a source, or a stream's sample.
 func (l *Loader) fill(s *scratch, p *pending, slot int, at place, sample *Sample) error {
-	b := p.batch
-	var text int
-	var e Example
-	if sample == nil {
-		var image int
-		var err error
-		part := &l.mix.parts[at.part]
-		image, text = p.order.image(at)
-		b.ImageIndex[slot], b.Keys[slot] = part.firstImg+int64(image), fmt.Sprintf("picture %d", image)
-		if e, err = part.Source.Example(image); err != nil {
-			return err
-		}
-		b.Keys[slot] = e.Key
-		if err := l.fillText(b, slot, p.order, at.key, &e, text); err != nil {
-			return err
-		}
-		if err := s.load(part.Source, image, l.o.Truncated, l.o.EXIF); err != nil {
-			return err
-		}
+	var err error
+	if sample != nil {
+		err = l.fillSample(s, p, slot, at, sample)
 	} else {
-		e = sample.Example
-		b.ImageIndex[slot], b.Keys[slot] = l.mix.images+at.key, e.Key
-		if sample.Err != nil {
-			return sample.Err
-		}
-		n := len(e.Captions) + len(e.Questions)
-		if n == 0 {
-			return errNoCaption
-		}
-		draws := newStream(l.o.Seed, p.order.epoch, at.key, purposeCaption)
-		if err := l.fillText(b, slot, p.order, at.key, &e, int(draws.intN(int64(n)))); err != nil {
-			return err
-		}
-		if err := s.loadBytes(sample.Picture, l.o.Truncated, l.o.EXIF); err != nil {
-			return err
-		}
+		err = l.fillRow(s, p, slot, at)
+	}
+	if err != nil {
+		return err
 	}
 	size := 3 * l.o.ImageSize * l.o.ImageSize
-	return s.write(b.Pixels[slot*size:(slot+1)*size], l.o.transform(s, p.order.epoch, at.key))
+	return s.write(p.batch.Pixels[slot*size:(slot+1)*size], l.o.transform(s, p.order.epoch, at.key))
+}
+
+// fillRow fills in the text of a row and opens its picture.
+func (l *Loader) fillRow(s *scratch, p *pending, slot int, at place) error {
+	b, part := p.batch, &l.mix.parts[at.part]
+	image, text := p.order.image(at)
+	b.ImageIndex[slot], b.Keys[slot] = part.firstImg+int64(image), fmt.Sprintf("picture %d", image)
+	e, err := part.Source.Example(image)
+	if err != nil {
+		return err
+	}
+	b.Keys[slot] = e.Key
+	if err := l.fillText(b, slot, p.order, at.key, &e, text); err != nil {
+		return err
+	}
+	return s.load(part.Source, image, l.o.Truncated, l.o.EXIF)
+}
+
+// fillSample fills in a text of a stream's sample, drawn anew, and opens its picture.
+func (l *Loader) fillSample(s *scratch, p *pending, slot int, at place, sample *Sample) error {
+	b, e := p.batch, &sample.Example
+	b.ImageIndex[slot], b.Keys[slot] = l.mix.images+at.key, e.Key
+	if sample.Err != nil {
+		return sample.Err
+	}
+	n := len(e.Captions) + len(e.Questions)
+	if n == 0 {
+		return errNoCaption
+	}
+	draws := newStream(l.o.Seed, p.order.epoch, at.key, purposeCaption)
+	if err := l.fillText(b, slot, p.order, at.key, e, int(draws.intN(int64(n)))); err != nil {
+		return err
+	}
+	return s.loadBytes(sample.Picture, l.o.Truncated, l.o.EXIF)
 }
 
 // transform draws the augmentation of a row whose picture is open.
