@@ -64,7 +64,7 @@ func newBenchCmd(app *App) *cobra.Command {
 		Short: "Measure how fast this machine trains, infers and scores",
 	}
 	cmd.AddCommand(newBenchStage1Cmd(app), newBenchStage2Cmd(app), newBenchForwardCmd(app),
-		newBenchGenerateCmd(app), newBenchMetricsCmd(app))
+		newBenchGenerateCmd(app), newBenchMetricsCmd(app), newBenchDataCmd(app))
 	return cmd
 }
 

@@ -71,8 +71,8 @@ func newGenerateCmd(app *App) *cobra.Command {
 		Long: `Writes texts about pictures with any BLIP-2: folders of Hugging Face, LAVIS's files (--vision and --llm name
 what these lack), runs of this program; and with BLIP's captioner. A stage-1 model writes with its own LM head.
 
---image takes files, folders (their JPEG and PNG files by name), patterns, http(s) addresses and - for standard input,
-and may be repeated. Every picture is encoded once, for all prompts. Without --prompt and --question, captions are
+--image takes files, folders (their pictures by name), patterns, http(s) addresses and - for standard input, and may
+be repeated. Every picture is encoded once, for all prompts. Without --prompt and --question, captions are
 written. A picture that cannot be read is named; the others are answered, and the exit code is 1.
 
 Defaults are those of LAVIS: 5 beams, 1 to 30 new tokens, length penalty 1 (stage 1: 3 beams, 9 to 29 tokens; BLIP: 3

@@ -128,8 +128,8 @@ func TestGenerateRefusesBeforeLoading(t *testing.T) {
 	}{
 		{"--model " + model + " --image no.png", 1, []string{"no.png", "no such file"}},
 		{"--model no-model --image " + good, 1, []string{"no-model"}},
-		{"--model " + model + " --image " + bad, 1, []string{bad, "not a JPEG or PNG"}},
-		{"--model " + model + " --image " + bad + " --chat", 1, []string{bad, "not a JPEG or PNG"}},
+		{"--model " + model + " --image " + bad, 1, []string{bad, "not a JPEG"}},
+		{"--model " + model + " --image " + bad + " --chat", 1, []string{bad, "not a JPEG"}},
 		{"--model " + model + " --image " + good + " --num-return 7", 2, []string{"5 beams do not give 7 texts", "--num-return"}},
 		{"--model " + model + " --image " + good + " --num-return 2 --beams 1", 2, []string{"gives one text per row"}},
 		{"--model " + model + " --image " + good + " --beams 1 --length-penalty 2", 2, []string{"--length-penalty ranks"}},

@@ -56,11 +56,11 @@ func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 		ITCWeight:      l.ITC,
 		ITMWeight:      l.ITM,
 		ITGWeight:      l.ITG,
+		Replicas:       l.Replicas,
 		ImageIDs:       l.ImageIDs,
 
 		MicroBatches: c.Train.MicroBatches(),
 		Coupled:      c.Train.ContrastiveAccumulation,
-		Replicas:     l.Replicas,
 	}
 }
 
