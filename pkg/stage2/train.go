@@ -82,9 +82,12 @@ func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 		return in, fmt.Errorf("llm.path: %w", err)
 	}
 	s.cfg.PromptLength = s.writer.PromptLength()
-	return training.Inputs{Caption: s.caption(), ImageSize: c.Vision.ImageSize, Feed: func(b *dataset.Batch) ([]*tensors.Tensor, error) {
-		return BatchTensors(s.cfg, b.Pixels, s.writer.Write(b.Captions, b.Epoch, b.ImageIndex)), nil
-	}}, nil
+	return training.Inputs{Caption: s.caption(), ImageSize: c.Vision.ImageSize, Feed: s.feed}, nil
+}
+
+// feed turns a batch into what the loss takes.
+func (s *stage) feed(b *dataset.Batch) ([]*tensors.Tensor, error) {
+	return BatchTensors(s.cfg, b.Pixels, s.writer.Write(b.Captions, b.Epoch, b.ImageIndex)), nil
 }
 
 func (s *stage) caption() dataset.CaptionProcessor {
