@@ -63,8 +63,8 @@ func newBenchCmd(app *App) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure how fast this machine trains, infers and scores",
 	}
-	cmd.AddCommand(newBenchStage1Cmd(app), newBenchStage2Cmd(app), newBenchForwardCmd(app),
-		newBenchGenerateCmd(app), newBenchMetricsCmd(app), newBenchDataCmd(app))
+	cmd.AddCommand(newBenchStage1Cmd(app), newBenchStage2Cmd(app), newBenchForwardCmd(app), newBenchGenerateCmd(app),
+		newBenchMetricsCmd(app), newBenchDataCmd(app))
 	return cmd
 }
 

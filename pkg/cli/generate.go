@@ -121,7 +121,8 @@ func (o *generateOptions) add(cmd *cobra.Command) {
 		"beam)")
 	f.BoolVar(&o.chat, "chat", false, "answer the questions of standard input, one per line, about one picture")
 	f.StringVar(&o.attention, "show-attention", "", "PNG `file` to draw what the queries look at into, for one picture")
-	f.StringVar(&o.layer, "attention-layer", "last", "layer of the Q-Former for --show-attention: last, mean or its number")
+	f.StringVar(&o.layer, "attention-layer", "last",
+		"layer of the Q-Former for --show-attention: last, mean or its number")
 	o.search.add(f)
 	for name, values := range map[string][]string{"dtype": {"f32", "bf16", "f16"}, "format": {formatJSONL, formatCOCO},
 		"preset": answer.Presets(), "len-rule": {string(generate.LenRuleCurrent), string(generate.LenRulePaper)}} {
@@ -250,7 +251,8 @@ func (s searchFlags) check(given func(flag string) bool) error {
 }
 
 // options are those of the preset with what was given on the command line.
-func (s searchFlags) options(base generate.Options, given func(flag string) bool, seed *int64) (generate.Options, error) {
+func (s searchFlags) options(base generate.Options, given func(flag string) bool, seed *int64) (
+	generate.Options, error) {
 	o := base
 	if s.sample {
 		o.Beams = 1
