@@ -18,9 +18,9 @@ func TestSeeing(t *testing.T) {
 	if os.Getenv("BLIP2_LONG") == "" {
 		t.Skip("takes minutes; set BLIP2_LONG=1")
 	}
-	backend, configs, dir := cmp.Or(os.Getenv("BLIP2_TEST_BACKEND"), "go"), filepath.Join("..", "..", "configs"), t.TempDir()
+	backend, dir := cmp.Or(os.Getenv("BLIP2_TEST_BACKEND"), "go"), t.TempDir()
 	run := func(command, file string, set ...string) result {
-		args := []string{command, "--config", filepath.Join(configs, file), "--backend", backend, "--json"}
+		args := []string{command, "--config", filepath.Join("..", "..", "configs", file), "--backend", backend, "--json"}
 		for _, s := range set {
 			args = append(args, "--set", s)
 		}

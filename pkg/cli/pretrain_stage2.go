@@ -18,8 +18,8 @@ func newPretrainStage2Cmd(app *App) *cobra.Command {
 Flan-T5, goes on from a picture as from words: OPT with the language-modelling loss, Flan-T5 with the prefix
 language-modelling loss.
 
-It starts from the run or checkpoint that the key stage1 names, and leaves a run folder as pretrain-stage1 does, with the
-captions that the model writes and their scores.`,
+It starts from the run or checkpoint that the key stage1 names, and leaves a run folder as pretrain-stage1 does, with
+the captions that the model writes and their scores.`,
 		Example: `  blip2 pretrain-stage2 --config configs/pretrain_stage2_opt2.7b.yaml --set stage1=runs/stage1
   blip2 pretrain-stage2 --config configs/pretrain_stage2_flant5xl.yaml --set llm.remat=true --set llm.loss_chunk=4k
   blip2 pretrain-stage2 --resume=runs/stage2`,

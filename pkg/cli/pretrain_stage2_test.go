@@ -84,7 +84,8 @@ func TestBenchStage2(t *testing.T) {
 		if got.code != ExitOK {
 			t.Fatalf("exit code %d: %s", got.code, got.err)
 		}
-		for _, want := range []string{"language model", "frozen", "4 pairs", "median of 2", "LM head", "projection", "GFLOP/s"} {
+		for _, want := range []string{"language model", "frozen", "4 pairs", "median of 2", "LM head", "projection",
+			"GFLOP/s"} {
 			if !strings.Contains(got.out, want) {
 				t.Errorf("no %q in\n%s", want, got.out)
 			}

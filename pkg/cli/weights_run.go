@@ -129,7 +129,8 @@ func (t trained) parts(p *published.Parts) {
 
 // source fills in what the run's configuration knows of a model that writes and no flag gives.
 func (t trained) source(s *answer.Source) {
-	p := published.Parts{Vision: s.Vision, LLM: s.LLM, VisionLayers: s.VisionLayers, ImageSize: s.ImageSize, Hints: s.Hints}
+	p := published.Parts{Vision: s.Vision, LLM: s.LLM, VisionLayers: s.VisionLayers, ImageSize: s.ImageSize,
+		Hints: s.Hints}
 	t.parts(&p)
 	s.Vision, s.LLM, s.VisionLayers, s.ImageSize, s.Hints = p.Vision, p.LLM, p.VisionLayers, p.ImageSize, p.Hints
 	if t.cfg != nil && s.Tokenizer == "" {

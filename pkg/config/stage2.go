@@ -109,8 +109,8 @@ func DefaultStage2() *Stage2 {
 // LoadStage2 loads the configuration of `blip2 pretrain-stage2`; see Load.
 func LoadStage2(opts LoadOptions) (*Stage2, *Sources, error) {
 	presets := Presets{
-		"": {"lavis": `{optim: {schedule: lavis, lr: 1e-4, min_lr: 1e-5, warmup_lr: 1e-6, warmup_steps: 2000, betas: [0.9, 0.999],
-			eps: 1e-8, weight_decay: 0.05, decay_rule: lavis, layer_decay: 1, grad_clip: 0, loss_scale: dynamic}}`},
+		"": {"lavis": `{optim: {schedule: lavis, lr: 1e-4, min_lr: 1e-5, warmup_lr: 1e-6, warmup_steps: 2000, 
+			betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.05, decay_rule: lavis, layer_decay: 1, grad_clip: 0, loss_scale: dynamic}}`},
 		"vision": stage1Presets()["vision"],
 		"qformer": {"bert-base": `{hidden: 768, layers: 12, heads: 12, intermediate: 3072, layer_norm_eps: 1e-12,
 			dropout: 0.1}`},
@@ -129,7 +129,8 @@ func checkStage2(s *Stage2, c *Checker) {
 		c.Failf([]string{"qformer.heads", "qformer.hidden"}, "hidden %d is not a multiple of heads %d", q.Hidden, q.Heads)
 	}
 	if s.Stage1 != "" && s.QFormer.Weights != "" {
-		c.Failf([]string{"stage1", "qformer.weights"}, "the Q-Former starts from stage 1 or from qformer.weights, not from both")
+		c.Failf([]string{"stage1", "qformer.weights"}, "the Q-Former starts from stage 1 or from "+
+			"qformer.weights, not from both")
 	}
 	if s.Stage1 == "" && s.QFormer.Weights == "" {
 		c.Warnf("stage1 and qformer.weights are empty: the Q-Former starts from random weights")

@@ -3,8 +3,8 @@
 // that knows how captions read, and that it can freeze.
 //
 // A text of the training is what a picture's captions are one after the other, in any order. So the model learns to
-// write a caption, and that what stands in front of one tells what it is about, which is all that the queries of stage 2
-// build on.
+// write a caption, and that what stands in front of one tells what it is about, which is all that the queries of stage
+// 2 build on.
 package lm
 
 import (

@@ -13,7 +13,8 @@ func BridgeTables(llm string) []Table {
 	lavis := compose("BLIP-2 under LAVIS names", queriesLAVIS(), projection(llm))
 	hf := compose("BLIP-2 under Hugging Face names", queriesHF(), projectionHF(llm))
 	for _, t := range []*Table{&lavis, &hf} {
-		t.Fresh = append(t.Fresh, Exception{llm + "_proj.*", "new: the checkpoint is of stage 1, or of another language model"})
+		t.Fresh = append(t.Fresh, Exception{llm + "_proj.*",
+			"new: the checkpoint is of stage 1, or of another language model"})
 	}
 	for _, other := range []string{"opt", "t5"} {
 		if other != llm {
@@ -75,8 +76,8 @@ func queriesBERT() Table {
 	}
 	const ours = qformerLayer
 	for _, prefix := range []string{"bert.", ""} {
-		for _, name := range []string{"word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight"} {
-			t.Ignored = append(t.Ignored, Exception{prefix + "embeddings." + name, textSide})
+		for _, name := range []string{"word", "position", "token_type"} {
+			t.Ignored = append(t.Ignored, Exception{prefix + "embeddings." + name + "_embeddings.weight", textSide})
 		}
 		t.Ignored = append(t.Ignored,
 			Exception{prefix + "embeddings.position_ids", buffer},

@@ -36,7 +36,8 @@ func LoadBridge(store *mlx.Store, params []model.Param, llm, path string, seed i
 // LoadLLM fills a language model, naming.OPT or naming.T5, from path: a file or folder that holds it alone, as
 // facebook/opt-* and google/flan-t5-* do, or inside a BLIP-2 folder of Hugging Face. params are its tensors with prefix
 // in front, such as "opt_model.". Errors and the Coverage are as for LoadVision.
-func LoadLLM(store *mlx.Store, network, prefix string, params []model.Param, path string, o Options) (*Coverage, error) {
+func LoadLLM(store *mlx.Store, network, prefix string, params []model.Param, path string, o Options) (
+	*Coverage, error) {
 	cov, err := loadPath(store, Part{Part: naming.Part{
 		What: "language model", Absence: " (LAVIS's checkpoints have none: give the folder of OPT or Flan-T5)",
 		Setting: "llm", Params: params, Tables: naming.LLMTables(network, prefix),

@@ -45,7 +45,8 @@ func TestLoadBridgeFromStage1(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		loaded := slices.DeleteFunc(slices.Clone(params), func(p model.Param) bool { return strings.Contains(p.Name, "_proj.") })
+		isNew := func(p model.Param) bool { return strings.Contains(p.Name, "_proj.") }
+		loaded := slices.DeleteFunc(slices.Clone(params), isNew)
 		mustEqual(t, store, loaded, file)
 		if size(store) != len(params) || len(cov.Filled) != len(loaded) || len(cov.Missing)+len(cov.Unexpected) != 0 {
 			t.Errorf("%d tensors of %d, coverage %s", size(store), len(params), cov)
@@ -174,6 +175,7 @@ func TestLoadLLM(t *testing.T) {
 		}
 		mustEqual(t, store, params, alone.rename(func(name string) string { return "opt_model." + name }))
 	}
-	_, err := LoadLLM(mlx.NewStore(), naming.OPT, "opt_model.", params, stateOf(small(vit.EVA).qformer()).file(t), Options{})
+	other := stateOf(small(vit.EVA).qformer()).file(t)
+	_, err := LoadLLM(mlx.NewStore(), naming.OPT, "opt_model.", params, other, Options{})
 	says(t, err, "language model", "give the folder of OPT or Flan-T5")
 }

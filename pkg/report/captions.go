@@ -10,8 +10,8 @@ import (
 )
 
 // WriteCaptions writes the scores of captions before and after training as a plain-text table for a terminal, in
-// percent as papers do; "–" is a score that was not measured. For comparison there is the CIDEr of the same captions, each
-// given to another picture, and of what the language model writes without a picture.
+// percent as papers do; "–" is a score that was not measured. For comparison there is the CIDEr of the same captions,
+// each given to another picture, and of what the language model writes without a picture.
 func WriteCaptions(w io.Writer, s runlog.Summary) error {
 	var out strings.Builder
 	for _, split := range splits {

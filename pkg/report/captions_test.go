@@ -13,7 +13,8 @@ import (
 func captioned() runlog.Summary {
 	s := runlog.Summary{Status: runlog.StatusFinished, Steps: 3}
 	s.Captions = map[string]runlog.CaptionScores{
-		runlog.SplitTrain:   {Images: 100, CIDEr: 1.358, CIDErExchanged: 0.03, CIDErBlind: 0.041, BLEU4: 0.527, ROUGEL: 0.627},
+		runlog.SplitTrain: {Images: 100, CIDEr: 1.358, CIDErExchanged: 0.03, CIDErBlind: 0.041, BLEU4: 0.527,
+			ROUGEL: 0.627},
 		runlog.SplitHeldout: {Images: 18, CIDEr: runlog.Float(math.NaN())}}
 	s.CaptionsBefore = map[string]runlog.CaptionScores{runlog.SplitTrain: {Images: 100, CIDEr: 0.036}}
 	return s

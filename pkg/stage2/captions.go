@@ -28,7 +28,8 @@ type captioner struct {
 	prompt  []int32
 	options generate.Options
 	batch   int
-	without func(ctx context.Context) (string, error) // what blind writes; the language model is frozen, so always the same
+	// without is what blind writes: the language model is frozen, so it is always the same.
+	without func(ctx context.Context) (string, error)
 }
 
 func newCaptioner(backend compute.Backend, store *mlx.Store, cfg Config, tok tokenizer.Tokenizer,
@@ -39,8 +40,8 @@ func newCaptioner(backend compute.Backend, store *mlx.Store, cfg Config, tok tok
 	}
 	prompt := tok.Encode(c.Prompt, tokenizer.EncodeOptions{Literal: true})
 	if n := cfg.QFormer.Queries + len(prompt) + c.MaxTokens; cfg.OPT != nil && n > cfg.OPT.Positions {
-		return nil, fmt.Errorf("eval.max_tokens: %d queries, a prompt of %d and %d new tokens are more than the %d positions "+
-			"of the language model", cfg.QFormer.Queries, len(prompt), c.MaxTokens, cfg.OPT.Positions)
+		return nil, fmt.Errorf("eval.max_tokens: %d queries, a prompt of %d and %d new tokens are more than the %d "+
+			"positions of the language model", cfg.QFormer.Queries, len(prompt), c.MaxTokens, cfg.OPT.Positions)
 	}
 	g, err := NewGenerator(backend, store, cfg)
 	if err != nil {
@@ -55,12 +56,13 @@ func newCaptioner(backend compute.Backend, store *mlx.Store, cfg Config, tok tok
 
 // blind is what the language model writes behind the prompt alone, without any picture.
 func (c *captioner) blind(ctx context.Context, backend compute.Backend, store *mlx.Store) (string, error) {
-	d := Decoder{OPT: c.cfg.OPT, T5: c.cfg.T5, LLM: c.cfg.llm, Prefix: func(scope *mlx.Scope, in []*Node) (embeds, mask *Node) {
+	d := Decoder{OPT: c.cfg.OPT, T5: c.cfg.T5, LLM: c.cfg.llm}
+	d.Prefix = func(scope *mlx.Scope, in []*Node) (embeds, mask *Node) {
 		if c.cfg.OPT != nil {
 			return opt.Embed(c.cfg.llm(scope), in[0], c.cfg.compute()), in[1]
 		}
 		return t5.Embed(c.cfg.llm(scope), in[0], c.cfg.compute()), in[1]
-	}}
+	}
 	program, err := generate.NewCachedProgram(backend, store, d.Prefill, d.Advance)
 	if err != nil {
 		return "", err

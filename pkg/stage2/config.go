@@ -36,7 +36,8 @@ type Config struct {
 	MicroBatches int // equal parts of a batch, of whose losses the mean is taken; 0 means 1
 
 	// LossTokens is of how many tokens of a batch the logits are in memory at the same time, rounded to whole positions of
-	// all texts: 0 for all of them, AutoLossTokens for as many as autoLogits has room for. Losses and gradients are the same.
+	// all texts: 0 for all of them, AutoLossTokens for as many as autoLogits has room for. Losses and gradients are the
+	// same.
 	LossTokens int
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 // corpus are the captions of the tests.
-var corpus = []string{"a cat on a mat", "two dogs", "bird", "a very long story of a cat and two dogs on one mat in the sun"}
+var corpus = []string{"a cat on a mat", "two dogs", "bird",
+	"a very long story of a cat and two dogs on one mat in the sun"}
 
 // optTokenizer is a small tokenizer of OPT's kind.
 func optTokenizer(t *testing.T) tokenizer.Tokenizer {
@@ -199,7 +200,8 @@ func TestT5EmptyPrefix(t *testing.T) {
 			t.Errorf("the prefix of %q is %v", caption, got)
 		}
 		want := tok.Encode(caption, tokenizer.EncodeOptions{MaxLength: 10})
-		if got := row(texts.OutputIDs, texts.OutputMask, texts.OutputLength, i); !slices.Equal(got, want) || got[len(got)-1] != 1 {
+		got := row(texts.OutputIDs, texts.OutputMask, texts.OutputLength, i)
+		if !slices.Equal(got, want) || got[len(got)-1] != 1 {
 			t.Errorf("the suffix of %q is %v, want %v", caption, got, want)
 		}
 	}

@@ -82,9 +82,12 @@ func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 		return in, fmt.Errorf("llm.path: %w", err)
 	}
 	s.cfg.PromptLength = s.writer.PromptLength()
-	return training.Inputs{Caption: s.caption(), ImageSize: c.Vision.ImageSize, Feed: func(b *dataset.Batch) ([]*tensors.Tensor, error) {
-		return BatchTensors(s.cfg, b.Pixels, s.writer.Write(b.Captions, b.Epoch, b.ImageIndex)), nil
-	}}, nil
+	return training.Inputs{Caption: s.caption(), ImageSize: c.Vision.ImageSize, Feed: s.feed}, nil
+}
+
+// feed turns a batch into what the loss takes.
+func (s *stage) feed(b *dataset.Batch) ([]*tensors.Tensor, error) {
+	return BatchTensors(s.cfg, b.Pixels, s.writer.Write(b.Captions, b.Epoch, b.ImageIndex)), nil
 }
 
 func (s *stage) caption() dataset.CaptionProcessor {
@@ -256,14 +259,15 @@ func llmPrecision(cfg Config, stored dtypes.DType) pretrained.Precision {
 	}
 }
 
-// report logs what became of a checkpoint's tensors, line by line: what was loaded, dropped and is new.
+// report logs what became of a checkpoint's tensors: what was loaded, dropped and why, and what is new; at the level of
+// debugging also the names of those that were dropped.
 func report(r *training.Run, what string, coverage *pretrained.Coverage) {
-	for i, line := range coverage.Lines() {
-		if i == 0 {
-			r.Log.Info(what, "coverage", line)
-			continue
-		}
+	r.Log.Info(what, "coverage", coverage.String())
+	for _, line := range coverage.Gaps() {
 		r.Log.Info(line)
+	}
+	for _, line := range naming.NoteLines("dropped", coverage.Ignored) {
+		r.Log.Debug(line)
 	}
 }
 

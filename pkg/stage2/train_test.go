@@ -136,12 +136,13 @@ func TestOneTraining(t *testing.T) {
 		if stopped.Status != trainer.Interrupted || stopped.Summary.Checkpoint != "checkpoints/step-00000006" {
 			t.Fatalf("interrupted: %v, %+v", stopped.Status, stopped.Summary)
 		}
-		resumed := y.mustTrain(t, start{file: file, run: file + "-stopped", set: []string{quick, "data.workers=5"}, resume: true})
+		resumed := y.mustTrain(t, start{file: file, run: file + "-stopped", set: []string{quick, "data.workers=5"},
+			resume: true})
 		again := y.mustTrain(t, start{file: file, run: file + "-again", set: []string{quick, "llm.remat=true"}})
 		for name, other := range map[string]finished{"resumed": resumed, "computed again": again} {
 			for _, part := range []string{checkpoint.ModelFile, checkpoint.OptimizerFile, checkpoint.StateFile} {
-				at := []string{checkpoint.Folder, checkpoint.DirName(10), part}
-				if !bytes.Equal(readFile(t, append([]string{whole.dir}, at...)...), readFile(t, append([]string{other.dir}, at...)...)) {
+				at := filepath.Join(checkpoint.Folder, checkpoint.DirName(10), part)
+				if !bytes.Equal(readFile(t, whole.dir, at), readFile(t, other.dir, at)) {
 					t.Errorf("%s: %s differs where it was %s", file, part, name)
 				}
 			}
@@ -254,10 +255,12 @@ func TestStartFromStage1(t *testing.T) {
 func TestLanguageModelInHalf(t *testing.T) {
 	y := newToy(t)
 	for _, file := range []string{toydata.OPTFile, toydata.T5File} {
-		for name, want := range map[string]dtypes.DType{"bf16": dtypes.BFloat16, "f16": dtypes.Float16, "auto": dtypes.Float32} {
+		for name, want := range map[string]dtypes.DType{"bf16": dtypes.BFloat16, "f16": dtypes.Float16,
+			"auto": dtypes.Float32} {
 			y.mustTrain(t, start{file: file, run: file + name, set: []string{quick, "train.steps=1",
 				"optim.warmup_steps=0", "llm.dtype=" + name}})
-			c, _, err := config.LoadStage2(config.LoadOptions{Path: filepath.Join(y.dir, file), Set: []string{"llm.dtype=" + name}})
+			c, _, err := config.LoadStage2(config.LoadOptions{Path: filepath.Join(y.dir, file),
+				Set: []string{"llm.dtype=" + name}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -130,7 +130,8 @@ func T5Tokenizer(words []string) map[string][]byte {
 {"id":1,"content":"</s>","special":true},{"id":2,"content":"<unk>","special":true}],"normalizer":null,
 "pre_tokenizer":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},
 "post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}},
-{"SpecialToken":{"id":"</s>","type_id":0}}],"pair":[],"special_tokens":{"</s>":{"id":"</s>","ids":[1],"tokens":["</s>"]}}},
+{"SpecialToken":{"id":"</s>","type_id":0}}],"pair":[],"special_tokens":
+{"</s>":{"id":"</s>","ids":[1],"tokens":["</s>"]}}},
 "decoder":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},
 "model":{"type":"Unigram","unk_id":2,"vocab":[` + strings.Join(pieces, ",") + "]}}\n"),
 		"tokenizer_config.json": []byte(`{"tokenizer_class":"T5Tokenizer","eos_token":"</s>","pad_token":"<pad>",` +

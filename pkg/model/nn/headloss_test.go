@@ -34,7 +34,8 @@ var headLabels = []int32{
 func TestHeadLossInStretches(t *testing.T) {
 	check := func(t *testing.T, backend compute.Backend) {
 		store := mlx.NewStore()
-		if err := model.Set(store, "w", []int{headVocab, headWidth}, graphtest.Normals(2, headVocab*headWidth, 1)); err != nil {
+		w := graphtest.Normals(2, headVocab*headWidth, 1)
+		if err := model.Set(store, "w", []int{headVocab, headWidth}, w); err != nil {
 			t.Fatal(err)
 		}
 		x := tensors.FromFlatDataAndDimensions(graphtest.Normals(1, headRows*headLength*headWidth, 1),
