@@ -21,12 +21,18 @@ import (
 )
 
 type benchOptions struct {
-	config configFlags
-	model  string
-	dtype  string
-	batch  int
-	steps  int
-	warmup int
+	config  configFlags
+	model   string
+	dtype   string
+	devices int
+	batch   int
+	steps   int
+	warmup  int
+	parts   bool
+
+	accumulate  int
+	microBatch  int
+	contrastive bool
 }
 
 // benchModel is a model that `bench` knows by name: a configuration file of the project, or settings over the
@@ -54,7 +60,8 @@ func newBenchCmd(app *App) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure how fast this machine trains, infers and scores",
 	}
-	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchMetricsCmd(app))
+	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchGenerateCmd(app),
+		newBenchMetricsCmd(app))
 	return cmd
 }
 
@@ -68,11 +75,16 @@ prints the time to compile the step, the time of a step, pictures per second, GF
 Nothing is read but the configuration and its vocabulary, and nothing is written.
 
 The work of a step is that of its matrix products, two operations per multiply-add; the table shows it by part. Other
-programs on the machine spoil the figures: look at the smallest and the largest step.`,
+programs on the machine spoil the figures: look at the smallest and the largest step.
+
+With --parts every part of the step is measured too, as a program of its own: forward, and as in a step with its
+gradients. Its rate is compared with that of a large matrix product, measured just before it. A step whose layers are so
+narrow that there is nothing to compute tells how much time is spent around the program at most.`,
 		Example: `  blip2 bench stage1
-  blip2 bench stage1 --model vitl --backend xla:cpu
+  blip2 bench stage1 --model vitl --backend xla:cpu --parts
   blip2 bench stage1 --config configs/quickstart.yaml --set vision.freeze=true --batch 64
-  blip2 bench stage1 --model vitg --backend xla:cuda --batch 96 --steps 20 --json`,
+  blip2 bench stage1 --model vitg --backend xla:cuda --batch 96 --steps 20 --json
+  blip2 bench stage1 --model vitl --batch 64 --micro-batch 8 --contrastive`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBenchStage1(cmd.Context(), app, opts) },
 	}
@@ -83,6 +95,13 @@ programs on the machine spoil the figures: look at the smallest and the largest 
 	flags.IntVar(&opts.batch, "batch", 0, "pairs per step (default: the configuration's; 8 for vitl and vitg)")
 	flags.IntVar(&opts.steps, "steps", 5, "steps that are measured")
 	flags.IntVar(&opts.warmup, "warmup", 1, "steps before them that are not")
+	flags.IntVar(&opts.accumulate, "accumulate", 0,
+		"cut a batch into so many micro-batches (default: the configuration's)")
+	flags.IntVar(&opts.microBatch, "micro-batch", 0, "the same by the pairs of a micro-batch")
+	flags.BoolVar(&opts.contrastive, "contrastive", false, "ITC and hard negatives over the whole batch all the same")
+	flags.IntVar(&opts.devices, "devices", 0, "devices that share a batch (default: the configuration's); XLA on the\n"+
+		"processor offers as many virtual ones")
+	flags.BoolVar(&opts.parts, "parts", false, "measure every part of a step by itself too")
 	flags.StringVar(&opts.dtype, "dtype", "", "auto, f32, bf16 or f16 (default: the configuration's)")
 	names := make([]string, 0, len(benchModels()))
 	for _, m := range benchModels() {
@@ -137,6 +156,7 @@ func runBenchStage1(ctx context.Context, app *App, opts benchOptions) error {
 	report.Result, err = stage1.Bench(ctx, dev.Backend, stage1.BenchOptions{
 		Config: net, Optimizer: stage1.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR,
 		Batch: cfg.Train.BatchSize, Warmup: opts.warmup, Steps: opts.steps, Seed: cfg.Seed,
+		Devices: dev.Devices, SpreadFrozen: cfg.Mesh.ShardFrozen, ByParts: opts.parts,
 		OnStep: func(step int, took time.Duration, r trainer.Result) {
 			app.Log.Info("step done", "step", step, "took", took.Round(time.Millisecond),
 				"counts", step >= opts.warmup, "loss", r.Loss)
@@ -153,7 +173,7 @@ func runBenchStage1(ctx context.Context, app *App, opts benchOptions) error {
 
 // openBenchDevice opens the backend of the configuration.
 func openBenchDevice(ctx context.Context, app *App, cfg *config.Stage1) (*device.Device, error) {
-	return openDevice(ctx, device.Options{Backend: cfg.Backend, DType: cfg.Device.DType,
+	return openDevice(ctx, device.Options{Backend: cfg.Backend, Devices: int(cfg.Devices), DType: cfg.Device.DType,
 		Preallocate: cfg.Device.Preallocate, MemoryFraction: float64(cfg.Device.MemoryFraction), Logger: app.Log})
 }
 
@@ -196,6 +216,8 @@ func (o benchOptions) load(app *App) (string, *config.Stage1, error) {
 		return "", nil, usagef("--batch %d: ITM needs a negative for every pair, so at least 2", o.batch)
 	case o.steps < 1:
 		return "", nil, usagef("--steps %d: measure at least 1", o.steps)
+	case o.devices < 0:
+		return "", nil, usagef("--devices %d: give 1 or more", o.devices)
 	case o.warmup < 0:
 		return "", nil, usagef("--warmup %d: give 0 or more", o.warmup)
 	}
@@ -220,10 +242,37 @@ func (o benchOptions) load(app *App) (string, *config.Stage1, error) {
 	if o.batch > 0 {
 		cfg.Train.BatchSize = o.batch
 	}
+	if o.devices > 0 {
+		cfg.Devices = config.Devices(o.devices)
+	}
 	if o.dtype != "" {
 		cfg.Device.DType = o.dtype
 	}
-	return name, cfg, nil
+	return name, cfg, o.cut(&cfg.Train)
+}
+
+// cut says how a batch is cut.
+func (o benchOptions) cut(t *config.Train) error {
+	switch {
+	case o.accumulate < 0 || o.microBatch < 0:
+		return usagef("--accumulate and --micro-batch: give 1 or more")
+	case o.accumulate > 0 && o.microBatch > 0:
+		return usagef("give --accumulate or --micro-batch, not both")
+	case o.accumulate > 0:
+		t.Accumulate, t.MicroBatchSize = o.accumulate, 0
+	case o.microBatch > 0:
+		t.Accumulate, t.MicroBatchSize = 1, o.microBatch
+	}
+	t.ContrastiveAccumulation = t.ContrastiveAccumulation || o.contrastive
+	switch parts := t.MicroBatches(); {
+	case t.BatchSize%parts != 0 || t.MicroBatchSize > 0 && t.BatchSize/parts != t.MicroBatchSize:
+		return usagef("a batch of %d cannot be cut into equal micro-batches: choose a divisor", t.BatchSize)
+	case parts > 1 && t.BatchSize/parts < 2 && !t.ContrastiveAccumulation:
+		return usagef("micro-batches of one pair have no negatives for ITM: make them larger or give --contrastive")
+	case parts == 1 && o.contrastive:
+		return usagef("--contrastive is for --accumulate or --micro-batch")
+	}
+	return nil
 }
 
 // namedModel finds the model of --model.
@@ -273,7 +322,8 @@ func (r benchReport) writeText(w io.Writer) error {
 		{"image encoder", r.ImageEncoder + ", " + trained},
 		{"Q-Former", r.QFormer},
 		{"parameters", fmt.Sprintf("%s, %s of them trained", millions(m.Parameters), millions(m.TrainableParameters))},
-		{"batch", fmt.Sprintf("%d pairs", m.Batch)},
+		{"batch", batchText(m)},
+		{"devices", fmt.Sprintf("%d, each with %s of weights and optimizer state", m.Devices, gigabytes(m.DeviceState))},
 		{"backend", r.Backend + ": " + r.Description},
 		{"number types", r.DTypes},
 		{"machine", r.Machine.String()},
@@ -299,7 +349,45 @@ func (r benchReport) writeText(w io.Writer) error {
 			100*p.Total()/m.StepFLOPs)
 	}
 	fmt.Fprintf(tab, "all\t\t%.2f\t\n", m.StepFLOPs/1e9)
+	if m.RepeatedFLOPs > 0 {
+		fmt.Fprintf(tab, "once more, to save memory\t\t%.2f\t%.1f%%\n", m.RepeatedFLOPs/1e9, 100*m.RepeatedFLOPs/m.StepFLOPs)
+	}
+	if m.Time != nil {
+		writeParts(tab, m)
+	}
 	return tab.Flush()
+}
+
+// batchText says how large a batch is and how it is cut.
+func batchText(m *stage1.BenchResult) string {
+	text := fmt.Sprintf("%d pairs", m.Batch)
+	switch {
+	case m.MicroBatches > 1 && m.Coupled:
+		text += fmt.Sprintf(" in %d micro-batches; ITC and hard negatives over all", m.MicroBatches)
+	case m.MicroBatches > 1:
+		text += fmt.Sprintf(" in %d micro-batches", m.MicroBatches)
+	}
+	return text
+}
+
+// writeParts writes where the time of a step goes.
+func writeParts(tab *tabwriter.Writer, m *stage1.BenchResult) {
+	t := m.Time
+	fmt.Fprintln(tab, "\nPART BY ITSELF\tFORWARD\tWHOLE\tOF A STEP\tPROCESSOR\tGFLOP/S\tOF A LARGE PRODUCT")
+	for _, p := range t.Parts {
+		forward, rate, share := fmt.Sprintf("%.3f s", p.Forward.Median), fmt.Sprintf("%.0f", p.GFLOPPerS),
+			fmt.Sprintf("%.0f%%", 100*p.Share)
+		if p.FLOPs == 0 {
+			forward, rate, share = "", "", ""
+		}
+		fmt.Fprintf(tab, "%s\t%s\t%.3f s\t%.1f%%\t%s\t%s\t%s\n", p.Part, forward, p.Whole.Median,
+			100*p.Whole.Median/m.StepSeconds.Median, secondsText(p.CPU, ""), rate, share)
+	}
+	fmt.Fprintf(tab, "all\t\t%.3f s\t%.1f%%\t%s\t\t\n", t.Seconds, 100*t.Seconds/m.StepSeconds.Median,
+		secondsText(t.CPU, ""))
+	fmt.Fprintf(tab, "\nlarge product\t%.0f GFLOP/s (%.0f to %.0f)\n", t.Product.Median, t.Product.Min, t.Product.Max)
+	fmt.Fprintf(tab, "around the program\tat most %.4f s, %.2f%% of a step\n", t.Overhead.Median,
+		100*t.Overhead.Median/m.StepSeconds.Median)
 }
 
 func millions(n int) string { return fmt.Sprintf("%.2f M", float64(n)/1e6) }

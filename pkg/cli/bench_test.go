@@ -39,6 +39,20 @@ func TestBenchStage1Text(t *testing.T) {
 	}
 }
 
+func TestBenchStage1Parts(t *testing.T) {
+	got := runApp(t, nil, benchArgs("--model", "vitl", "--batch", "3", "--parts")...)
+	if got.code != ExitOK {
+		t.Fatalf("exit code %d: %s", got.code, got.err)
+	}
+	_, table, _ := strings.Cut(got.out, "PART BY ITSELF")
+	for _, want := range []string{"ViT", "cross-attention keys and values", "image pass", "text pass", "ITC similarities",
+		"ITM pass", "ITG pass", "LM head", "optimizer", "all", "large product", "around the program"} {
+		if !strings.Contains(table, "\n"+want+" ") {
+			t.Errorf("no line %q in\n%s", want, got.out)
+		}
+	}
+}
+
 func TestBenchStage1JSON(t *testing.T) {
 	got := runApp(t, nil, benchArgs("--model", "vitg", "--json", "--warmup", "0")...)
 	if got.code != ExitOK {
@@ -96,6 +110,12 @@ func TestBenchStage1WrongUsage(t *testing.T) {
 		{"--model vitl --config x.yaml", "not both"},
 		{"--model vitl --batch 1", "at least 2"},
 		{"--model vitl --steps 0", "at least 1"},
+		{"--model vitl --accumulate 3", "a batch of 8 cannot be cut"},
+		{"--model vitl --micro-batch 3", "a batch of 8 cannot be cut"},
+		{"--model vitl --micro-batch 1", "give --contrastive"},
+		{"--model vitl --micro-batch 4 --accumulate 2", "not both"},
+		{"--model vitl --accumulate -1", "1 or more"},
+		{"--model vitl --contrastive", "--accumulate or --micro-batch"},
 		{"--model vitl --warmup -1", "0 or more"},
 		{"--model vitl --dtype f8", "must be auto, f32, bf16 or f16"},
 		{"--model vitl --dtype bf16 --backend go", "use f32 or auto"},

@@ -78,7 +78,7 @@ func (app *App) runPretrainStage1(ctx context.Context, o *pretrainStage1Options)
 	progress := runlog.NewProgress(runlog.ProgressOptions{
 		Out: app.Err, Terminal: isTerminal(app.Err), Quiet: app.Globals.Quiet})
 	log := app.logAbove(progress)
-	dev, err := device.Open(ctx, device.Options{Backend: cfg.Backend, DType: cfg.Device.DType,
+	dev, err := device.Open(ctx, device.Options{Backend: cfg.Backend, Devices: int(cfg.Devices), DType: cfg.Device.DType,
 		Preallocate: cfg.Device.Preallocate, MemoryFraction: cfg.Device.MemoryFraction.Float(), Logger: log})
 	if err != nil {
 		return usageOf(err)

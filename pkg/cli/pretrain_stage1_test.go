@@ -201,12 +201,12 @@ func TestPretrainStage1BadInput(t *testing.T) {
 		{"no captions", gone(captions), "", ExitFailure, []string{"data.train[0]", captions, "no such file"}},
 		{"no held-out captions", none, "--set data.heldout[0].annotations=@no.json", ExitFailure,
 			[]string{"data.heldout[0]", "no.json", "no such file"}},
-		{"empty captions", file(captions, ""), "", ExitFailure, []string{captions, "the file is empty", "expected COCO"}},
+		{"empty captions", file(captions, ""), "", ExitFailure, []string{captions, "the file is empty", "expected a list of"}},
 		{"no pictures listed", file(captions, `{"images": [], "annotations": []}`), "", ExitFailure,
 			[]string{captions, "the data set is empty"}},
 		{"HTML", file(captions, "<!DOCTYPE html><title>404</title>"), "", ExitFailure,
 			[]string{captions, "HTML", "download"}},
-		{"not JSON", file(captions, "image,caption\n1,a\n"), "", ExitFailure, []string{captions, "not JSON"}},
+		{"neither JSON nor a table", file(captions, "image\n1\n"), "", ExitFailure, []string{captions, "neither JSON"}},
 		{"truncated", func(t *testing.T, d toyFolder) {
 			whole := d.read(t, captions)
 			d.write(t, captions, whole[:len(whole)/2])

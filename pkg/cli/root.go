@@ -12,6 +12,7 @@ import (
 // Groups of commands in the help text.
 const (
 	groupTrain = "train"
+	groupUse   = "use"
 	groupCheck = "check"
 	groupSetup = "setup"
 )
@@ -39,9 +40,10 @@ usage or configuration, 130 interrupted after saving.`,
 	addGlobalFlags(root)
 	root.SetVersionTemplate("blip2 {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
-	root.AddGroup(&cobra.Group{ID: groupTrain, Title: "Training:"},
+	root.AddGroup(&cobra.Group{ID: groupTrain, Title: "Training:"}, &cobra.Group{ID: groupUse, Title: "Using a model:"},
 		&cobra.Group{ID: groupCheck, Title: "Looking into it:"}, &cobra.Group{ID: groupSetup, Title: "Setup:"})
 	addCommands(root, groupTrain, newPretrainStage1Cmd(app))
+	addCommands(root, groupUse, newGenerateCmd(app))
 	addCommands(root, groupCheck, newConfigCmd(app), newVerifyCmd(app), newReportCmd(app), newScoreCmd(app),
 		newBenchCmd(app), newWeightsCmd(app), newTokenizeCmd(app))
 	addCommands(root, groupSetup, newPluginCmd(app), newVersionCmd(app), newCompletionCmd(app))

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"blip2/pkg/answer"
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/config"
 	"blip2/pkg/published"
@@ -77,5 +78,15 @@ func (t trained) parts(p *published.Parts) {
 	}
 	if p.ImageSize == 0 {
 		p.ImageSize = t.cfg.Vision.ImageSize
+	}
+}
+
+// source fills in what the run's configuration knows of a model that writes and no flag gives.
+func (t trained) source(s *answer.Source) {
+	p := published.Parts{Vision: s.Vision, VisionLayers: s.VisionLayers, ImageSize: s.ImageSize, Hints: s.Hints}
+	t.parts(&p)
+	s.Vision, s.VisionLayers, s.ImageSize, s.Hints = p.Vision, p.VisionLayers, p.ImageSize, p.Hints
+	if t.cfg != nil && s.Tokenizer == "" {
+		s.Tokenizer = t.cfg.Text.Vocab
 	}
 }

@@ -28,6 +28,13 @@ func (c *Checker) Failf(keys []string, format string, args ...any) {
 	c.d.failf(origin, blame, format, args...)
 }
 
+// Required reports a key that must be given because of others. An unfinished configuration may lack it.
+func (c *Checker) Required(key, what string) {
+	if !c.d.partial && !c.d.incomplete && !c.d.hasFailed(key) {
+		c.d.failf(c.d.sources.near(key), key, "is required: %s; write it in the file or give --set %s=...", what, key)
+	}
+}
+
 // Warnf records something that is allowed but probably not meant. An unfinished configuration gets no warnings.
 func (c *Checker) Warnf(format string, args ...any) {
 	if c.d.partial {

@@ -237,7 +237,7 @@ func (d *decoder) check(node *yaml.Node, v reflect.Value, f field, key string, a
 		}
 		v.SetString(text)
 	}
-	if f.path {
+	if f.path && !(f.location && strings.Contains(v.String(), "://")) {
 		v.SetString(absolute(at.dir, v.String()))
 	}
 }

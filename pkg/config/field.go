@@ -17,7 +17,9 @@ import (
 //	oneof     allowed texts, separated by "|"
 //	path      "file" or "dir": the text is a path and is made absolute
 //	required  "true": must not be empty in a complete configuration
+//	path      "location": likewise, unless it is a URL
 //	hash      "-": does not change the arithmetic of the training, left out of Hash
+//	hash      "new" or "new=VALUE": left out of Hash while it is zero or VALUE, since runs from before had no such key
 type field struct {
 	index    int
 	name     string
@@ -25,8 +27,10 @@ type field struct {
 	in       *interval
 	oneof    []string
 	path     bool
+	location bool // a path that may be a URL
 	required bool
 	hashed   bool
+	newWith  *string // value with which the field is left out of Hash; "" for the zero value
 }
 
 // fieldsOf reads the tags of a configuration struct. It panics on a malformed tag, which is a mistake in this
@@ -40,6 +44,7 @@ func fieldsOf(t reflect.Type) []field {
 			name:     tag.Get("yaml"),
 			doc:      tag.Get("doc"),
 			path:     tag.Get("path") != "",
+			location: tag.Get("path") == "location",
 			required: tag.Get("required") == "true",
 			hashed:   tag.Get("hash") != "-",
 		}
@@ -49,6 +54,10 @@ func fieldsOf(t reflect.Type) []field {
 				panic(fmt.Sprintf("config: field %s.%s: %v", t, t.Field(i).Name, err))
 			}
 			f.in = &in
+		}
+		if value, ok := strings.CutPrefix(tag.Get("hash"), "new"); ok {
+			value = strings.TrimPrefix(value, "=")
+			f.newWith = &value
 		}
 		if text, ok := tag.Lookup("oneof"); ok {
 			f.oneof = strings.Split(text, "|")

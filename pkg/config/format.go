@@ -121,7 +121,9 @@ func toMap(v reflect.Value, replace func(field, reflect.Value) (any, bool)) map[
 		case replaced:
 			m[f.name] = other
 		case isSection(child.Type()):
-			m[f.name] = toMap(child, replace)
+			if section := toMap(child, replace); len(section) > 0 {
+				m[f.name] = section
+			}
 		case child.Kind() == reflect.Slice:
 			list := make([]any, child.Len())
 			for i := range list {

@@ -19,6 +19,8 @@ func full(t *testing.T) *Stage1 {
 		"data.heldout=[{annotations: h.json, images: h}]", "train.max_time=1d2h3m4.5s", "train.steps=1234567",
 		"seed=9223372036854775807", "data.max_bad_share=12.5%", "optim.eps=1e-300", "backend=xla:/opt/p.so",
 		"run.name=x", "loss.itc_gather_grad=true",
+		"preset=lavis", "optim.loss_scale=1024", "train.batch_size=6", "train.micro_batch_size=2",
+		"devices=4", "mesh.shard_frozen=true", "loss.replicas=2",
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -135,6 +137,7 @@ func TestHashCoversTheArithmetic(t *testing.T) {
 		"evaluation": func(c *Stage1) { c.Eval.KTest = 3; c.Data.Heldout = nil },
 		"backend":    func(c *Stage1) { c.Backend = "go" },
 		"memory":     func(c *Stage1) { c.Device.MemoryFraction = 0.1 },
+		"devices":    func(c *Stage1) { c.Devices, c.Mesh.ShardFrozen = 0, false },
 		"preset":     func(c *Stage1) { c.Vision.Preset = "" },
 		"moved data": func(c *Stage1) { c.Data.Train[0].Images = "/mnt/" + filepath.Base(c.Data.Train[0].Images) },
 		"label":      func(c *Stage1) { c.Data.Train[0].Name = "other" },
@@ -156,6 +159,7 @@ func TestHashCoversTheArithmetic(t *testing.T) {
 		"order":    func(c *Stage1) { c.Data.Train[0], c.Data.Train[1] = c.Data.Train[1], c.Data.Train[0] },
 		"weights":  func(c *Stage1) { c.QFormer.Weights = "/b/bert.bin" },
 		"augment":  func(c *Stage1) { c.Data.Augment.Flip = 0 },
+		"replicas": func(c *Stage1) { c.Loss.Replicas = 1 },
 		"gradient": func(c *Stage1) { c.Loss.ITCGatherGrad = !c.Loss.ITCGatherGrad },
 	}
 	for name, change := range different {

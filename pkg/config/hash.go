@@ -11,11 +11,11 @@ import (
 
 // Hash is the SHA-256, in hex, of the values that decide the arithmetic of a training: two runs with the same hash
 // and the same data make the same steps. Run folder, logging, workers, evaluation and backend are left out, and of
-// paths only the last element counts, so that data and runs may be moved.
+// paths only the last element counts, so that data and runs may be moved. Keys that came later count once they are set.
 func Hash(c any) string {
 	values := toMap(reflect.Indirect(reflect.ValueOf(c)), func(f field, v reflect.Value) (any, bool) {
 		switch {
-		case !f.hashed:
+		case !f.hashed, f.newWith != nil && (v.IsZero() || !isSection(v.Type()) && FormatValue(v.Interface()) == *f.newWith):
 			return nil, true
 		case f.path && v.String() != "":
 			return filepath.Base(v.String()), true

@@ -35,7 +35,8 @@ type LoadOptions struct {
 	Parsers map[string]func(string) (string, error)
 }
 
-// Presets maps a section and the value of its key `preset` to YAML with the other keys of the section.
+// Presets maps a section and the value of its key `preset` to YAML with the other keys of the section. The section ""
+// is the whole configuration; its preset is weaker than those of sections that the same source names.
 type Presets map[string]map[string]string
 
 // Schema is what Load must know about a configuration struct besides its tags.
@@ -149,7 +150,7 @@ func (d *decoder) applyPresets(root reflect.Value, layer []assignment, presets P
 	for _, section := range sections {
 		var name string
 		for _, a := range layer {
-			if node := a.lookup(section + ".preset"); node != nil {
+			if node := a.lookup(join(section, "preset")); node != nil {
 				name = node.Value
 			}
 		}
@@ -161,7 +162,10 @@ func (d *decoder) applyPresets(root reflect.Value, layer []assignment, presets P
 		if err != nil {
 			panic(fmt.Sprintf("config: preset %s: %v", name, err)) // a mistake in this program
 		}
-		path, _ := parsePath(section)
+		var path []step // of the whole configuration
+		if section != "" {
+			path, _ = parsePath(section)
+		}
 		d.assign(root, assignment{path: path, node: node, place: place{origin: Origin{Kind: FromPreset, Name: name}}})
 	}
 }

@@ -98,7 +98,7 @@ var mistakes = []struct {
 	{"value for a section", "optim: 3\n", []string{"c.yaml:1: optim: want a section with keys, got 3"}},
 	{"value for a list", "data: {heldout: coco}\n", []string{"data.heldout: want a list", "got the text \"coco\""}},
 	{"empty list entry", "data:\n  heldout:\n  -\n",
-		[]string{"data.heldout[0]: the entry is empty", "annotations, images"}},
+		[]string{"data.heldout[0]: the entry is empty", "annotations, questions, images"}},
 	{"list at the top", "- a\n", []string{"c.yaml:1: want a section with keys, got a list of 1 entry"}},
 	{"short pair", "optim: {betas: [0.9]}\n", []string{"optim.betas: want a list of 2 numbers such as [0.9, 0.98]"}},
 	{"wrong part of a pair", "optim: {betas: [0.9, x]}\n", []string{"optim.betas[1]: want a number"}},
@@ -115,6 +115,15 @@ var mistakes = []struct {
 		[]string{"optim.schedule: must be one of cosine, lavis, constant, not \"cosin\"; did you mean cosine?"}},
 	{"unknown preset", "vision: {preset: clip-vit-b16}\n",
 		[]string{"vision.preset: must be one of \"\", clip-vit-l14", "clip-vit-l14?"}},
+	{"no devices", "devices: 0\n", []string{`devices: "0" is not a number of devices; write auto, or 1 to 1024`}},
+	{"devices that cannot share a batch", "devices: 3\ntrain: {batch_size: 50}\n",
+		[]string{"cannot be shared evenly by 3 devices; the nearest that can are 48 and 51"}},
+	{"devices that cannot share a micro-batch", "devices: 4\ntrain: {batch_size: 48, accumulate: 8}\n",
+		[]string{"48 in 8 micro-batches cannot be shared evenly by 4 devices; the nearest that can are 32 and 64"}},
+	{"uneven replicas", "loss: {replicas: 7}\ntrain: {batch_size: 50}\n",
+		[]string{"c.yaml:1: loss.replicas", "does not make 7 equal parts"}},
+	{"replicas of one loss", "loss: {replicas: 2}\ntrain: {batch_size: 64, accumulate: 4, contrastive_accumulation: true}\n",
+		[]string{"loss.replicas", "replicas must be 1"}},
 	{"batch of one", "train: {batch_size: 1}\n", []string{"train.batch_size: must be 2 to 1048576, not 1"}},
 	{"duplicate key", "seed: 1\nseed: 2\n",
 		[]string{"c.yaml:2: seed: the key stands twice; the first one is in line 1"}},
@@ -130,6 +139,22 @@ var mistakes = []struct {
 	{"patches", "vision:\n  patch_size: 14\n  image_size: 100\n",
 		[]string{"c.yaml:3: vision.image_size: image_size 100 is not a multiple of patch_size 14",
 			"the nearest are 98 and 112"}},
+	{"micro-batches", "train: {batch_size: 10, accumulate: 3}\n",
+		[]string{"train.accumulate: batch_size 10 cannot be cut into 3 equal micro-batches"}},
+	{"micro-batch size", "train: {batch_size: 10, micro_batch_size: 20}\n",
+		[]string{"train.micro_batch_size: batch_size 10 is not a multiple of micro_batch_size 20"}},
+	{"two numbers of micro-batches", "train: {batch_size: 12, micro_batch_size: 3, accumulate: 3}\n",
+		[]string{"train.accumulate: 3 micro-batches of 3 are not the batch_size 12"}},
+	{"micro-batches of one", "train: {batch_size: 12, accumulate: 12}\n",
+		[]string{"train.accumulate: micro-batches of one pair have no negatives for ITM", "contrastive_accumulation"}},
+	{"nothing to accumulate", "train: {contrastive_accumulation: true}\n",
+		[]string{"train.contrastive_accumulation: there is nothing to accumulate: give train.micro_batch_size"}},
+	{"nothing to couple",
+		"train: {batch_size: 4, accumulate: 2, contrastive_accumulation: true}\nloss: {itc: 0, itm: 0}\n",
+		[]string{"train.contrastive_accumulation: is for ITC and the negatives of ITM"}},
+	{"loss scale", "optim: {loss_scale: -2}\n", []string{"optim.loss_scale: \"-2\" is not a loss scale", "dynamic"}},
+	{"layer decay", "optim: {layer_decay: 0}\n", []string{"optim.layer_decay: must be above 0, at most 1, not 0"}},
+	{"unknown recipe", "preset: lavi\n", []string{"preset: must be one of \"\", lavis", "did you mean lavis?"}},
 	{"vision heads", "vision:\n  heads: 15\n",
 		[]string{"c.yaml:2: vision.heads: width 1024 is not a multiple of heads 15"}},
 	{"vision width", "vision:\n  width: 1000\n",
@@ -373,6 +398,47 @@ func TestPresets(t *testing.T) {
 	if c := load("vision: {layers: 6}\n", "vision.heads=8", "vision={preset: eva-vit-g14}"); c.Vision.Layers != 39 ||
 		c.Vision.Heads != 8 {
 		t.Errorf("a preset does not override a weaker source: %+v", c.Vision)
+	}
+}
+
+// TestLAVISPreset: the recipe of the released code (spec/training.md 1), which sections' presets and keys beside it
+// override, and which overrides weaker sources.
+func TestLAVISPreset(t *testing.T) {
+	load := func(text string, set ...string) *Stage1 {
+		t.Helper()
+		c, _, err := loadText(t, text, LoadOptions{Set: set, Partial: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	want := DefaultStage1()
+	want.Preset = "lavis"
+	want.Optim.Schedule, want.Optim.DecayRule, want.Optim.WarmupSteps = "lavis", "lavis", 5000
+	want.Optim.Betas = [2]float64{0.9, 0.999}
+	got := load("preset: lavis\n")
+	got.Run.Dir = want.Run.Dir
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	c := load("preset: lavis\noptim: {warmup_steps: 7}\nvision: {preset: eva-vit-g14}\n")
+	if c.Optim.WarmupSteps != 7 || c.Optim.Schedule != "lavis" || c.Vision.Width != 1408 {
+		t.Errorf("keys beside the preset do not override it: %+v", c)
+	}
+	c = load("optim: {betas: [0.5, 0.5], grad_clip: 3}\nloss: {itg: 0}\n", "preset=lavis", "optim.lr=5e-5")
+	if c.Optim.Betas[1] != 0.999 || c.Optim.GradClip != 0 || c.Optim.LR != 5e-5 || c.Loss.ITG != 0 {
+		t.Errorf("a preset of flags does not override the file, or overrides more: %+v", c)
+	}
+}
+
+// TestMicroBatches: either key says in how many parts a batch is cut.
+func TestMicroBatches(t *testing.T) {
+	for set, want := range map[string]int{"train.accumulate=1": 1, "train.accumulate=4": 4,
+		"train.micro_batch_size=3": 4, "train.micro_batch_size=12": 1} {
+		c, _, err := loadText(t, "train: {batch_size: 12}\n", LoadOptions{Set: []string{set}, Partial: true})
+		if err != nil || c.Train.MicroBatches() != want {
+			t.Errorf("%s: %d, want %d, error %v", set, c.Train.MicroBatches(), want, err)
+		}
 	}
 }
 

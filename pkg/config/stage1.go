@@ -3,8 +3,11 @@ package config
 // Stage1 is the configuration of stage-1 training (`blip2 pretrain-stage1`): vision-language representation
 // learning with ITC, ITM and ITG. Defaults are the paper's values for ViT-L/14.
 type Stage1 struct {
+	Preset     string     `yaml:"preset" oneof:"|lavis" hash:"-" doc:"lavis: the recipe of the released code"`
 	Seed       int64      `yaml:"seed" in:"[0,)" doc:"seed of everything random"`
 	Backend    string     `yaml:"backend" hash:"-" doc:"go, xla:cpu, xla:cuda, xla:/path/plugin.so or auto"`
+	Devices    Devices    `yaml:"devices" hash:"-" doc:"devices that share a batch; auto: all GPUs, or 1"`
+	Mesh       Mesh       `yaml:"mesh" hash:"-" doc:"what each of several devices holds"`
 	Device     Device     `yaml:"device" doc:"accelerator memory and number format"`
 	Vision     Vision     `yaml:"vision" doc:"image encoder (ViT)"`
 	QFormer    QFormer    `yaml:"qformer" doc:"querying transformer"`
@@ -26,6 +29,11 @@ type Device struct {
 	Preallocate    bool   `yaml:"preallocate" hash:"-" doc:"take that memory at the start"`
 }
 
+// Mesh says how a model lies on several devices. Trained tensors and optimizer slots are on each of them.
+type Mesh struct {
+	ShardFrozen bool `yaml:"shard_frozen" doc:"spread frozen weights over the devices, in place of a copy on each"`
+}
+
 // Vision is the image encoder. Layers counts the blocks used, which is one less than a published checkpoint has:
 // BLIP-2 reads the features of the penultimate block.
 type Vision struct {
@@ -41,6 +49,7 @@ type Vision struct {
 	LNVisionEps  float64 `yaml:"ln_vision_eps" in:"(0,1]" doc:"epsilon of ln_vision, after the ViT"`
 	InitStd      float64 `yaml:"initializer_range" in:"(0,1]" doc:"spread of weights drawn from scratch"`
 	Freeze       bool    `yaml:"freeze" doc:"do not train the ViT (ln_vision is always trained)"`
+	Remat        bool    `yaml:"remat" hash:"-" doc:"compute a trained ViT's blocks twice to save memory"`
 	Weights      string  `yaml:"weights" path:"file" doc:"ViT checkpoint; empty for random weights"`
 }
 
@@ -78,12 +87,16 @@ type Loss struct {
 	LabelSmoothing float64 `yaml:"label_smoothing" in:"[0,1)" doc:"label smoothing of ITC and ITG"`
 	ITCGatherGrad  bool    `yaml:"itc_gather_grad" doc:"ITC gradient through the gathered side too"`
 	HardNegatives  string  `yaml:"hard_negatives" oneof:"masked_softmax|softmax_eps" doc:"weights of the ITM draw"`
+	ImageIDs       bool    `yaml:"image_ids" doc:"captions of one image are positives of each other"`
 	Temperature    float64 `yaml:"temperature" in:"(0,100]" doc:"ITC temperature at the start"`
+	Replicas       int     `yaml:"replicas" in:"[1,)" doc:"equal parts of a batch, each with its own ITG token mean"`
 }
 
 // Data names the image-text pairs and how they are read.
 type Data struct {
 	Train       []DataSource `yaml:"train" required:"true" doc:"data sets to train on"`
+	Mix         Mix          `yaml:"mix" hash:"new" doc:"how much of an epoch every data set gets"`
+	Answers     string       `yaml:"answers" hash:"new=weighted" oneof:"weighted|uniform_distinct|all" doc:"trained on"`
 	Heldout     []DataSource `yaml:"heldout" hash:"-" doc:"data sets for evaluation only"`
 	Unit        string       `yaml:"unit" oneof:"caption|image" doc:"an epoch has one row per caption or per image"`
 	Augment     Augment      `yaml:"augment" doc:"random resized crop and flip of training images"`
@@ -91,14 +104,6 @@ type Data struct {
 	Prefetch    int          `yaml:"prefetch" in:"[1,1024]" hash:"-" doc:"batches prepared ahead of the training"`
 	MaxBadShare Share        `yaml:"max_bad_share" in:"[0,1]" hash:"-" doc:"stop above this share of bad samples"`
 	EXIF        bool         `yaml:"exif" doc:"apply the EXIF orientation (LAVIS does not)"`
-}
-
-// DataSource is one annotation file with its images.
-type DataSource struct {
-	Annotations string `yaml:"annotations" path:"file" required:"true" doc:"captions: COCO json or a LAVIS list"`
-	Images      string `yaml:"images" path:"dir" required:"true" doc:"folder of the images"`
-	Split       string `yaml:"split" doc:"only images of this split; empty for all"`
-	Name        string `yaml:"name" hash:"-" doc:"label in logs; empty for the file name"`
 }
 
 // Augment is the training-time transform of images.
@@ -119,15 +124,23 @@ type Optim struct {
 	Eps         float64    `yaml:"eps" in:"(0,1]" doc:"added to the root of the second moment"`
 	WeightDecay float64    `yaml:"weight_decay" in:"[0,1]" doc:"decoupled weight decay"`
 	DecayRule   string     `yaml:"decay_rule" oneof:"default|lavis" doc:"lavis decays the temperature too"`
+	LayerDecay  float64    `yaml:"layer_decay" in:"(0,1]" doc:"learning-rate factor per block of a trained ViT"`
 	GradClip    float64    `yaml:"grad_clip" in:"[0,)" doc:"largest gradient norm; 0 for no clipping"`
+	LossScale   LossScale  `yaml:"loss_scale" doc:"of f16: dynamic, none or a number"`
 }
 
-// Train is the length and rhythm of the training.
+// Train is the length and rhythm of the training. A batch that does not fit the device is cut into micro-batches, of
+// which it holds one at a time; batch_size is what an update sees. Each micro-batch is then a contrastive batch of its
+// own, unless contrastive_accumulation is set: losses and gradients are then those of the whole batch.
 type Train struct {
-	Steps     Count    `yaml:"steps" in:"[1,)" doc:"optimizer steps"`
-	BatchSize int      `yaml:"batch_size" in:"[2,1048576]" doc:"image-text pairs per step"`
-	LogEvery  int      `yaml:"log_every" in:"[1,)" hash:"-" doc:"steps between log lines"`
-	MaxTime   Duration `yaml:"max_time" in:"[0,)" hash:"-" doc:"stop and save after this time; 0s for no limit"`
+	Steps                   Count    `yaml:"steps" in:"[1,)" doc:"optimizer steps"`
+	BatchSize               int      `yaml:"batch_size" in:"[2,1048576]" doc:"image-text pairs per step"`
+	Accumulate              int      `yaml:"accumulate" in:"[1,)" doc:"micro-batches of a batch"`
+	MicroBatchSize          int      `yaml:"micro_batch_size" in:"[0,)" doc:"their pairs, in place of accumulate"`
+	ContrastiveAccumulation bool     `yaml:"contrastive_accumulation" doc:"ITC and negatives across them"`
+	MaxSkipped              int      `yaml:"max_skipped" in:"[0,)" hash:"-" doc:"skipped steps in a row before the stop"`
+	LogEvery                int      `yaml:"log_every" in:"[1,)" hash:"-" doc:"steps between log lines"`
+	MaxTime                 Duration `yaml:"max_time" in:"[0,)" hash:"-" doc:"stop and save after this time; 0s for no limit"`
 }
 
 // Checkpoint says when the training is saved.
@@ -172,17 +185,20 @@ func DefaultStage1() *Stage1 {
 		QFormer: QFormer{Hidden: 768, Layers: 12, Heads: 12, Intermediate: 3072, QueryTokens: 32,
 			CrossAttentionFreq: 2, MaxPositions: 512, LayerNormEps: 1e-12, InitStd: 0.02, Dropout: 0.1, EmbedDim: 256},
 		Text: Text{MaxLen: 32, MaxWords: 50},
-		Loss: Loss{ITC: 1, ITM: 1, ITG: 1, LabelSmoothing: 0.1, HardNegatives: "masked_softmax", Temperature: 0.07},
+		Loss: Loss{ITC: 1, ITM: 1, ITG: 1, LabelSmoothing: 0.1, HardNegatives: "masked_softmax", Temperature: 0.07,
+			Replicas: 1},
 		Data: Data{
 			Augment:     Augment{CropScale: [2]float64{0.5, 1}, CropRatio: [2]float64{3. / 4., 4. / 3.}, Flip: 0.5},
+			Mix:         Mix{By: "images"},
+			Answers:     "weighted",
 			Unit:        "caption",
 			Workers:     2,
 			Prefetch:    4,
 			MaxBadShare: 0.01,
 		},
 		Optim: Optim{LR: 1e-4, MinLR: 1e-5, WarmupLR: 1e-6, WarmupSteps: 2000, Schedule: "cosine",
-			Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05, DecayRule: "default"},
-		Train:      Train{Steps: 250_000, BatchSize: 2320, LogEvery: 10},
+			Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05, DecayRule: "default", LayerDecay: 1},
+		Train:      Train{Steps: 250_000, BatchSize: 2320, Accumulate: 1, MaxSkipped: 20, LogEvery: 10},
 		Checkpoint: Checkpoint{Every: 1000, KeepLast: 2},
 		Eval:       Eval{Retrieval: true, KTest: 16, BatchSize: 32, Before: true, MaxImages: 1000, MaxLen: 35},
 		Report:     Report{Gallery: 12},
@@ -200,9 +216,23 @@ func stage1Schema() Schema[Stage1] {
 	return Schema[Stage1]{Default: DefaultStage1, Presets: stage1Presets(), Check: checkStage1}
 }
 
-// stage1Presets holds the named sizes (specification of the model, sections 2, 3 and 5).
+// MicroBatches returns in how many parts a batch is cut.
+func (t Train) MicroBatches() int {
+	if t.MicroBatchSize > 0 {
+		return max(t.BatchSize/t.MicroBatchSize, 1)
+	}
+	return t.Accumulate
+}
+
+// stage1Presets holds the recipe of the released code (specification of training, sections 1 and 6) and the named sizes
+// (specification of the model, sections 2, 3 and 5).
 func stage1Presets() Presets {
 	return Presets{
+		"": {
+			"lavis": `{loss: {label_smoothing: 0.1, itc_gather_grad: false, hard_negatives: masked_softmax, temperature: 0.07},
+				optim: {schedule: lavis, lr: 1e-4, min_lr: 1e-5, warmup_lr: 1e-6, warmup_steps: 5000, betas: [0.9, 0.999],
+				eps: 1e-8, weight_decay: 0.05, decay_rule: lavis, layer_decay: 1, grad_clip: 0, loss_scale: dynamic}}`,
+		},
 		"vision": {
 			"clip-vit-l14": `{arch: clip, image_size: 224, patch_size: 14, width: 1024, layers: 23, heads: 16,
 				mlp_ratio: 4, layer_norm_eps: 1e-5}`,

@@ -7,8 +7,10 @@ func checkStage1(s *Stage1, c *Checker) {
 	checkVision(s.Vision, c)
 	checkQFormer(s, c)
 	checkLoss(s.Loss, c)
+	checkShares(s, c)
 	checkData(s.Data, c)
 	checkOptim(s, c)
+	checkMicroBatches(s, c)
 	if name := s.Run.Name; name != "" && (name != filepath.Base(name) || name == "." || name == "..") {
 		c.Failf([]string{"run.name"}, "%q must be a plain folder name; the folder above it is run.dir", name)
 	}
@@ -23,6 +25,9 @@ func checkVision(v Vision, c *Checker) {
 	}
 	if v.Heads > 0 && v.Width%v.Heads != 0 {
 		c.Failf([]string{"vision.heads", "vision.width"}, "width %d is not a multiple of heads %d", v.Width, v.Heads)
+	}
+	if v.Freeze && v.Remat {
+		c.Warnf("vision.remat has no effect: vision.freeze is true, so that no activations are kept")
 	}
 	if v.Freeze && v.Weights == "" {
 		c.Warnf("vision.freeze is true and vision.weights is empty: the image encoder keeps its random weights")
@@ -53,7 +58,30 @@ func checkLoss(l Loss, c *Checker) {
 	}
 }
 
+// checkShares holds the rules of what a micro-batch is shared by: devices, and the parts with an ITG mean of their own.
+func checkShares(s *Stage1, c *Checker) {
+	parts, l := max(s.Train.MicroBatches(), 1), s.Loss
+	if l.Replicas > 1 && parts > 1 && s.Train.ContrastiveAccumulation {
+		c.Failf([]string{"loss.replicas", "train.contrastive_accumulation"},
+			"with contrastive_accumulation the ITG mean is over the whole batch; replicas must be 1")
+		return
+	}
+	keys := []string{"train.batch_size", "train.accumulate", "train.micro_batch_size"}
+	if n := max(l.Replicas, 1) * parts; s.Train.BatchSize%n != 0 && l.Replicas > 1 {
+		c.Failf(append([]string{"loss.replicas"}, keys...), "batch_size %d in %d micro-batches does not make %d equal parts "+
+			"of each (loss.replicas)", s.Train.BatchSize, parts, l.Replicas)
+	}
+	if n := max(int(s.Devices), 1) * parts; s.Train.BatchSize%n != 0 && s.Devices > 1 {
+		c.Failf(append([]string{"devices"}, keys...), "batch_size %d in %d micro-batches cannot be shared evenly by %d "+
+			"devices; the nearest that can are %d and %d", s.Train.BatchSize, parts, int(s.Devices),
+			s.Train.BatchSize/n*n, (s.Train.BatchSize/n+1)*n)
+	}
+}
+
 func checkData(d Data, c *Checker) {
+	checkSources("data.train", d.Train, d.Mix.By, c)
+	checkSources("data.heldout", d.Heldout, "images", c)
+	checkMix(d, c)
 	checkOrdered("data.augment.crop_scale", d.Augment.CropScale, c)
 	checkOrdered("data.augment.crop_ratio", d.Augment.CropRatio, c)
 }
@@ -72,8 +100,36 @@ func checkOptim(s *Stage1, c *Checker) {
 	if o.WarmupLR > o.LR {
 		c.Failf([]string{"optim.warmup_lr", "optim.lr"}, "warmup_lr %g is above lr %g", o.WarmupLR, o.LR)
 	}
+	if o.LayerDecay < 1 && s.Vision.Freeze {
+		c.Warnf("optim.layer_decay has no effect: vision.freeze is true, so that no block of the ViT is trained")
+	}
 	if o.WarmupSteps > s.Train.Steps {
 		c.Failf([]string{"optim.warmup_steps", "train.steps"}, "warmup_steps %d is more than train.steps %d",
 			o.WarmupSteps.Int(), s.Train.Steps.Int())
+	}
+}
+
+// checkMicroBatches holds the rules of batches that are cut.
+func checkMicroBatches(s *Stage1, c *Checker) {
+	t := s.Train
+	const batch, accumulate, micro = "train.batch_size", "train.accumulate", "train.micro_batch_size"
+	switch parts := t.MicroBatches(); {
+	case t.MicroBatchSize > 0 && t.BatchSize%t.MicroBatchSize != 0:
+		c.Failf([]string{micro, batch}, "batch_size %d is not a multiple of micro_batch_size %d", t.BatchSize,
+			t.MicroBatchSize)
+	case t.MicroBatchSize > 0 && t.Accumulate > 1 && t.Accumulate != parts:
+		c.Failf([]string{accumulate, micro, batch}, "%d micro-batches of %d are not the batch_size %d; give accumulate or "+
+			"micro_batch_size alone", t.Accumulate, t.MicroBatchSize, t.BatchSize)
+	case t.BatchSize%max(parts, 1) != 0:
+		c.Failf([]string{accumulate, batch}, "batch_size %d cannot be cut into %d equal micro-batches", t.BatchSize, parts)
+	case t.ContrastiveAccumulation && parts == 1:
+		c.Failf([]string{"train.contrastive_accumulation"}, "there is nothing to accumulate: give train.micro_batch_size "+
+			"or train.accumulate")
+	case t.ContrastiveAccumulation && s.Loss.ITC == 0 && s.Loss.ITM == 0:
+		c.Failf([]string{"train.contrastive_accumulation", "loss.itc", "loss.itm"}, "is for ITC and the negatives of ITM, "+
+			"which have weight 0; leave it out")
+	case !t.ContrastiveAccumulation && s.Loss.ITM > 0 && parts > 1 && t.BatchSize/parts < 2:
+		c.Failf([]string{accumulate, micro, batch}, "micro-batches of one pair have no negatives for ITM; make them "+
+			"larger or set train.contrastive_accumulation")
 	}
 }

@@ -109,6 +109,35 @@ func (c Count) String() string {
 	return strconv.FormatInt(int64(c), 10)
 }
 
+// Devices is a number of devices, or "auto", which is 0.
+type Devices int
+
+// UnmarshalText reads "auto" or a whole number from 1.
+func (d *Devices) UnmarshalText(text []byte) error {
+	word := strings.TrimSpace(string(text))
+	if strings.EqualFold(word, "auto") {
+		*d = 0
+		return nil
+	}
+	n, err := strconv.Atoi(word)
+	if err != nil || n < 1 || n > maxDevices {
+		return fmt.Errorf("%q is not a number of devices; write auto, or 1 to %d", text, maxDevices)
+	}
+	*d = Devices(n)
+	return nil
+}
+
+// maxDevices is more than any machine has.
+const maxDevices = 1024
+
+// String writes auto or the number.
+func (d Devices) String() string {
+	if d == 0 {
+		return "auto"
+	}
+	return strconv.Itoa(int(d))
+}
+
 // Size is a number of bytes: "5GB" is 5·10⁹ and "512MiB" is 512·2²⁰.
 type Size int64
 
@@ -188,5 +217,36 @@ func (s *Share) UnmarshalText(text []byte) error {
 
 // String writes the fraction as the shortest number that reads back the same.
 func (s Share) String() string { return formatFloat(float64(s)) }
+
+// LossScale is the factor of a loss in float16: "dynamic" is 0, "none" is 1.
+type LossScale float64
+
+// UnmarshalText reads "dynamic", "none" or a positive number.
+func (l *LossScale) UnmarshalText(text []byte) error {
+	switch word := strings.TrimSpace(string(text)); word {
+	case "dynamic":
+		*l = 0
+	case "none":
+		*l = 1
+	default:
+		v, err := strconv.ParseFloat(word, 64)
+		if err != nil || !(v > 0 && v <= math.MaxFloat32) || strings.ContainsAny(word, "xXpP_") {
+			return fmt.Errorf("%q is not a loss scale; write dynamic, none or a number above 0 like 1024", text)
+		}
+		*l = LossScale(v)
+	}
+	return nil
+}
+
+// String writes the scale so that UnmarshalText reads it back.
+func (l LossScale) String() string {
+	switch l {
+	case 0:
+		return "dynamic"
+	case 1:
+		return "none"
+	}
+	return formatFloat(float64(l))
+}
 
 func formatFloat(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }

@@ -69,6 +69,25 @@ func TestValuesAsPeopleWriteThem(t *testing.T) {
 	}
 }
 
+func TestDevices(t *testing.T) {
+	for text, want := range map[string]Devices{"auto": 0, " AUTO ": 0, "1": 1, "8": 8, "1024": 1024} {
+		var d Devices
+		if err := d.UnmarshalText([]byte(text)); err != nil || d != want {
+			t.Errorf("%q is %d, %v", text, int(d), err)
+		}
+		var back Devices
+		if err := back.UnmarshalText([]byte(d.String())); err != nil || back != d {
+			t.Errorf("%q reads back as %d, %v", d.String(), int(back), err)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "all", "1.5", "1025", "8 GPUs"} {
+		var d Devices
+		if err := d.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is %d devices", text, int(d))
+		}
+	}
+}
+
 func TestCountKeepsAllDigits(t *testing.T) {
 	var c Count
 	if err := c.UnmarshalText([]byte("9007199254740993")); err != nil || c != 9007199254740993 {
@@ -163,6 +182,26 @@ func TestInterval(t *testing.T) {
 	for _, text := range []string{"", "1", "[a,b]", ","} {
 		if in, err := parseInterval(text); err == nil {
 			t.Errorf("%q was read as %v", text, in)
+		}
+	}
+}
+
+func TestLossScale(t *testing.T) {
+	for text, want := range map[string]LossScale{"dynamic": 0, "none": 1, "1": 1, "1024": 1024, " 0.5 ": 0.5,
+		"1e3": 1000} {
+		var l LossScale
+		if err := l.UnmarshalText([]byte(text)); err != nil || l != want {
+			t.Errorf("%q is %v, error %v, want %v", text, l, err, want)
+		}
+		var again LossScale
+		if err := again.UnmarshalText([]byte(l.String())); err != nil || again != l {
+			t.Errorf("%q is written as %q, which is %v, error %v", text, l, again, err)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "inf", "nan", "1e39", "0x10", "1_0", "static", "dynamic 4"} {
+		var l LossScale
+		if err := l.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is accepted as %v", text, l)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Tokenizer encodes captions; tokenizer.WordPiece is one.
@@ -16,25 +17,34 @@ type Tokenizer interface {
 type Position struct {
 	Epoch int64 `json:"epoch"`
 	Index int64 `json:"index"`
+	// Streams is where the streams of the data stand, in JSON; "" without streams.
+	Streams string `json:"streams,omitempty"`
 }
 
 // Batch is a training batch of B rows with pictures of S×S and texts of L tokens. It belongs to the caller until
 // Release.
 type Batch struct {
 	Pixels     []float32 // [B,3,S,S], normalised
-	TextIDs    []int32   // [B,L]
+	TextIDs    []int32   // [B,L], of the caption or the question; empty without a tokenizer
 	TextMask   []int32   // [B,L], 1 where the token is not padding
-	ImageIndex []int64   // [B], index of the picture in the source: equal for captions of one picture
+	ImageIndex []int64   // [B], number of the picture in the data: equal for texts of one picture
 	Keys       []string  // [B], file name of the picture
-	Captions   []string  // [B], the captions as tokenised
-	Epoch      int64     // position after this batch: where to start to continue with the next one
-	Index      int64
+	Captions   []string  // [B], the processed captions, as tokenised; "" for questions
 
-	home chan *Batch
+	Questions   []string   // [B], the processed questions; "" for captions
+	QuestionIDs []string   // [B], as in the annotation file
+	Answers     []string   // [B], the answer drawn, as in the annotation file; with AnswersAll the first
+	AnswerSets  [][]Answer // [B], the answers to train on with their weights: one, or all with AnswersAll
+
+	Epoch int64 // position after this batch: where to start to continue with the next one
+	Index int64
+
+	streams string
+	home    chan *Batch
 }
 
 // Position is where a loader has to start to continue after this batch.
-func (b *Batch) Position() Position { return Position{b.Epoch, b.Index} }
+func (b *Batch) Position() Position { return Position{b.Epoch, b.Index, b.streams} }
 
 // Release gives the batch's memory back to its loader; the batch must not be used afterwards. Forgetting it costs
 // only memory.
@@ -49,12 +59,16 @@ func newBatch(size, imageSize, textLen int, home chan *Batch) *Batch {
 	return &Batch{
 		Pixels: make([]float32, size*3*imageSize*imageSize), TextIDs: make([]int32, size*textLen),
 		TextMask: make([]int32, size*textLen), ImageIndex: make([]int64, size), Keys: make([]string, size),
-		Captions: make([]string, size), home: home,
+		Captions: make([]string, size), Questions: make([]string, size), QuestionIDs: make([]string, size),
+		Answers: make([]string, size), AnswerSets: make([][]Answer, size), home: home,
 	}
 }
 
 // BadSample names a sample that could not be used and says why.
-type BadSample struct{ Key, Reason string }
+type BadSample struct {
+	Key, Reason string
+	Source      string // the data set; "" where there is only one
+}
 
 // BadShareError reports that more samples are bad than allowed.
 type BadShareError struct {
@@ -74,6 +88,9 @@ func (e *BadShareError) Error() string {
 		if i == 0 {
 			sep = ": "
 		}
+		if s.Source != "" && s.Source != e.Source {
+			sep += s.Source + ": "
+		}
 		fmt.Fprintf(&b, "%s%s: %s", sep, s.Key, s.Reason)
 	}
 	return b.String()
@@ -81,6 +98,9 @@ func (e *BadShareError) Error() string {
 
 // errNoCaption is the reason for a row whose caption the processor leaves empty.
 var errNoCaption = errors.New("the caption is empty after processing")
+
+// errNoQuestion is the reason for a row whose question the processor leaves empty.
+var errNoQuestion = errors.New("the question is empty after processing")
 
 // scratch is the memory that one worker reuses from picture to picture.
 type scratch struct {
@@ -96,6 +116,15 @@ func (s *scratch) load(src Source, i int, exif bool) error {
 		return err
 	}
 	defer r.Close()
+	return s.decodeFrom(r, exif)
+}
+
+// decode is load for a picture in memory.
+func (s *scratch) decode(picture []byte, exif bool) error {
+	return s.decodeFrom(bytes.NewReader(picture), exif)
+}
+
+func (s *scratch) decodeFrom(r io.Reader, exif bool) error {
 	if err := decodeInto(&s.img, &s.file, r); err != nil {
 		return err
 	}

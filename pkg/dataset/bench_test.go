@@ -2,10 +2,12 @@ package dataset
 
 import (
 	"bytes"
+	"fmt"
 	"image"
 	"image/color"
 	"image/jpeg"
 	"math"
+	"os"
 	"testing"
 )
 
@@ -94,4 +96,55 @@ func BenchmarkDecodeAndResize(b *testing.B) {
 		s.write(dst, &box, 224, false, CLIPMean(), CLIPStd())
 	}
 	perSecond(b)
+}
+
+// BenchmarkOpenAnnotations reads through a list of web captions once; BenchmarkExample reads entries of it again.
+func BenchmarkOpenAnnotations(b *testing.B) {
+	const n = 200_000
+	file := generated(b, n, webRow)
+	info, err := os.Stat(file.Annotations)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(info.Size())
+	for b.Loop() {
+		src, err := OpenAnnotations(file)
+		if err != nil || src.Len() != n {
+			b.Fatal(err)
+		}
+		src.Close()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/row")
+}
+
+func BenchmarkExample(b *testing.B) {
+	const n = 200_000
+	src, err := OpenAnnotations(generated(b, n, webRow))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer src.Close()
+	for i := 0; b.Loop(); i++ {
+		if _, err := src.Example(i * 7919 % n); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkOrder finds what stands at a position of the paper's mixture.
+func BenchmarkOrder(b *testing.B) {
+	m, err := NewMixture(Mix{By: MixBLIP1}, Part{Source: numbered{"coco", 113_287, 9}},
+		Part{Source: numbered{"web", 13_860_000, 1}}, Part{Source: numbered{"laion", 115_000_000, 1}, Share: 0.2})
+	if err != nil {
+		b.Fatal(err)
+	}
+	o := m.order(1, 2)
+	for i := int64(0); b.Loop(); i++ {
+		o.image(o.at(i * 7919 % m.Rows()))
+	}
+}
+
+func webRow(i int) string {
+	return fmt.Sprintf(`{"image":"%05d/%09d.jpg","caption":"a picture of thing number %d on a table, stock photo"}`,
+		i/10000, i, i)
 }

@@ -164,7 +164,7 @@ func (e *EvalSet) BadSamples() []BadSample {
 		if example, err := e.src.Example(i); err == nil {
 			key = example.Key
 		}
-		all = append(all, BadSample{key, e.bad[i]})
+		all = append(all, BadSample{Key: key, Reason: e.bad[i]})
 	}
 	return all
 }

@@ -42,7 +42,7 @@ func TestEvalSet(t *testing.T) {
 			t.Errorf("picture %d differs", i)
 		}
 	}
-	if bad := e.BadSamples(); len(bad) != 1 || bad[0] != (BadSample{"0003.png", "broken on purpose"}) {
+	if bad := e.BadSamples(); len(bad) != 1 || bad[0] != (BadSample{Key: "0003.png", Reason: "broken on purpose"}) {
 		t.Errorf("bad samples %v", bad)
 	}
 	src.broken[0] = true

@@ -163,7 +163,8 @@ func TestBadSamplesAreReplaced(t *testing.T) {
 	}
 	got := l.BadSamples()
 	slices.SortFunc(got, func(a, b BadSample) int { return strings.Compare(a.Key, b.Key) })
-	want := []BadSample{{"0007.png", "broken on purpose"}, {"0009.png", errNoCaption.Error()}}
+	want := []BadSample{{"0007.png", "broken on purpose", "made"},
+		{"0009.png", errNoCaption.Error(), "made"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("bad samples %v, want %v", got, want)
 	}

@@ -28,6 +28,12 @@ func newStream(seed, epoch, index int64, p purpose) stream {
 	return stream{mix(h ^ mix(uint64(p)+0xabc98388fb8fac03))}
 }
 
+// newStreamSeed is a seed for another generator of the same purpose.
+func newStreamSeed(seed, epoch, index int64, p purpose) int64 {
+	s := newStream(seed, epoch, index, p)
+	return int64(s.next())
+}
+
 // mix is the finaliser of splitmix64 (Steele, Lea and Flood 2014), a bijection of 64 bits.
 func mix(z uint64) uint64 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
@@ -141,4 +147,10 @@ func (c Crop) RandomBox(w, h int, seed, epoch, row int64) Box {
 		return share, s.uniform(lo, hi)
 	}, func(n int) int { return int(s.intN(int64(n))) })
 	return box
+}
+
+// mulMod is a·b mod n for a, b ≥ 0 and n ≥ 1.
+func mulMod(a, b, n int64) int64 {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	return int64(bits.Rem64(hi, lo, uint64(n)))
 }

@@ -2,72 +2,80 @@ package dataset
 
 import (
 	"fmt"
-	"math"
+	"sort"
 )
 
 // Unit is what one row of an epoch is.
 type Unit string
 
 const (
-	// UnitCaption makes every caption a row, as in LAVIS: pictures with more captions come more often, and a picture
-	// may stand in a batch several times, as a false negative of itself.
+	// UnitCaption makes every caption (or question) a row, as in LAVIS: pictures with more captions come more often,
+	// and a picture may stand in a batch several times, as a false negative of itself.
 	UnitCaption Unit = "caption"
-	// UnitImage makes every picture a row, with one of its captions drawn anew in each epoch.
+	// UnitImage makes every picture a row, with one of its texts drawn anew in each epoch.
 	UnitImage Unit = "image"
 )
 
-// rows maps the rows of an epoch to pictures and captions.
+// rowBlock is after how many pictures the number of a row is kept: those between are counted when they are asked for.
+const rowBlock = 64
+
+// rows maps the rows of a source to pictures and texts, in an eighth of a byte per picture.
 type rows struct {
-	n       int64
-	image   []int32 // per row, nil for UnitImage
-	caption []int32
+	src    Source
+	n      int64
+	starts []int64 // first row of every rowBlock-th picture; nil where every row is a picture
+	draws  bool    // UnitImage: the text of a row is drawn
 }
 
 func newRows(src Source, unit Unit) (rows, error) {
-	if src.Len() > math.MaxInt32 {
-		return rows{}, fmt.Errorf("dataset: %s has %d pictures; 2³¹ is the limit", src.Name(), src.Len())
-	}
+	r := rows{src: src, n: int64(src.Len())}
 	switch unit {
 	case UnitImage:
-		return rows{n: int64(src.Len())}, nil
+		r.draws = true
+		return r, nil
 	case UnitCaption, "":
 	default:
 		return rows{}, fmt.Errorf("dataset: unknown unit of sampling %q; %q and %q are known", unit,
 			UnitCaption, UnitImage)
 	}
-	var r rows
+	starts, n := make([]int64, 0, src.Len()/rowBlock+1), int64(0)
 	for i := range src.Len() {
-		for c := range src.Texts(i) {
-			r.image = append(r.image, int32(i))
-			r.caption = append(r.caption, int32(c))
+		if i%rowBlock == 0 {
+			starts = append(starts, n)
 		}
+		n += int64(src.Texts(i))
 	}
-	r.n = int64(len(r.image))
+	if n != r.n {
+		r.n, r.starts = n, starts
+	}
 	return r, nil
+}
+
+// at is the picture of a row and which of its texts is due; draw is where the texts of UnitImage come from.
+func (r *rows) at(row int64, draw func(n int64) int64) (image, text int) {
+	if r.draws {
+		image = int(row)
+		return image, int(draw(int64(r.src.Texts(image))))
+	}
+	if r.starts == nil {
+		return int(row), 0
+	}
+	block := sort.Search(len(r.starts), func(b int) bool { return r.starts[b] > row }) - 1
+	rest := row - r.starts[block]
+	for image = block * rowBlock; ; image++ {
+		n := int64(r.src.Texts(image))
+		if rest < n {
+			return image, int(rest)
+		}
+		rest -= n
+	}
 }
 
 // CheckBatch fails if the source has fewer rows than a batch: a loader could never fill one.
 func CheckBatch(src Source, unit Unit, size int) error {
-	r, err := newRows(src, unit)
+	m, err := NewMixture(Mix{}, Part{Source: src, Unit: unit})
 	if err != nil {
 		return err
 	}
-	return r.checkBatch(src, size)
-}
-
-func (r *rows) checkBatch(src Source, size int) error {
-	if int64(size) <= r.n {
-		return nil
-	}
-	return fmt.Errorf("dataset: a batch of %d is larger than the data set %s with its %d rows (%d images); make the "+
-		"batch size at most %d", size, src.Name(), r.n, src.Len(), r.n)
-}
-
-// at is the picture of a row and which of its captions is due in an epoch.
-func (r *rows) at(src Source, seed, epoch, row int64) (image, caption int) {
-	if r.image != nil {
-		return int(r.image[row]), int(r.caption[row])
-	}
-	s := newStream(seed, epoch, row, purposeCaption)
-	return int(row), int(s.intN(int64(src.Texts(int(row)))))
+	return m.CheckBatch(size)
 }

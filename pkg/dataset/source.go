@@ -11,9 +11,11 @@ type Example struct {
 	Key       string   // file name relative to the image folder; names the sample in messages
 	ImagePath string   // where the picture lies; "" for a picture inside an archive
 	ImageID   int64    // id in the annotation file
-	Captions  []string // as written in the annotation file; never empty, none of them blank
+	Captions  []string // as written in the annotation file, none of them blank
 	License   string   // licence of the picture, name and address; "" if the file does not say
 	URL       string   // where the picture comes from; "" if the file does not say
+
+	Questions []Question // of a set of questions; it has no captions
 }
 
 // Source is a set of pictures with texts. Its methods are safe for concurrent use.
@@ -24,7 +26,8 @@ type Source interface {
 	Len() int
 	// Texts is the number of texts of picture i, 0 ≤ i < Len, and at least 1. It comes from memory, never from disk.
 	Texts(i int) int
-	// Example is what is known of picture i, with Texts(i) captions. It may have to be read from disk, and fail.
+	// Example is what is known of picture i, with Texts(i) captions or questions. It may have to be read from disk, and
+	// fail.
 	Example(i int) (Example, error)
 	// Open opens the encoded picture i.
 	Open(i int) (io.ReadCloser, error)
@@ -82,6 +85,29 @@ func (c *concat) Example(i int) (Example, error) {
 func (c *concat) Open(i int) (io.ReadCloser, error) {
 	s, at := c.find(i)
 	return s.Open(at)
+}
+
+// FirstTexts is the source with the first n texts of every picture; the source itself if n is 0. Captions that are
+// ranked, best first, are drawn from the best two in BLIP-2 (spec/data.md §6).
+func FirstTexts(src Source, n int) Source {
+	if n <= 0 {
+		return src
+	}
+	return firstTexts{src, n}
+}
+
+type firstTexts struct {
+	Source
+	n int
+}
+
+func (f firstTexts) Texts(i int) int { return min(f.Source.Texts(i), f.n) }
+
+func (f firstTexts) Example(i int) (Example, error) {
+	e, err := f.Source.Example(i)
+	e.Captions = e.Captions[:min(len(e.Captions), f.n)]
+	e.Questions = e.Questions[:min(len(e.Questions), f.n-len(e.Captions))]
+	return e, err
 }
 
 // First is the source's first n pictures; the source itself if it has no more, or if n is 0.

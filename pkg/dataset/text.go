@@ -70,6 +70,15 @@ func (p QuestionProcessor) Process(question string) string {
 	return firstWords(strings.TrimRight(s, " "), p.MaxWords)
 }
 
+// FillPrompt puts a processed question into a prompt such as "Question: {} Short answer:", in place of its first {}. An
+// empty prompt leaves the question as it is.
+func FillPrompt(prompt, question string) string {
+	if prompt == "" {
+		return question
+	}
+	return strings.Replace(prompt, "{}", question, 1)
+}
+
 // firstWords keeps the first limit words as separated by single spaces (two spaces enclose an empty word).
 func firstWords(s string, limit int) string {
 	if limit <= 0 {

@@ -27,7 +27,8 @@ import (
 type Options struct {
 	// Backend is go, xla:cpu, xla:cuda, xla:/path/plugin.so or auto; empty is auto.
 	Backend string
-	// Devices is how many devices XLA CPU offers (0 is 1). CUDA offers every visible GPU; the Go backend has one.
+	// Devices is how many devices of the backend to use; 0 is auto: all visible GPUs on CUDA, 1 elsewhere. XLA CPU offers
+	// as many virtual ones as it is asked for; the Go backend has one.
 	Devices int
 	// DType forces the compute type: auto, f32, bf16 or f16; empty is auto.
 	DType string
@@ -61,6 +62,8 @@ type Device struct {
 	DTypes DTypePolicy
 	// Plugin describes the PJRT plugin; nil on the Go backend.
 	Plugin *PluginInfo
+	// Devices is how many devices are used: the backend's first ones. They make up the mesh of a training.
+	Devices int
 
 	peak
 }
@@ -135,9 +138,36 @@ func open(name string, o Options) (*Device, error) {
 		return nil, fmt.Errorf("backend %s: %w", name, err)
 	}
 	d := &Device{Backend: backend, Name: name, DTypes: policy, Plugin: plugin}
+	if d.Devices, err = used(o.Devices, backend.NumDevices(), kind); err != nil {
+		backend.Finalize()
+		return nil, err
+	}
 	d.Description = fmt.Sprintf("%s (%s), PJRT API %s, %s", plugin.Path, plugin.Source, plugin.API,
-		count(backend.NumDevices(), "device"))
+		count(d.Devices, "device"))
 	return d, nil
+}
+
+// used is how many of the devices that a backend has are used if asked are wanted, 0 for auto.
+func used(asked, have int, kind string) (int, error) {
+	switch {
+	case asked > have:
+		return 0, &OptionError{Option: "devices", Value: fmt.Sprint(asked), Reason: fmt.Sprintf(
+			"the backend has %s; ask for that many at most, or for auto", count(have, "device"))}
+	case asked > 0:
+		return asked, nil
+	case kind == KindCUDA:
+		return have, nil
+	}
+	return 1, nil
+}
+
+// LoadTo is the backend to which weights are loaded as they are read: nil, which is host memory, where several devices
+// will share them.
+func (d *Device) LoadTo() compute.Backend {
+	if d.Devices > 1 {
+		return nil
+	}
+	return d.Backend
 }
 
 // openGo opens the pure Go backend; what follows "go:" is handed to it, as in go:ops_sequential.
@@ -158,7 +188,7 @@ func openGo(name string, o Options) (*Device, error) {
 	if config == "" {
 		unlimitWorkers(backend)
 	}
-	return &Device{Backend: backend, Name: name, Description: "pure Go, 1 device", DTypes: policy}, nil
+	return &Device{Backend: backend, Name: name, Description: "pure Go, 1 device", DTypes: policy, Devices: 1}, nil
 }
 
 // unlimitWorkers lifts the limit on the Go backend's worker goroutines. With its default limit (compute v0.1.4)

@@ -79,7 +79,7 @@ func loadOnce(p *PluginInfo) (string, error) {
 		return "", err
 	}
 	name := fmt.Sprintf("/plugin-%d/%s", len(loaded.name), p.Kind)
-	if err := pjrt.RegisterPreloadedPlugin(name, table); err != nil {
+	if err := pjrt.RegisterPreloadedPlugin(name, wrapTable(table, len(loaded.name))); err != nil {
 		return "", explainPJRT(p, err)
 	}
 	loaded.name[p.Path], loaded.api[p.Path] = name, version
@@ -105,15 +105,27 @@ func clientOptions(name, kind string, o Options) (string, pjrt.NamedValuesMap) {
 		if o.Allocator != "" {
 			options["allocator"] = o.Allocator
 		}
-		if len(o.VisibleDevices) > 0 {
-			ids := make([]int64, len(o.VisibleDevices))
-			for i, id := range o.VisibleDevices {
-				ids[i] = int64(id)
-			}
+		if ids := gpus(o); len(ids) > 0 {
 			options["visible_devices"] = ids
 		}
 	}
 	return strings.Join(config, ","), options
+}
+
+// gpus are the numbers of the GPUs to open; none means all. The others are left to other programs: the plugin would
+// take memory on every one it sees.
+func gpus(o Options) []int64 {
+	var ids []int64
+	for _, id := range o.VisibleDevices {
+		ids = append(ids, int64(id))
+	}
+	for len(o.VisibleDevices) == 0 && len(ids) < o.Devices {
+		ids = append(ids, int64(len(ids)))
+	}
+	if o.Devices > 0 && o.Devices < len(ids) {
+		ids = ids[:o.Devices]
+	}
+	return ids
 }
 
 // prepareCUDA refuses a machine that cannot run the plugin, tells XLA where the CUDA tools are, and loads the CUDA
@@ -122,6 +134,9 @@ func prepareCUDA(plugin string, o Options) error {
 	driver := probeCUDA()
 	if driver.problem != "" {
 		return fmt.Errorf("%s; use --backend xla:cpu or go on this machine", driver.problem)
+	}
+	if _, err := used(o.Devices, driver.devices, KindCUDA); err != nil {
+		return err
 	}
 	site := siteOf(plugin)
 	if site == "" {

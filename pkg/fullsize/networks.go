@@ -105,7 +105,7 @@ func NewImageSide(cfg stage1.Config) Network {
 
 // NewOPT reads a prompt, of which the logits of the last position count, and then computes one more token.
 func NewOPT(cfg opt.Config) Network {
-	n := Network{Tokens: usualTokens, MaxTokens: cfg.Positions - 1}
+	n := Network{Tokens: usualTokens, MaxTokens: cfg.Positions - 1, opt: &cfg}
 	n.part = pretrained.Part{Part: naming.Part{What: "language model", Params: opt.Params(cfg),
 		Tables: naming.LLMTables(naming.OPT, "")}}
 	n.passes = func(s Sizes) []pass {
@@ -139,7 +139,7 @@ func NewOPT(cfg opt.Config) Network {
 // NewT5 encodes a text, and then decodes one token.
 func NewT5(cfg t5.Config) Network {
 	// Positions are relative: the limit is only to keep mistakes from filling the memory.
-	n := Network{Tokens: usualTokens, MaxTokens: 1 << 14}
+	n := Network{Tokens: usualTokens, MaxTokens: 1 << 14, t5: &cfg}
 	n.part = pretrained.Part{Part: naming.Part{What: "language model", Params: t5.Params(cfg),
 		Tables: naming.LLMTables(naming.T5, "")}}
 	n.passes = func(s Sizes) []pass {

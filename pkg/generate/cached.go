@@ -8,6 +8,8 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/mesh"
 )
 
 // Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all steps
@@ -23,53 +25,53 @@ type Advance func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens 
 // CachedProgram runs a network as a Model, one batch after the other, that keeps on the device what it has computed for
 // the tokens so far: a step reads one token per text.
 type CachedProgram struct {
-	prefill, advance *mlx.Exec
+	prefill, advance *mesh.Exec
 	fixed            int // outputs of prefill that are neither logits nor cache
+	stats            Stats
 }
+
+// Stats say what a program has done.
+type Stats struct {
+	Compilations int   // of programs, one for each size of batch, prompts and room
+	NewTokens    int   // tokens that the last batch had room for
+	CacheBytes   int64 // of the last batch's cache, all texts together
+}
+
+// Stats returns the numbers so far.
+func (p *CachedProgram) Stats() Stats { return p.stats }
 
 // NewCachedProgram prepares the programs of a network whose weights are in the store.
 func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance) (
 	*CachedProgram, error) {
 	p := &CachedProgram{}
-	var err error
-	p.prefill, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+	p.prefill = mesh.NewExec(backend, store, "prefill", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
 		// The room for new tokens is the size of an input, because another size is another program.
 		last := len(in) - 1
 		logits, fixed, cache := prefill(scope, in[:last], in[last].Shape().Dimensions[0])
 		p.fixed = len(fixed)
 		return append(append([]*graph.Node{logits}, fixed...), cache...)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("preparing the prefill: %w", err)
-	}
-	p.advance, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+	}).WithMaxPrograms(maxPrograms)
+	p.advance = mesh.NewExec(backend, store, "step", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
 		parents, tokens, in := in[0], in[1], in[2:]
 		logits, cache := advance(scope, in[:p.fixed], in[p.fixed:], parents, tokens)
 		return append([]*graph.Node{logits}, cache...)
-	})
-	if err != nil {
-		p.Close()
-		return nil, fmt.Errorf("preparing a step: %w", err)
-	}
-	p.prefill.SetMaxCache(maxPrograms)
-	p.advance.SetMaxCache(maxPrograms)
+	}).WithMaxPrograms(maxPrograms)
 	return p, nil
 }
 
 // Close frees the compiled programs.
 func (p *CachedProgram) Close() {
-	for _, exec := range []*mlx.Exec{p.prefill, p.advance} {
-		if exec != nil {
-			exec.Finalize()
-		}
-	}
+	p.prefill.Close()
+	p.advance.Close()
 }
 
 // Generate continues a batch as the function Generate does: inputs are those of Prefill and remain the caller's,
 // prompts the ids that penalties and LenRulePaper see.
 func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, prompts [][]int32, o Options) (
 	[][]Text, error) {
-	m := &cached{program: p, inputs: inputs, rows: len(prompts), width: o.Width(),
+	m := &cached{program: p, inputs: mesh.HostAll(inputs), rows: len(prompts), width: o.Width(),
 		newTokens: bucket(o.MaxNewTokens)}
 	defer m.close()
 	return Generate(ctx, m, prompts, o)
@@ -78,12 +80,12 @@ func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, 
 // cached is the Model of one batch. The cache has a fixed place for every text; places without one are computed along.
 type cached struct {
 	program   *CachedProgram
-	inputs    []*tensors.Tensor
+	inputs    []*mesh.Value
 	rows      int
 	width     int // texts per row
 	newTokens int
 
-	fixed, cache []*tensors.Tensor
+	fixed, cache []*mesh.Value
 	texts        []cachedText
 }
 
@@ -91,8 +93,8 @@ type cached struct {
 type cachedText struct{ row, place int }
 
 func (c *cached) Start(ctx context.Context) ([]float32, error) {
-	room := tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens), c.newTokens)
-	defer free([]*tensors.Tensor{room})
+	room := mesh.Host(tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens), c.newTokens))
+	defer free([]*mesh.Value{room})
 	out, err := call(ctx, c.program.prefill, append(c.inputs[:len(c.inputs):len(c.inputs)], room))
 	if err != nil {
 		return nil, fmt.Errorf("reading the prompts: %w", err)
@@ -118,9 +120,9 @@ func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]flo
 		used[old.row]++
 		from[texts[i].place], ids[texts[i].place] = int32(old.place), tokens[i]
 	}
-	own := []*tensors.Tensor{
+	own := mesh.HostAll([]*tensors.Tensor{
 		tensors.FromFlatDataAndDimensions(from, places), tensors.FromFlatDataAndDimensions(ids, places),
-	}
+	})
 	defer free(own)
 	args := append(append(own[:2:2], c.fixed...), c.cache...)
 	out, err := call(ctx, c.program.advance, args)
@@ -129,13 +131,17 @@ func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]flo
 	}
 	free(c.cache)
 	c.cache, c.texts = out[1:], texts
+	c.program.stats.CacheBytes, c.program.stats.NewTokens = 0, c.newTokens
+	for _, t := range c.cache {
+		c.program.stats.CacheBytes += int64(t.Shape().ByteSize())
+	}
 	return c.logits(out[0], places)
 }
 
 // logits brings the logits of all places to the host, frees them and returns those of the texts.
-func (c *cached) logits(t *tensors.Tensor, places int) ([]float32, error) {
-	defer free([]*tensors.Tensor{t})
-	all, err := tensors.CopyFlatData[float32](t)
+func (c *cached) logits(v *mesh.Value, places int) ([]float32, error) {
+	defer free([]*mesh.Value{v})
+	all, err := mesh.Copy[float32](v)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,16 @@ type Options struct {
 	RepetitionPenalty float64   // divides the odds of tokens that prompt or text contain (1: none)
 	NoRepeatNGram     int       // no n-gram of this size occurs twice in prompt and text (0: off)
 	Sampling          *Sampling // draw tokens instead of taking the most likely ones
+
+	// Watch, if set, is told of every step before the next one is computed: the length n that running texts have now
+	// and, with one beam, the tokens that they got. With several beams texts are not certain before the end.
+	Watch func(n int, tokens []Token)
+}
+
+// Token is one that a text got.
+type Token struct {
+	Row, Text int // of the result: Generate's texts[Row][Text]
+	ID        int32
 }
 
 // Text is what was generated from a prompt.
@@ -61,6 +71,14 @@ type Text struct {
 	LogProb, Score float64
 }
 
+// Words returns the text's tokens without the one that ended it.
+func (t Text) Words() []int32 {
+	if t.Ended {
+		return t.Tokens[:len(t.Tokens)-1]
+	}
+	return t.Tokens
+}
+
 // Width returns how many texts of each row run side by side.
 func (o Options) Width() int {
 	if o.Beams > 1 {
@@ -69,8 +87,8 @@ func (o Options) Width() int {
 	return max(o.Return, 1)
 }
 
-// check reports options that make no sense.
-func (o Options) check() error {
+// Validate reports options that make no sense.
+func (o Options) Validate() error {
 	switch {
 	case o.Beams < 0 || o.Return < 0 || o.MinNewTokens < 0 || o.NoRepeatNGram < 0:
 		return fmt.Errorf("beams, texts, shortest length and n-gram size must not be negative")
@@ -97,7 +115,7 @@ func (o Options) check() error {
 //
 // It stops with ctx's error between two steps, and with an error if the model's logits are no numbers.
 func Generate(ctx context.Context, m Model, prompts [][]int32, o Options) ([][]Text, error) {
-	if err := o.check(); err != nil {
+	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("generating text: %w", err)
 	}
 	if len(prompts) == 0 {

@@ -8,6 +8,8 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/mesh"
 )
 
 // maxPrograms is how many sizes of batches, texts and caches a program is compiled for at most; another is an error.
@@ -16,8 +18,12 @@ const maxPrograms = 256
 // Program runs a network as a Model, one batch after the other. What depends on pictures or prompts alone is computed
 // once per batch and stays on the device; texts are read from their first token at every step.
 type Program struct {
-	encode, next *mlx.Exec
+	encode, next *mesh.Exec
+	stats        Stats
 }
+
+// Stats returns what the program has done; it has no cache.
+func (p *Program) Stats() Stats { return p.stats }
 
 // NewProgram prepares the programs of a network whose weights are in the store. encode computes from the inputs of a
 // batch what the decoder reads of its rows. next computes the float32 logits [texts, vocab] of what follows each text:
@@ -26,30 +32,22 @@ func NewProgram(backend compute.Backend, store *mlx.Store,
 	encode func(scope *mlx.Scope, inputs []*graph.Node) []*graph.Node,
 	next func(scope *mlx.Scope, encoded []*graph.Node, rows, ids, lengths *graph.Node) *graph.Node) (*Program, error) {
 	p := &Program{}
-	var err error
-	if p.encode, err = mlx.NewExec(backend, store, encode); err != nil {
-		return nil, fmt.Errorf("preparing the encoder: %w", err)
-	}
-	p.next, err = mlx.NewExec(backend, store, func(scope *mlx.Scope, in []*graph.Node) *graph.Node {
+	p.encode = mesh.NewExec(backend, store, "encoder", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
+		return encode(scope, in)
+	}).WithMaxPrograms(maxPrograms)
+	p.next = mesh.NewExec(backend, store, "decoder", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		p.stats.Compilations++
 		last := len(in) - 3
-		return next(scope, in[:last], in[last], in[last+1], in[last+2])
-	})
-	if err != nil {
-		p.Close()
-		return nil, fmt.Errorf("preparing the decoder: %w", err)
-	}
-	p.encode.SetMaxCache(maxPrograms)
-	p.next.SetMaxCache(maxPrograms)
+		return []*graph.Node{next(scope, in[:last], in[last], in[last+1], in[last+2])}
+	}).WithMaxPrograms(maxPrograms)
 	return p, nil
 }
 
 // Close frees the compiled programs.
 func (p *Program) Close() {
-	for _, exec := range []*mlx.Exec{p.encode, p.next} {
-		if exec != nil {
-			exec.Finalize()
-		}
-	}
+	p.encode.Close()
+	p.next.Close()
 }
 
 // Input is one batch for a Program.
@@ -73,7 +71,7 @@ func (p *Program) Generate(ctx context.Context, in Input, o Options) ([][]Text, 
 	if len(seen) != len(in.Prompts) {
 		return nil, fmt.Errorf("%d prompts, but what penalties see of %d", len(in.Prompts), len(seen))
 	}
-	encoded, err := call(ctx, p.encode, in.Tensors)
+	encoded, err := call(ctx, p.encode, mesh.HostAll(in.Tensors))
 	if err != nil {
 		return nil, fmt.Errorf("encoding the prompts: %w", err)
 	}
@@ -85,35 +83,28 @@ func (p *Program) Generate(ctx context.Context, in Input, o Options) ([][]Text, 
 }
 
 // logits runs the decoder on one batch of texts.
-func (p *Program) logits(ctx context.Context, encoded []*tensors.Tensor, b Batch) ([]float32, error) {
+func (p *Program) logits(ctx context.Context, encoded []*mesh.Value, b Batch) ([]float32, error) {
 	texts := len(b.Rows)
-	own := []*tensors.Tensor{
+	own := mesh.HostAll([]*tensors.Tensor{
 		tensors.FromFlatDataAndDimensions(b.Rows, texts), tensors.FromFlatDataAndDimensions(b.IDs, texts, b.Length),
 		tensors.FromFlatDataAndDimensions(b.Lengths, texts),
-	}
+	})
 	defer free(own)
 	out, err := call(ctx, p.next, append(encoded[:len(encoded):len(encoded)], own...))
 	if err != nil {
 		return nil, fmt.Errorf("computing the next tokens: %w", err)
 	}
 	defer free(out)
-	return tensors.CopyFlatData[float32](out[0])
+	return mesh.Copy[float32](out[0])
 }
 
 // call runs a program unless ctx has ended.
-func call(ctx context.Context, exec *mlx.Exec, args []*tensors.Tensor) ([]*tensors.Tensor, error) {
+func call(ctx context.Context, exec *mesh.Exec, args []*mesh.Value) ([]*mesh.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	values := make([]any, len(args))
-	for i, a := range args {
-		values[i] = a
-	}
-	return exec.Call(values...)
+	return exec.Call(args...)
 }
 
-func free(list []*tensors.Tensor) {
-	for _, t := range list {
-		t.MustFinalizeAll()
-	}
-}
+// free gives memory back; what it computed is right even if that fails.
+func free(values []*mesh.Value) { _ = mesh.Free(values...) }

@@ -62,6 +62,7 @@ func (s *search) run(ctx context.Context) error {
 		if err := s.advance(logits, vocab, n); err != nil {
 			return err
 		}
+		s.tell(n)
 		parents, tokens := s.next()
 		if len(parents) == 0 || n == s.options.MaxNewTokens {
 			return nil
@@ -76,6 +77,20 @@ func (s *search) run(ctx context.Context) error {
 			return fmt.Errorf("the model gave %d logits for %d texts and %d tokens", len(logits), len(parents), vocab)
 		}
 	}
+}
+
+// tell lets the options' watcher see what the step of length n has brought.
+func (s *search) tell(n int) {
+	if s.options.Watch == nil {
+		return
+	}
+	var tokens []Token
+	for i, r := range s.rows {
+		if one, ok := r.(*single); ok {
+			tokens = one.written(tokens, i, n)
+		}
+	}
+	s.options.Watch(n, tokens)
 }
 
 // checkVocab compares the first logits' size with what was asked for.

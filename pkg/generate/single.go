@@ -47,6 +47,16 @@ func (s *single) advance(scores [][]float32, _ int) {
 	s.open, s.number = open, number
 }
 
+// written appends the nth tokens of the row's texts.
+func (s *single) written(tokens []Token, row, n int) []Token {
+	for i, text := range s.out {
+		if len(text.Tokens) == n {
+			tokens = append(tokens, Token{Row: row, Text: i, ID: text.Tokens[n-1]})
+		}
+	}
+	return tokens
+}
+
 // largest returns the index of the largest score, the first among equals.
 func largest(scores []float32) int32 {
 	best := 0

@@ -9,6 +9,7 @@ package model
 import (
 	"fmt"
 	"strings"
+	"unsafe"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -73,6 +74,12 @@ func Name(path string) string { return strings.ReplaceAll(strings.TrimPrefix(pat
 // values depend neither on the order of the parameters nor on the backend. Existing variables (loaded from a
 // checkpoint) are left alone, but must have the declared shape.
 func Initialize(store *mlx.Store, params []Param, seed int64) error {
+	return InitializeOn(nil, store, params, seed)
+}
+
+// InitializeOn is Initialize with every tensor put on the backend's first device as soon as it is drawn, so that the
+// host never holds more than one; a nil backend keeps them in host memory.
+func InitializeOn(backend compute.Backend, store *mlx.Store, params []Param, seed int64) error {
 	for _, p := range params {
 		if v := store.GetVariable(Path(p.Name)); v != nil {
 			if err := checkShape(p, v.Shape()); err != nil {
@@ -80,11 +87,20 @@ func Initialize(store *mlx.Store, params []Param, seed int64) error {
 			}
 			continue
 		}
-		if err := Set(store, p.Name, p.Shape, Draw(p, seed)); err != nil {
+		t, err := NewTensor(backend, p, dtypes.Float32, rawBytes(Draw(p, seed)))
+		if err != nil {
+			return err
+		}
+		if err := Keep(store, p, t); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// rawBytes are the bytes of the numbers, where they lie.
+func rawBytes(values []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(values))), 4*len(values))
 }
 
 // Draw returns the numbers with which a parameter starts, row-major, drawn by its Init from (seed, name).
@@ -114,12 +130,24 @@ func Set(store *mlx.Store, name string, shape []int, values []float32) error {
 
 // NewTensor makes a tensor of a parameter's shape from its numbers, row-major and little-endian, in the given type and
 // straight on the backend's first device; a nil backend keeps the numbers in host memory. data are copied.
+//
+// On the device the memory is the backend's own even where host and device could share it: a program can then write a
+// variable's new value over the old one.
 func NewTensor(backend compute.Backend, p Param, dtype dtypes.DType, data []byte) (*tensors.Tensor, error) {
-	t, err := tensors.FromRaw(backend, 0, shapes.Make(dtype, p.Shape...), data)
+	shape := shapes.Make(dtype, p.Shape...)
+	if backend == nil || len(data) == 0 || int(shape.ByteSize()) != len(data) {
+		t, err := tensors.FromRaw(nil, 0, shape, data)
+		if err != nil {
+			return nil, fmt.Errorf("tensor %s: %w", p.Name, err)
+		}
+		return t, nil
+	}
+	values := dtypes.UnsafeAnySliceFromBytes(unsafe.Pointer(unsafe.SliceData(data)), dtype, shape.Size())
+	buffer, err := backend.BufferFromFlatData(0, values, shape)
 	if err != nil {
 		return nil, fmt.Errorf("tensor %s: %w", p.Name, err)
 	}
-	return t, nil
+	return tensors.FromBuffer(buffer)
 }
 
 // Keep creates the variable of a parameter with the tensor as its value, whatever its type, or replaces the variable.

@@ -61,7 +61,7 @@ func LoadVision(store *mlx.Store, cfg vit.Config, path string, o Options) (*Cove
 func LoadQFormer(store *mlx.Store, params []model.Param, path string, seed int64, o Options) (*Coverage, error) {
 	cov, err := loadPath(store, QFormerPart(params, seed), path, o)
 	if err == nil {
-		err = model.Initialize(store, params, seed)
+		err = model.InitializeOn(o.Backend, store, params, seed)
 	}
 	if err != nil {
 		return cov, fmt.Errorf("Q-Former: %w", err)

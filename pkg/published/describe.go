@@ -3,6 +3,7 @@ package published
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
@@ -158,11 +159,15 @@ func (a *Assembly) check() error {
 	if err := a.headCounts(); err != nil {
 		return err
 	}
+	var missing []string
 	for _, name := range a.Spec.Missing() {
 		if frozen := name != "Q-Former"; frozen && a.parts.Partial || a.parts.AllowMissing {
 			continue
 		}
-		return fmt.Errorf("the %s of %s is not in it, %s", name, a.Spec.Model, remedies[name])
+		missing = append(missing, fmt.Sprintf("the %s of %s is not in it, %s", name, a.Spec.Model, remedies[name]))
+	}
+	if len(missing) > 0 {
+		return errors.New(strings.Join(missing, "; "))
 	}
 	return a.Spec.ValidateParts()
 }

@@ -26,11 +26,7 @@ const maxResized = 1 << 28
 // ReadProcessor reads preprocessor_config.json of a folder of transformers; without one, the processor is that of the
 // network, BLIP-2's by default. It must give pictures of the size that the image encoder takes.
 func ReadProcessor(dir string, s Spec) (ImageProcessor, error) {
-	p := ImageProcessor{Mean: dataset.CLIPMean(), Std: dataset.CLIPStd(), Crop: s.CLIP != nil}
-	v := s.vision()
-	if v != nil {
-		p.Size = v.ImageSize
-	}
+	p, v := NewProcessor(s), s.vision()
 	path := filepath.Join(dir, "preprocessor_config.json")
 	raw, err := readSmall(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,6 +42,15 @@ func ReadProcessor(dir string, s Spec) (ImageProcessor, error) {
 		return p, fmt.Errorf("%s: %w", path, err)
 	}
 	return p, nil
+}
+
+// NewProcessor returns the processor of the network where no file says another.
+func NewProcessor(s Spec) ImageProcessor {
+	p := ImageProcessor{Mean: dataset.CLIPMean(), Std: dataset.CLIPStd(), Crop: s.CLIP != nil}
+	if v := s.vision(); v != nil {
+		p.Size = v.ImageSize
+	}
+	return p
 }
 
 // read takes the values of a preprocessor_config.json.

@@ -12,6 +12,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/measure"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/trainer"
 )
@@ -25,6 +26,10 @@ type BenchOptions struct {
 	Warmup    int   // steps before those that count
 	Steps     int   // steps that count, at least 1
 	Seed      int64 // of weights, batches, dropout and hard negatives
+	ByParts   bool  // measure every part of a step by itself too
+
+	Devices      int  // that share a batch; 0 means 1
+	SpreadFrozen bool // of a frozen matrix each device keeps a part
 	// OnStep, if set, is told of every step when it is done, those of the warm-up included (from 0).
 	OnStep func(step int, took time.Duration, result trainer.Result)
 }
@@ -32,6 +37,10 @@ type BenchOptions struct {
 // BenchResult is what one run of Bench measured. Memory is in bytes, 0 where it could not be measured.
 type BenchResult struct {
 	Batch               int            `json:"batch"`
+	MicroBatches        int            `json:"micro_batches"`
+	Coupled             bool           `json:"coupled"` // ITC and hard negatives over all of them
+	Devices             int            `json:"devices"`
+	DeviceState         uint64         `json:"device_state"` // weights and optimizer slots on each device
 	Warmup              int            `json:"warmup"`
 	Steps               int            `json:"steps"`
 	Parameters          int            `json:"parameters"`
@@ -43,11 +52,13 @@ type BenchResult struct {
 	ImgPerS             float64        `json:"img_per_s"`       // of the median step
 	StepFLOPs           float64        `json:"step_flops"`      // as StepFLOPs counts them
 	GFLOPPerS           float64        `json:"gflop_per_s"`     // of the median step
+	RepeatedFLOPs       float64        `json:"repeated_flops"`  // beside them, to save memory
 	Parts               []FLOPs        `json:"flops"`
 	PeakMemory          uint64         `json:"peak_memory"`       // most host memory the process ever held
 	PeakMemoryInit      uint64         `json:"peak_memory_init"`  // most until the weights were drawn
 	PeakMemorySteps     uint64         `json:"peak_memory_steps"` // most during the steps that count
 	Loss                float64        `json:"loss"`              // of the last step
+	Time                *PartsResult   `json:"parts,omitempty"`   // with ByParts
 }
 
 // Bench trains a model of random weights on random pairs, by the code that trains real ones, and takes time and
@@ -63,20 +74,31 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 		Batch: o.Batch, Warmup: o.Warmup, Steps: o.Steps,
 		Parameters:          model.Count(Params(o.Config)),
 		TrainableParameters: model.Count(TrainableParams(o.Config)),
+		MicroBatches:        max(o.Config.MicroBatches, 1),
+		Coupled:             o.Config.Coupled,
 		StepFLOPs:           TotalFLOPs(parts),
+		RepeatedFLOPs:       TotalFLOPs(RepeatedFLOPs(o.Config, o.Batch)),
 		Parts:               parts,
 	}
 	start := time.Now()
-	store, err := newBenchStore(o)
+	store, err := newBenchStore(backend, o)
 	if err != nil {
 		return nil, err
 	}
 	defer store.Finalize()
+	m, err := mesh.New(backend, max(o.Devices, 1))
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Place(store, o.SpreadFrozen); err != nil {
+		return nil, err
+	}
 	step, err := trainer.NewStep(backend, store, NewTask(o.Config), o.Optimizer, o.Seed)
 	if err != nil {
 		return nil, err
 	}
 	defer step.Close()
+	r.Devices, r.DeviceState = m.Devices(), uint64(mesh.Bytes(store))
 	r.InitSeconds = time.Since(start).Seconds()
 	r.PeakMemoryInit = measure.PeakMemory()
 
@@ -88,7 +110,10 @@ func Bench(ctx context.Context, backend compute.Backend, o BenchOptions) (*Bench
 	r.StepSeconds = measure.SpreadOf(seconds)
 	r.ImgPerS = float64(o.Batch) / r.StepSeconds.Median
 	r.GFLOPPerS = r.StepFLOPs / r.StepSeconds.Median / 1e9
-	return r, nil
+	if o.ByParts {
+		r.Time, err = o.measureParts(ctx, backend, store)
+	}
+	return r, err
 }
 
 func (o BenchOptions) validate() error {
@@ -98,6 +123,8 @@ func (o BenchOptions) validate() error {
 	switch {
 	case o.Batch < 2:
 		return fmt.Errorf("batch size %d: ITM needs a negative for every pair, so at least 2", o.Batch)
+	case o.Batch%max(o.Config.MicroBatches, 1) != 0:
+		return fmt.Errorf("a batch of %d cannot be cut into %d equal micro-batches", o.Batch, o.Config.MicroBatches)
 	case o.Steps < 1:
 		return fmt.Errorf("%d steps: at least 1 must be measured", o.Steps)
 	case o.Warmup < 0:
@@ -110,9 +137,9 @@ func (o BenchOptions) validate() error {
 }
 
 // newBenchStore draws the weights.
-func newBenchStore(o BenchOptions) (*mlx.Store, error) {
+func newBenchStore(backend compute.Backend, o BenchOptions) (*mlx.Store, error) {
 	store := mlx.NewStore()
-	if err := model.Initialize(store, Params(o.Config), o.Seed); err != nil {
+	if err := model.InitializeOn(backend, store, Params(o.Config), o.Seed); err != nil {
 		return nil, err
 	}
 	if o.Config.FreezeVision {
@@ -132,13 +159,13 @@ func (o BenchOptions) run(ctx context.Context, step *trainer.Step, r *BenchResul
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("after %d of %d steps: %w", i, o.Warmup+o.Steps, err)
 		}
-		pixels, ids, mask := randomBatch(o.Config, o.Batch, rng)
+		batch := benchInputs(o.Config, o.Batch, rng)
 		if i == o.Warmup {
 			whole = max(whole, measure.PeakMemory())
 			_ = measure.ResetPeakMemory()
 		}
 		start, startCPU := time.Now(), measure.CPUSeconds()
-		result, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask))
+		result, err := runBenchStep(o, step, i, batch)
 		took := time.Since(start)
 		if err != nil {
 			return nil, err
@@ -177,6 +204,20 @@ func runBenchStep(o BenchOptions, step *trainer.Step, i int, batch []*tensors.Te
 			i, result.Loss, result.GradNorm)
 	}
 	return result, nil
+}
+
+// benchInputs is a random batch as a step is fed: every picture is another one.
+func benchInputs(cfg Config, batch int, rng *rand.Rand) []*tensors.Tensor {
+	pixels, ids, mask := randomBatch(cfg, batch, rng)
+	list := BatchTensors(cfg, batch, pixels, ids, mask)
+	if cfg.ImageIDs {
+		numbers := make([]int32, batch)
+		for i := range numbers {
+			numbers[i] = int32(i)
+		}
+		list = append(list, tensors.FromFlatDataAndDimensions(numbers, batch))
+	}
+	return list
 }
 
 // randomBatch draws pixels that are normalised noise, and captions of 3 to L tokens, [CLS] and [SEP] included.

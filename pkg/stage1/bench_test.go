@@ -9,7 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gomlx/compute/shapes"
+	"github.com/gomlx/gomlx/core/graph"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
 	"blip2/pkg/device"
+	"blip2/pkg/internal/graphtest"
 	"blip2/pkg/trainer"
 )
 
@@ -31,6 +36,23 @@ func openGo(tb testing.TB) *device.Device {
 	}
 	tb.Cleanup(func() { dev.Close() })
 	return dev
+}
+
+// TestBenchMicroBatches: a batch that is cut is measured as such, with image ids too.
+func TestBenchMicroBatches(t *testing.T) {
+	o := benchTiny()
+	o.Config.MicroBatches, o.Config.Coupled, o.Config.ImageIDs, o.Steps = 2, true, true, 1
+	r, err := Bench(t.Context(), openGo(t).Backend, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := TotalFLOPs(RepeatedFLOPs(o.Config, 4)); r.MicroBatches != 2 || !r.Coupled || r.RepeatedFLOPs != want {
+		t.Errorf("%+v, want %g FLOPs more", r, want)
+	}
+	o.Config.MicroBatches = 3
+	if _, err := Bench(t.Context(), openGo(t).Backend, o); err == nil || !strings.Contains(err.Error(), "3 equal") {
+		t.Errorf("4 pairs in 3 parts: error %v", err)
+	}
 }
 
 func TestBench(t *testing.T) {
@@ -69,6 +91,95 @@ func TestBench(t *testing.T) {
 	if r.PeakMemory < r.PeakMemorySteps || r.PeakMemory < r.PeakMemoryInit {
 		t.Errorf("peak %d is below that of a phase: %d, %d", r.PeakMemory, r.PeakMemoryInit, r.PeakMemorySteps)
 	}
+}
+
+// TestBenchParts: the parts that are measured are those that StepFLOPs counts, each with its work, and the optimizer.
+func TestBenchParts(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"frozen":      func(*Config) {},
+		"trained":     func(c *Config) { c.FreezeVision = false },
+		"without ITG": func(c *Config) { c.ITGWeight = 0 },
+		"ITG alone":   func(c *Config) { c.ITCWeight, c.ITMWeight = 0, 0 },
+	} {
+		o := benchTiny()
+		o.ByParts = true
+		change(&o.Config)
+		r, err := Bench(t.Context(), openGo(t).Backend, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		work, seconds := 0.0, 0.0
+		for _, p := range r.Time.Parts {
+			work, seconds = work+p.FLOPs, seconds+p.Whole.Median
+			if p.Whole.Median <= 0 || (p.Part != partOptimizer) != (p.FLOPs > 0 && p.Share > 0 && p.Forward.Median > 0) {
+				t.Errorf("%s: part %+v", name, p)
+			}
+		}
+		if work != r.StepFLOPs {
+			t.Errorf("%s: parts make %g FLOPs, a step %g", name, work, r.StepFLOPs)
+		}
+		if seconds != r.Time.Seconds || r.Time.Product.Min <= 0 || r.Time.Overhead.Min <= 0 {
+			t.Errorf("%s: %+v", name, r.Time)
+		}
+	}
+}
+
+// TestPartsGraphs: the products of the parts' graphs are those that StepFLOPs counts.
+func TestPartsGraphs(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"frozen":          func(*Config) {},
+		"trained":         func(c *Config) { c.FreezeVision = false },
+		"gather gradient": func(c *Config) { c.ITCGatherGrad = true },
+		"ITM and ITG":     func(c *Config) { c.ITCWeight = 0 },
+		"ITG alone":       func(c *Config) { c.ITCWeight, c.ITMWeight = 0, 0 },
+	} {
+		o := benchTiny()
+		change(&o.Config)
+		backend := openGo(t).Backend
+		store, err := newBenchStore(nil, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Finalize()
+		m := newPartsBench(o, backend, store)
+		work := map[string]FLOPs{}
+		for _, f := range StepFLOPs(o.Config, o.Batch) {
+			work[f.Part] = f
+		}
+		for _, p := range m.parts() {
+			if got, want := partFLOPs(t, m, p, false), work[p.name].Forward; got != want {
+				t.Errorf("%s: %s: the graph's products make %.0f FLOPs, the formula says %.0f", name, p.name, got, want)
+			}
+			if p.frozen {
+				continue
+			}
+			if got, want := partFLOPs(t, m, p, true), work[p.name].Total(); got != want {
+				t.Errorf("%s: %s with gradients: the graph's products make %.0f FLOPs, the formula says %.0f", name,
+					p.name, got, want)
+			}
+		}
+	}
+}
+
+// partFLOPs counts the products of a part's graph.
+func partFLOPs(t *testing.T, m *partsBench, p part, gradients bool) (flops float64) {
+	t.Helper()
+	exec, err := mlx.NewExec(m.backend, m.store, func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+		out := m.outputs(p, gradients, scope, in)
+		flops = graphtest.FLOPs(t, slices.Clone(out)...)
+		return []*graph.Node{lengths(out)}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := []shapes.Shape{graph.RNGStateShape}
+	for _, x := range p.inputs {
+		in = append(in, x.Shape())
+	}
+	if _, err := exec.Compile(in...); err != nil {
+		t.Fatalf("%s, gradients %t: %v", p.name, gradients, err)
+	}
+	return flops
 }
 
 func TestBenchRefuses(t *testing.T) {
@@ -130,7 +241,7 @@ func TestRandomBatch(t *testing.T) {
 // BenchmarkStep is a training step of a tiny network on the Go backend: what is lost around the arithmetic.
 func BenchmarkStep(b *testing.B) {
 	o := benchTiny()
-	store, err := newBenchStore(o)
+	store, err := newBenchStore(nil, o)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,7 +2,7 @@ package stage1
 
 import (
 	"context"
-	"slices"
+	"fmt"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -12,6 +12,7 @@ import (
 	"github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/qformer"
 )
@@ -20,50 +21,99 @@ import (
 // [SEP], and see the queries of the picture, whose keys and values are computed once.
 type Captioner struct {
 	cfg     Config
+	encoder *mesh.Exec
 	program *generate.Program
 }
 
 // NewCaptioner prepares the programs of the model in the store. The caller closes the captioner.
 func NewCaptioner(backend compute.Backend, store *model.Store, cfg Config) (*Captioner, error) {
+	encoder := mesh.NewExec(backend, store, "image side", func(scope *model.Scope, in []*Node) []*Node {
+		features := in[0]
+		if features.Rank() == 4 {
+			features = EncodeImages(scope, cfg, features)
+		}
+		out := imagePass(scope, cfg, nn.Cast(features, cfg.compute()))
+		var all []*Node
+		for _, kv := range out.SelfKV {
+			all = append(all, nn.Float32(kv.K), nn.Float32(kv.V))
+		}
+		// Nobody reads the hidden states; but the Go backend (compute v0.1.4) fails on a graph whose last operations are
+		// cut off.
+		return []*Node{Stack(all, 1), out.Hidden}
+	})
 	program, err := generate.NewProgram(backend, store,
-		func(scope *model.Scope, in []*Node) []*Node {
-			out := imagePass(scope, cfg, EncodeImages(scope, cfg, in[0]))
-			var nodes []*Node
-			for _, kv := range out.SelfKV {
-				nodes = append(nodes, kv.K, kv.V)
-			}
-			// Nobody reads the hidden states; but the Go backend (compute v0.1.4) fails on a graph whose last operations
-			// are cut off.
-			return append(nodes, out.Hidden)
-		},
+		func(_ *model.Scope, in []*Node) []*Node { return []*Node{nn.Cast(in[0], cfg.compute())} },
 		func(scope *model.Scope, encoded []*Node, rows, ids, lengths *Node) *Node {
-			return nextLogits(scope, cfg, encoded, rows, ids, lengths)
+			return nextLogits(scope, cfg, encoded[0], rows, ids, lengths)
 		})
 	if err != nil {
 		return nil, err
 	}
-	return &Captioner{cfg, program}, nil
+	return &Captioner{cfg, encoder, program}, nil
 }
 
 // Close frees the compiled programs.
-func (c *Captioner) Close() { c.program.Close() }
+func (c *Captioner) Close() {
+	c.encoder.Close()
+	c.program.Close()
+}
+
+// Stats says what the programs that write have done.
+func (c *Captioner) Stats() generate.Stats { return c.program.Stats() }
+
+// Encode turns pictures, pixels [B, 3, S, S] or their features [B, N, W] behind ln_vision, into what texts see of them:
+// every layer's keys and values of the queries, float32 [B, 2·layers, heads, Q, d].
+func (c *Captioner) Encode(ctx context.Context, pictures *tensors.Tensor) (*tensors.Tensor, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	out, err := c.encoder.Run(pictures)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the pictures: %w", err)
+	}
+	out[1].MustFinalizeAll()
+	return out[0], nil
+}
 
 // Generate writes captions for pixels [B, 3, S, S]. [DEC] counts for penalties and not among the new tokens; o.EOS is
 // set to [SEP].
 func (c *Captioner) Generate(ctx context.Context, pixels *tensors.Tensor, o generate.Options) ([][]generate.Text, error) {
+	encoded, err := c.Encode(ctx, pixels)
+	if err != nil {
+		return nil, err
+	}
+	defer encoded.MustFinalizeAll()
+	return c.Write(ctx, encoded, nil, o)
+}
+
+// Write is Generate for encoded pictures, each with the words, if any, that its caption begins with: ids without [DEC].
+// Prompts nil means none.
+func (c *Captioner) Write(ctx context.Context, encoded *tensors.Tensor, prompts [][]int32, o generate.Options) (
+	[][]generate.Text, error) {
 	o.EOS = int32(c.cfg.SEPID)
-	prompts := slices.Repeat([][]int32{{int32(c.cfg.BOSID)}}, pixels.Shape().Dimensions[0])
-	return c.program.Generate(ctx, generate.Input{Tensors: []*tensors.Tensor{pixels}, Prompts: prompts,
+	rows := encoded.Shape().Dimensions[0]
+	if prompts == nil {
+		prompts = make([][]int32, rows)
+	}
+	if len(prompts) != rows {
+		return nil, fmt.Errorf("%d pictures and %d prompts", rows, len(prompts))
+	}
+	begun := make([][]int32, rows)
+	for i, words := range prompts {
+		begun[i] = append([]int32{int32(c.cfg.BOSID)}, words...)
+	}
+	return c.program.Generate(ctx, generate.Input{Tensors: []*tensors.Tensor{encoded}, Prompts: begun,
 		MaxLength: c.cfg.QFormer.MaxPositions}, o)
 }
 
 // nextLogits gives the logits [texts, V] of the token after each text: encoded are every layer's keys and values of the
-// pictures' queries, ids [texts, L] begin with [DEC].
-func nextLogits(scope *model.Scope, cfg Config, encoded []*Node, rows, ids, lengths *Node) *Node {
-	rows = InsertAxes(rows, -1)
-	past := make([]qformer.KV, len(encoded)/2)
+// pictures' queries as Encode stacks them, ids [texts, L] begin with [DEC].
+func nextLogits(scope *model.Scope, cfg Config, encoded *Node, rows, ids, lengths *Node) *Node {
+	picked := Gather(encoded, InsertAxes(rows, -1))
+	layer := func(i int) *Node { return Squeeze(SliceAxis(picked, 1, AxisElem(i)), 1) }
+	past := make([]qformer.KV, cfg.QFormer.Layers)
 	for i := range past {
-		past[i] = qformer.KV{K: Gather(encoded[2*i], rows), V: Gather(encoded[2*i+1], rows)}
+		past[i] = qformer.KV{K: layer(2 * i), V: layer(2*i + 1)}
 	}
 	g, dims := ids.Graph(), ids.Shape().Dimensions
 	column := Iota(g, shapes.Make(dtypes.Int32, dims...), 1)

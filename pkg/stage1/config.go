@@ -37,8 +37,17 @@ type Config struct {
 	ITCGatherGrad        bool         // let gradient flow into the gathered side of both ITC directions
 	HardNegatives        string       // NegativesMaskedSoftmax or NegativesSoftmaxEps
 	ITCWeight, ITMWeight float64      // factors of the losses in the total
-	ITGWeight            float64      // 0 leaves a loss out of the total
+	ITGWeight            float64      // 0 leaves a loss out; what only it needs is not computed
+	ImageIDs             bool         // captions of one picture are positives of each other; see BatchInputs
 	Compute              dtypes.DType // type of activations; the zero value means float32
+
+	MicroBatches int // parts of a batch that are worked on one after the other; 0 means 1
+	// Coupled lets ITC and the draw of hard negatives see the whole batch in spite of MicroBatches; otherwise each part
+	// is a batch of its own, and losses are means over the parts.
+	Coupled bool
+	// Replicas is R, the data-parallel processes whose arithmetic is computed: a part is R equal pieces, one behind the
+	// other, and ITG the mean of their token means. Of the other losses the mean is the same for any R. 0 means 1.
+	Replicas int
 }
 
 // Validate reports settings that do not fit together.
@@ -54,11 +63,18 @@ func (c Config) Validate() error {
 		return fmt.Errorf("qformer encoder width %d is not the vision width %d", c.QFormer.EncoderWidth, c.Vision.Width)
 	case c.MaxTextLen > c.QFormer.MaxPositions:
 		return fmt.Errorf("texts of %d tokens do not fit %d positions", c.MaxTextLen, c.QFormer.MaxPositions)
+	case c.Replicas < 0:
+		return fmt.Errorf("%d replicas: there must be 1 or more", c.Replicas)
+	case c.Replicas > 1 && c.Coupled && c.MicroBatches > 1:
+		return fmt.Errorf("%d replicas with coupled micro-batches: ITG is then one mean over the whole batch; choose 1",
+			c.Replicas)
 	case c.HardNegatives != NegativesMaskedSoftmax && c.HardNegatives != NegativesSoftmaxEps:
 		return fmt.Errorf("hard negatives %q: choose %q or %q", c.HardNegatives, NegativesMaskedSoftmax, NegativesSoftmaxEps)
 	}
 	return nil
 }
+
+func (c Config) replicas() int { return max(c.Replicas, 1) }
 
 // VisionPrefix is in front of the image encoder's names in LAVIS checkpoints.
 const VisionPrefix = "visual_encoder."

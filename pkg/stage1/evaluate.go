@@ -10,6 +10,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/dataset"
+	"blip2/pkg/mesh"
 	"blip2/pkg/retrieval"
 )
 
@@ -20,25 +21,15 @@ type Evaluator struct {
 	batch int
 	kTest int
 
-	images, texts, match, next *mlx.Exec
+	images, texts, match *mesh.Exec
+	captioner            *Captioner
 }
 
 // NewEvaluator prepares the evaluation of the model in the store: batch pictures, texts or pairs at a time, kTest
 // candidates of every query ranked again by ITM.
 func NewEvaluator(backend compute.Backend, store *mlx.Store, cfg Config, batch, kTest int) (*Evaluator, error) {
 	e := &Evaluator{cfg: cfg, batch: batch, kTest: kTest}
-	var err error
-	build := func(name string, fn func(*mlx.Scope, []*graph.Node) []*graph.Node) *mlx.Exec {
-		if err != nil {
-			return nil
-		}
-		var exec *mlx.Exec
-		if exec, err = mlx.NewExec(backend, store, fn); err != nil {
-			err = fmt.Errorf("preparing %s: %w", name, err)
-			return nil
-		}
-		return exec.WithName(name)
-	}
+	build := func(name string, f mesh.Function) *mesh.Exec { return mesh.NewExec(backend, store, name, f) }
 	e.images = build("image features", func(s *mlx.Scope, in []*graph.Node) []*graph.Node {
 		embeds, feats := ImageFeatures(s, cfg, in[0])
 		return []*graph.Node{embeds, feats}
@@ -49,11 +40,8 @@ func NewEvaluator(backend compute.Backend, store *mlx.Store, cfg Config, batch, 
 	e.match = build("image-text matching", func(s *mlx.Scope, in []*graph.Node) []*graph.Node {
 		return []*graph.Node{MatchLogits(s, cfg, in[0], in[1], in[2])}
 	})
-	e.next = build("captioning", func(s *mlx.Scope, in []*graph.Node) []*graph.Node {
-		return []*graph.Node{NextTokens(s, cfg, in[0], in[1], in[2])}
-	})
-	if err != nil {
-		e.Close()
+	var err error
+	if e.captioner, err = NewCaptioner(backend, store, cfg); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -61,11 +49,10 @@ func NewEvaluator(backend compute.Backend, store *mlx.Store, cfg Config, batch, 
 
 // Close frees the compiled programs.
 func (e *Evaluator) Close() {
-	for _, exec := range []*mlx.Exec{e.images, e.texts, e.match, e.next} {
-		if exec != nil {
-			exec.Finalize()
-		}
+	for _, exec := range []*mesh.Exec{e.images, e.texts, e.match} {
+		exec.Close()
 	}
+	e.captioner.Close()
 }
 
 // RankSet is a set of pictures and texts to be ranked: a dataset.EvalSet, or one from elsewhere.
@@ -185,15 +172,11 @@ func padded(values []int32, batch, length int) *tensors.Tensor {
 }
 
 // call runs a program and brings its float32 outputs to the host. It frees the arguments.
-func call(ctx context.Context, exec *mlx.Exec, args ...*tensors.Tensor) ([][]float32, error) {
+func call(ctx context.Context, exec *mesh.Exec, args ...*tensors.Tensor) ([][]float32, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	anyArgs := make([]any, len(args))
-	for i, a := range args {
-		anyArgs[i] = a
-	}
-	out, err := exec.Call(anyArgs...)
+	out, err := exec.Call(mesh.HostAll(args)...)
 	for _, a := range args {
 		a.MustFinalizeAll()
 	}
@@ -202,12 +185,11 @@ func call(ctx context.Context, exec *mlx.Exec, args ...*tensors.Tensor) ([][]flo
 	}
 	values := make([][]float32, len(out))
 	for i, t := range out {
-		if values[i], err = tensors.CopyFlatData[float32](t); err != nil {
+		if values[i], err = mesh.Copy[float32](t); err != nil {
 			return nil, fmt.Errorf("%s: reading the result: %w", exec.Name(), err)
 		}
-		t.MustFinalizeAll()
 	}
-	return values, nil
+	return values, mesh.Free(out...)
 }
 
 // similarities is the greatest cosine over the queries: images [M, Q, E] and texts [T, E] give [M][T].

@@ -233,7 +233,7 @@ func (e *evalToy) plainCaption(t *testing.T, picture int) []int32 {
 			tensors.FromFlatDataAndDimensions(mask, 1, len(ids))}
 		out, err := mlx.CallOnce(e.dev.Backend, e.store, func(scope *mlx.Scope, in []*Node) *Node {
 			embeds, _ := ImageFeatures(scope, e.cfg, in[0])
-			return NextTokens(scope, e.cfg, embeds, in[1], in[2])
+			return nextTokens(scope, e.cfg, embeds, in[1], in[2])
 		}, in...)
 		if err != nil {
 			t.Fatal(err)

@@ -60,14 +60,6 @@ func MatchLogits(scope *model.Scope, cfg Config, embeds, ids, mask *Node) *Node 
 	return logits
 }
 
-// NextTokens is one round of greedy captioning: image features [B, N, W] and texts so far, ids and mask [B, L] with
-// [DEC] first, give the most likely next token after every position, [B, L] int32.
-func NextTokens(scope *model.Scope, cfg Config, embeds, ids, mask *Node) *Node {
-	past := imagePass(scope, cfg, embeds).SelfKV
-	logits := captionLogits(scope, cfg, ids, mask, past, nil)
-	return ArgMax(logits, -1)
-}
-
 // captionLogits runs the text pass of ITG behind the cached queries: ids and mask [B, L] → logits [B, L, V] float32.
 func captionLogits(scope *model.Scope, cfg Config, ids, mask *Node, past []qformer.KV, rng *nn.RNG) *Node {
 	out := qformer.Forward(scope, cfg.QFormer, qformer.Input{

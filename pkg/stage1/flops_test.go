@@ -15,6 +15,7 @@ import (
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/qformer"
 	"blip2/pkg/model/vit"
+	"blip2/pkg/trainer"
 )
 
 // oddConfig has dimensions without common factors where the network allows it, so that no two products of the
@@ -41,7 +42,15 @@ func TestStepFLOPs(t *testing.T) {
 		{"trained EVA", func(c *Config) { c.FreezeVision, c.Vision.Arch = false, vit.EVA }},
 		{"gradient through the gather", func(c *Config) { c.ITCGatherGrad = true }},
 		{"cross-attention in every layer", func(c *Config) { c.QFormer.CrossAttentionFreq = 1 }},
-		{"one layer, no weight on ITM", func(c *Config) { c.QFormer.Layers, c.ITMWeight = 1, 0 }},
+		{"one layer, no ITM", func(c *Config) { c.QFormer.Layers, c.ITMWeight = 1, 0 }},
+		{"no ITC", func(c *Config) { c.ITCWeight = 0 }},
+		{"no ITG", func(c *Config) { c.ITGWeight = 0 }},
+		{"ITC alone", func(c *Config) { c.ITMWeight, c.ITGWeight = 0, 0 }},
+		{"ITM alone", func(c *Config) { c.ITCWeight, c.ITGWeight = 0, 0 }},
+		{"ITG alone", func(c *Config) { c.ITCWeight, c.ITMWeight = 0, 0 }},
+		{"ITG alone, its last layer without cross-attention", func(c *Config) {
+			c.ITCWeight, c.ITMWeight, c.QFormer.Layers = 0, 0, 4
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			const batch = 5
@@ -114,6 +123,84 @@ func graphFLOPs(t *testing.T, cfg Config, batch int) (forward, both float64) {
 		t.Fatal(err)
 	}
 	return forward, both
+}
+
+// TestRepeatedFLOPs compares the formula with what the graphs of a step with gradient caching, or with
+// rematerialisation, contain beyond those of a plain one.
+func TestRepeatedFLOPs(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Config)
+	}{
+		{"frozen", func(*Config) {}},
+		{"trained EVA", func(c *Config) { c.FreezeVision, c.Vision.Arch = false, vit.EVA }},
+		{"trained, remat", func(c *Config) { c.FreezeVision, c.Vision.Remat = false, true }},
+		{"no ITC", func(c *Config) { c.ITCWeight = 0 }},
+		{"no ITM, trained", func(c *Config) { c.ITMWeight, c.FreezeVision = 0, false }},
+		{"no ITG", func(c *Config) { c.ITGWeight = 0 }},
+		{"gather gradient", func(c *Config) { c.ITCGatherGrad = true }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const batch, parts = 6, 2
+			cfg := oddConfig()
+			tt.change(&cfg)
+			want := TotalFLOPs(StepFLOPs(cfg, batch)) + TotalFLOPs(RepeatedFLOPs(cfg, batch))
+			if _, got := graphFLOPs(t, cfg, batch); got != want {
+				t.Errorf("one batch: the graph's products make %.0f FLOPs, the formula says %.0f", got, want)
+			}
+			cfg.MicroBatches, cfg.Coupled = parts, true
+			want = TotalFLOPs(StepFLOPs(cfg, batch)) + TotalFLOPs(RepeatedFLOPs(cfg, batch))
+			if got := coupledFLOPs(t, cfg, batch); got != want {
+				t.Errorf("gradient caching: the graphs' products make %.0f FLOPs, the formula says %.0f", got, want)
+			}
+		})
+	}
+}
+
+// coupledFLOPs adds up the products of the passes of gradient caching.
+func coupledFLOPs(t *testing.T, cfg Config, batch int) float64 {
+	t.Helper()
+	store := mlx.NewStore()
+	if err := model.Initialize(store, Params(cfg), 1); err != nil {
+		t.Fatal(err)
+	}
+	g, c, scope := NewGraph(openGo(t).Backend, "passes"), coupled(cfg), store.RootScope()
+	rows, size, length := batch/cfg.MicroBatches, cfg.Vision.ImageSize, cfg.MaxTextLen
+	float := func(dims ...int) *Node { return Parameter(g, "", shapes.Make(dtypes.Float32, dims...)) }
+	ints := func(dims ...int) *Node { return Parameter(g, "", shapes.Make(dtypes.Int32, dims...)) }
+	rng := nn.NewRNG(Parameter(g, "", RNGStateShape))
+	var params []*Node
+	for _, p := range TrainableParams(cfg) {
+		params = append(params, store.GetVariable(model.Path(p.Name)).NodeValue(g))
+	}
+	in := []*Node{float(rows, 3, size, size), ints(rows, length), ints(rows, length)}
+	features, kept := c.Features(scope, in, rng)
+	flops := graphtest.FLOPs(t, append(features, kept...)...)
+
+	own := []*Node{float(rows, cfg.QFormer.Queries, cfg.EmbedDim), float(rows, cfg.EmbedDim)}
+	all := []*Node{float(batch, cfg.QFormer.Queries, cfg.EmbedDim), float(batch, cfg.EmbedDim)}
+	loss, _, picks := c.Couple(scope, trainer.Coupling{Rows: ints(rows), Own: own, All: all}, rng)
+	wanted := append([]*Node{loss}, picks...)
+	if cfg.ITCWeight > 0 {
+		sides := own
+		if c.Gathered {
+			sides = append(append(sides, all...), params...)
+		}
+		wanted = append(wanted, Gradient(loss, sides...)...)
+	}
+	flops += graphtest.FLOPs(t, wanted...)
+
+	picture := in[0]
+	if cfg.FreezeVision {
+		picture = float(rows, cfg.Vision.Tokens(), cfg.Vision.Width)
+	}
+	in = []*Node{picture, in[1], in[2], picture, ints(rows, length), ints(rows, length)}
+	features, loss, _ = c.Loss(scope, in, []*Node{ints(batch, length)}, rng)
+	for _, f := range features {
+		loss = Add(loss, ReduceAllSum(Mul(f, float(f.Shape().Dimensions...))))
+	}
+	flops += graphtest.FLOPs(t, append(Gradient(loss, params...), loss)...)
+	return float64(cfg.MicroBatches) * flops
 }
 
 func ExampleStepFLOPs() {

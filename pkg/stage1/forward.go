@@ -30,48 +30,101 @@ type Outputs struct {
 	SimI2T, SimT2I         *Node // [B, B] cosine divided by temperature
 	WeightsI2T, WeightsT2I *Node // [B, B] sampling weights of hard negatives, 0 at positives
 	NegImage, NegText      *Node // [B] the negatives used
-	ITMQueryHidden         *Node // [3B, Q, H]
-	ITMLogits              *Node // [3B, 2]; rows: own pairs, negative pictures, negative texts
+	ITMQueryHidden         *Node // [3B, Q, H]; rows as in ITMLogits
+	ITMLogits              *Node // [3B, 2]; rows of each replica: own pairs, negative pictures, negative texts
 	LMLogits               *Node // [B, L−1, V]: position i predicts token i+1
 
-	LossITC, LossITM, LossLM, Loss *Node // scalars, float32
+	LossITC, LossITM, LossLM, Loss *Node // scalars, float32: the means of those of the replicas
+	Replicas                       Losses
 }
+
+// Losses are the losses of every replica, each over its own rows: [R] float32.
+type Losses struct{ ITC, ITM, LM, Sum *Node }
 
 // Forward computes the three losses of a batch; negatives that the batch does not bring are drawn with rng. A nil
 // rng means no dropout, and then the batch must bring its negatives.
+//
+// A loss of weight 0 is 0, and what only it needs is not computed and nil.
 func Forward(scope *model.Scope, cfg Config, b Batch, rng *nn.RNG) *Outputs {
-	o := &Outputs{}
-	o.ImageEmbeds = EncodeImages(scope, cfg, b.Pixels)
-	cross := qformer.NewCross(scope, cfg.QFormer, o.ImageEmbeds)
-	batch := b.Pixels.Shape().Dimensions[0]
-	queries := qformer.Queries(scope, cfg.QFormer, b.Pixels.Graph(), batch, cfg.compute())
+	o := noLosses(b.Pixels.Graph())
+	image := readPictures(scope, cfg, o, encode(scope, cfg, b.Pixels), rng)
+	if cfg.contrasts() {
+		project(scope, cfg, o, b, rng)
+		positives := positivePairs(b, o.TextFeat)
+		contrast(scope, cfg, o, positives)
+		if cfg.ITMWeight > 0 {
+			mine(cfg, o, b, positives, rng)
+			match(scope, cfg, o, b.texts(o.NegText), image.cross.WithNegatives(o.NegImage), rng)
+		}
+	}
+	if cfg.ITGWeight > 0 {
+		sum, tokens := generateText(scope, cfg, o, b, image.selfKV, rng)
+		o.Replicas.LM = Div(sum, tokens)
+		o.LossLM = ReduceAllMean(o.Replicas.LM)
+	}
+	o.Loss = cfg.total(o)
+	o.Replicas.Sum = cfg.weighted(o.Replicas.ITC, o.Replicas.ITM, o.Replicas.LM)
+	return o
+}
 
+// noLosses is where all losses are 0.
+func noLosses(g *Graph) *Outputs {
+	zero := func() *Node { return ScalarZero(g, dtypes.Float32) }
+	return &Outputs{LossITC: zero(), LossITM: zero(), LossLM: zero(), Replicas: Losses{zero(), zero(), zero(), zero()}}
+}
+
+// terms are the losses in the order in which a step reports them.
+func (o *Outputs) terms() []*Node { return []*Node{o.LossITC, o.LossITM, o.LossLM} }
+
+// total is the weighted sum of the losses.
+func (c Config) total(o *Outputs) *Node { return c.weighted(o.LossITC, o.LossITM, o.LossLM) }
+
+func (c Config) weighted(itc, itm, lm *Node) *Node {
+	return Add(Add(MulScalar(itc, c.ITCWeight), MulScalar(itm, c.ITMWeight)), MulScalar(lm, c.ITGWeight))
+}
+
+// contrasts says whether pictures and texts are compared: for ITC, or to draw ITM's negatives.
+func (c Config) contrasts() bool { return c.ITCWeight > 0 || c.ITMWeight > 0 }
+
+// pictures is what the passes of a step share of the pictures.
+type pictures struct {
+	cross  *qformer.Cross
+	selfKV []qformer.KV
+}
+
+// readPictures runs features [B, N, W], as encode gives them, through ln_vision and the image pass.
+func readPictures(scope *model.Scope, cfg Config, o *Outputs, encoded *Node, rng *nn.RNG) pictures {
+	o.ImageEmbeds = nn.LayerNorm(scope.At("ln_vision"), encoded, cfg.LNVisionEps)
+	cross := qformer.NewCross(scope, cfg.QFormer, o.ImageEmbeds)
+	batch := encoded.Shape().Dimensions[0]
+	queries := qformer.Queries(scope, cfg.QFormer, encoded.Graph(), batch, cfg.compute())
 	image := qformer.Forward(scope, cfg.QFormer, qformer.Input{Queries: queries, Cross: cross}, rng)
 	o.QueryHidden = image.Hidden
-	o.ImageFeats = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("vision_proj"), o.QueryHidden)))
+	return pictures{cross: cross, selfKV: image.SelfKV}
+}
 
+// project fills in the features of pictures and texts, whose pass it runs.
+func project(scope *model.Scope, cfg Config, o *Outputs, b Batch, rng *nn.RNG) {
+	o.ImageFeats = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("vision_proj"), o.QueryHidden)))
 	o.TextCLSHidden = textCLS(scope, cfg, b.TextIDs, b.TextMask, rng)
 	o.TextFeat = nn.UnitNorm(nn.Float32(nn.Linear(scope.At("text_proj"), o.TextCLSHidden)))
-
-	positives := positivePairs(b, o.TextFeat)
-	contrast(scope, cfg, o, positives)
-	mine(cfg, o, b, positives, rng)
-	match(scope, cfg, o, b, cross, rng)
-	generateText(scope, cfg, o, b, image.SelfKV, rng)
-
-	o.Loss = Add(Add(MulScalar(o.LossITC, cfg.ITCWeight), MulScalar(o.LossITM, cfg.ITMWeight)),
-		MulScalar(o.LossLM, cfg.ITGWeight))
-	return o
 }
 
 // EncodeImages is ln_vision(ViT(pixels)): [B, 3, S, S] → [B, N, W] in the compute type. A frozen encoder passes no
 // gradient; ln_vision is always trained.
 func EncodeImages(scope *model.Scope, cfg Config, pixels *Node) *Node {
-	features := vit.Forward(scope.At("visual_encoder"), cfg.Vision, nn.Cast(pixels, cfg.compute()))
+	return nn.LayerNorm(scope.At("ln_vision"), encode(scope, cfg, pixels), cfg.LNVisionEps)
+}
+
+// encode is the image encoder alone.
+func encode(scope *model.Scope, cfg Config, pixels *Node) *Node {
+	encoder := cfg.Vision
+	encoder.Remat = encoder.Remat && !cfg.FreezeVision
+	features := vit.Forward(scope.At("visual_encoder"), encoder, nn.Cast(pixels, cfg.compute()))
 	if cfg.FreezeVision {
 		features = StopGradient(features)
 	}
-	return nn.LayerNorm(scope.At("ln_vision"), features, cfg.LNVisionEps)
+	return features
 }
 
 func (c Config) compute() dtypes.DType {
@@ -95,19 +148,36 @@ func textCLS(scope *model.Scope, cfg Config, ids, mask *Node, rng *nn.RNG) *Node
 
 // contrast fills in the similarities and L_itc (spec/stage1.md 4).
 func contrast(scope *model.Scope, cfg Config, o *Outputs, positives *Node) {
-	temp := scope.GetVariable("temp").NodeValue(o.TextFeat.Graph())
-	allImages, allTexts := o.ImageFeats, o.TextFeat
+	all := []*Node{o.ImageFeats, o.TextFeat}
+	o.SimI2T, o.SimT2I = scaledSimilarities(scope, cfg, all, all)
+	if cfg.ITCWeight > 0 {
+		i2t, t2i := contrastRows(cfg, o.SimI2T, o.SimT2I, positives)
+		o.Replicas.ITC = ReduceMean(byReplica(MulScalar(Add(i2t, t2i), 0.5), cfg), -1)
+		o.LossITC = ReduceAllMean(o.Replicas.ITC)
+	}
+}
+
+// byReplica gives every replica its part of the values [n]: [R, n/R].
+func byReplica(values *Node, cfg Config) *Node { return Reshape(values, cfg.replicas(), -1) }
+
+// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own rows
+// and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts with
+// all pictures.
+func scaledSimilarities(scope *model.Scope, cfg Config, own, all []*Node) (i2t, t2i *Node) {
+	temp := scope.GetVariable("temp").NodeValue(own[1].Graph())
+	images, texts := all[0], all[1]
 	if !cfg.ITCGatherGrad {
 		// In the reference's data-parallel form gathered features carry no gradient: image→text then trains the
 		// pictures' side alone, text→image the texts' side.
-		allImages, allTexts = StopGradient(allImages), StopGradient(allTexts)
+		images, texts = StopGradient(images), StopGradient(texts)
 	}
-	o.SimI2T = Div(Similarity(o.ImageFeats, allTexts), temp)
-	o.SimT2I = Div(Transpose(Similarity(allImages, o.TextFeat), 0, 1), temp)
+	return Div(Similarity(own[0], texts), temp), Div(Transpose(Similarity(images, own[1]), 0, 1), temp)
+}
+
+// contrastRows is the cross entropy of every row of the similarities, in both directions: [B] each.
+func contrastRows(cfg Config, i2t, t2i, positives *Node) (lossI2T, lossT2I *Node) {
 	target := softTarget(positives, cfg.LabelSmoothing)
-	i2t := ReduceAllMean(nn.SoftCrossEntropy(o.SimI2T, target))
-	t2i := ReduceAllMean(nn.SoftCrossEntropy(o.SimT2I, target))
-	o.LossITC = MulScalar(Add(i2t, t2i), 0.5)
+	return nn.SoftCrossEntropy(i2t, target), nn.SoftCrossEntropy(t2i, target)
 }
 
 // Similarity is the largest cosine of a text with any of a picture's queries: images [I, Q, E] and texts [T, E], all
@@ -137,16 +207,42 @@ func softTarget(positives *Node, smoothing float64) *Node {
 // MatchClass is the class of a pair that belongs together among the two of ITM.
 const MatchClass = 1
 
-// match fills in the ITM pass over 3·B pairs and L_itm (spec/stage1.md 5).
-func match(scope *model.Scope, cfg Config, o *Outputs, b Batch, cross *qformer.Cross, rng *nn.RNG) {
-	batch := b.TextIDs.Shape().Dimensions[0]
-	ids := Concatenate([]*Node{b.TextIDs, b.TextIDs, Gather(b.TextIDs, InsertAxes(o.NegText, -1))}, 0)
-	mask := Concatenate([]*Node{b.TextMask, b.TextMask, Gather(b.TextMask, InsertAxes(o.NegText, -1))}, 0)
-	o.ITMQueryHidden, o.ITMLogits = matchPass(scope, cfg, ids, mask, cross.WithNegatives(o.NegImage), rng)
+// pairedTexts are the texts of ITM's 3·B rows.
+type pairedTexts struct{ ids, mask *Node }
 
-	g := o.ITMLogits.Graph()
-	isMatch := LessThan(Iota(g, shapeInt32(3*batch), 0), Scalar(g, dtypes.Int32, batch))
-	o.LossITM = ReduceAllMean(nn.SmoothedCrossEntropy(o.ITMLogits, nn.Cast(isMatch, dtypes.Int32), 0))
+// texts puts together own texts, own texts again for the negative pictures, and the negative texts at the indices [B].
+func (b Batch) texts(negatives *Node) pairedTexts {
+	negatives = InsertAxes(negatives, -1)
+	return pairTexts(b, Gather(b.TextIDs, negatives), Gather(b.TextMask, negatives))
+}
+
+// pairTexts is texts with the negative texts themselves, [B, L] each. The three of a row of the batch stand together, so
+// that many devices share the pairs as they share the batch, and none has to move.
+func pairTexts(b Batch, negativeIDs, negativeMask *Node) pairedTexts {
+	three := func(own, negative *Node) *Node {
+		dims := own.Shape().Dimensions
+		return Reshape(Stack([]*Node{own, own, negative}, 1), 3*dims[0], dims[1])
+	}
+	return pairedTexts{ids: three(b.TextIDs, negativeIDs), mask: three(b.TextMask, negativeMask)}
+}
+
+// match fills in the ITM pass over 3·B pairs and L_itm (spec/stage1.md 5). The cross-attention knows the negatives.
+func match(scope *model.Scope, cfg Config, o *Outputs, texts pairedTexts, cross *qformer.Cross, rng *nn.RNG) {
+	hidden, logits := matchPass(scope, cfg, texts.ids, texts.mask, cross, rng)
+	o.ITMQueryHidden, o.ITMLogits = byGroup(hidden, cfg), byGroup(logits, cfg)
+	g, rows := logits.Graph(), texts.ids.Shape().Dimensions[0]/3
+	isMatch := Equal(Iota(g, shapeInt32(rows, 3), 1), ScalarZero(g, dtypes.Int32))
+	loss := nn.SmoothedCrossEntropy(logits, Reshape(nn.Cast(isMatch, dtypes.Int32), -1), 0)
+	o.Replicas.ITM = ReduceMean(byReplica(loss, cfg), -1)
+	o.LossITM = ReduceAllMean(o.Replicas.ITM)
+}
+
+// byGroup sorts the rows of x [3B, ...] as the reference has them: of every replica first the own pairs, then those
+// with a negative picture, then those with a negative text.
+func byGroup(x *Node, cfg Config) *Node {
+	dims := x.Shape().Dimensions
+	pairs := Reshape(x, cfg.replicas(), dims[0]/3/cfg.replicas(), 3, -1)
+	return Reshape(TransposeAllAxes(pairs, 0, 2, 1, 3), dims...)
 }
 
 // matchPass runs queries and texts together and scores each pair: the queries' hidden states [rows, Q, H] and the
@@ -162,19 +258,26 @@ func matchPass(scope *model.Scope, cfg Config, ids, mask *Node, cross *qformer.C
 	return out.Hidden, ReduceMean(logits, 1)
 }
 
-// generateText fills in the ITG pass and L_itg (spec/stage1.md 6). The queries' cached keys and values stand for the
-// image pass, which the queries' rows of the full mask would only repeat. The last position predicts nothing and is
-// seen by no other row: it is left out.
-func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) {
+// generateText fills in the ITG pass and returns, for every replica, the sum of its losses and the number of tokens that
+// it is over (spec/stage1.md 6), [R] in float32. The queries' cached keys and values stand for the image pass, which the queries'
+// rows of the full mask would only repeat. The last position predicts nothing and is seen by no other row: it is left
+// out.
+func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) (
+	sum, tokens *Node) {
 	length := b.TextIDs.Shape().Dimensions[1] - 1
 	ids := SliceAxis(DecoderIDs(b.TextIDs, cfg.BOSID), 1, AxisRangeFromStart(length))
 	mask := SliceAxis(b.TextMask, 1, AxisRangeFromStart(length))
 	o.LMLogits = captionLogits(scope, cfg, ids, mask, past, rng)
 
-	labels := Reshape(SliceAxis(b.TextIDs, 1, AxisRangeToEnd(1)), -1)
-	counted := nn.Float32(NotEqual(labels, Scalar(labels.Graph(), labels.DType(), cfg.PadID)))
+	labels, counted := captionLabels(cfg, b.TextIDs)
 	loss := nn.SmoothedCrossEntropy(Reshape(o.LMLogits, -1, cfg.QFormer.Vocab), labels, cfg.LabelSmoothing)
-	o.LossLM = Div(ReduceAllSum(Mul(loss, counted)), ReduceAllSum(counted))
+	return ReduceSum(byReplica(Mul(loss, counted), cfg), -1), ReduceSum(byReplica(counted, cfg), -1)
+}
+
+// captionLabels are the tokens that ITG predicts, [B·(L−1)], and 1 where they are no padding, in float32.
+func captionLabels(cfg Config, ids *Node) (labels, counted *Node) {
+	labels = Reshape(SliceAxis(ids, 1, AxisRangeToEnd(1)), -1)
+	return labels, nn.Float32(NotEqual(labels, Scalar(labels.Graph(), labels.DType(), cfg.PadID)))
 }
 
 // DecoderIDs replaces the first token of every text by [DEC]: ids [B, L] → [B, L].

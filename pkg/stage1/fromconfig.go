@@ -33,7 +33,7 @@ func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 	return Config{
 		Vision: vit.Config{Arch: v.Arch, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Width: v.Width,
 			Layers: v.Layers, Heads: v.Heads, MLPRatio: v.MLPRatio, LayerNormEps: v.LayerNormEps,
-			InitializerRange: v.InitStd},
+			InitializerRange: v.InitStd, Remat: v.Remat},
 		FreezeVision: v.Freeze,
 		LNVisionEps:  v.LNVisionEps,
 		QFormer: qformer.Config{Hidden: q.Hidden, Layers: q.Layers, Heads: q.Heads, Intermediate: q.Intermediate,
@@ -55,11 +55,17 @@ func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 		ITCWeight:      l.ITC,
 		ITMWeight:      l.ITM,
 		ITGWeight:      l.ITG,
+		ImageIDs:       l.ImageIDs,
+
+		MicroBatches: c.Train.MicroBatches(),
+		Coupled:      c.Train.ContrastiveAccumulation,
+		Replicas:     l.Replicas,
 	}
 }
 
 // NewOptimizer returns the AdamW that a configuration describes.
 func NewOptimizer(o config.Optim) trainer.AdamW {
 	return trainer.AdamW{Betas: o.Betas, Eps: o.Eps, WeightDecay: o.WeightDecay, DecayRule: o.DecayRule,
-		GradClip: o.GradClip}
+		LayerDecay: o.LayerDecay, GradClip: o.GradClip,
+		LossScale: trainer.LossScale{Dynamic: o.LossScale == 0, Value: float64(o.LossScale)}}
 }

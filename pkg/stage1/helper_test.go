@@ -193,3 +193,9 @@ func largestOf(x []float32) float64 {
 	}
 	return size
 }
+
+// nextTokens is one round of greedy captioning: image features [B, N, W] and texts so far, ids and mask [B, L] with
+// [DEC] first, give the most likely next token after every position, [B, L] int32.
+func nextTokens(scope *mlx.Scope, cfg Config, embeds, ids, mask *Node) *Node {
+	return ArgMax(captionLogits(scope, cfg, ids, mask, imagePass(scope, cfg, embeds).SelfKV, nil), -1)
+}

@@ -38,7 +38,7 @@ func TestLearning(t *testing.T) {
 	}
 	t.Cleanup(backend.Finalize)
 	optimizer := trainer.AdamW{Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05, DecayRule: trainer.DecayDefault}
-	step, err := trainer.NewStep(backend, store, NewTask(cfg), optimizer, 1)
+	step, err := trainer.NewStep(backend, store, NewTask(cfg), optimizer, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestFeaturesAgree(t *testing.T) {
 	got := evalBatch(t, cfg, randomStore(t, cfg), newHostBatch(cfg), func(scope *mlx.Scope, b Batch, _ *Node) []*Node {
 		o := Forward(scope, cfg, b, nil)
 		embeds, images := ImageFeatures(scope, cfg, b.Pixels)
-		tokens := NextTokens(scope, cfg, embeds, DecoderIDs(b.TextIDs, cfg.BOSID), b.TextMask)
+		tokens := nextTokens(scope, cfg, embeds, DecoderIDs(b.TextIDs, cfg.BOSID), b.TextMask)
 		tokens.AssertDims(tinyBatch, tinyLength)
 		out := []*Node{
 			o.ImageEmbeds, embeds, o.ImageFeats, images, o.TextFeat, TextFeatures(scope, cfg, b.TextIDs, b.TextMask),

@@ -7,6 +7,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/dataset"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/trainer"
 )
@@ -14,18 +15,24 @@ import (
 // lossTerms names the three losses in logs, in the order in which a step reports them.
 func lossTerms() []string { return []string{"loss_itc", "loss_itm", "loss_itg"} }
 
-// NewTask returns stage 1 as the trainer sees it: what is trained, and the loss of a batch, which is fed as pixels,
-// text ids and text mask (see BatchTensors) and brings dropout and hard negatives from the step's random numbers.
+// NewTask returns stage 1 as the trainer sees it: what is trained, and the loss of a batch, which is fed as BatchInputs
+// arranges it and takes dropout and hard negatives from the step's random numbers.
 func NewTask(cfg Config) trainer.Task {
-	return trainer.Task{
-		Params: TrainableParams(cfg),
-		Terms:  lossTerms(),
-		Depth:  func(rule, name string) int { return Depth(cfg, rule, name) },
+	task := trainer.Task{
+		Params:       TrainableParams(cfg),
+		Terms:        lossTerms(),
+		Depth:        func(rule, name string) int { return Depth(cfg, rule, name) },
+		Compute:      cfg.compute(),
+		MicroBatches: cfg.MicroBatches,
 		Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
-			o := Forward(scope, cfg, Batch{Pixels: in[0], TextIDs: in[1], TextMask: in[2]}, rng)
-			return o.Loss, []*Node{o.LossITC, o.LossITM, o.LossLM}
+			o := Forward(scope, cfg, batchOf(cfg, in), rng)
+			return o.Loss, o.terms()
 		},
 	}
+	if cfg.Coupled && cfg.contrasts() {
+		task.Coupled = coupled(cfg)
+	}
+	return task
 }
 
 // Depth returns how many times the layer-wise learning-rate decay applies to a parameter (spec/training.md 6): as
@@ -50,4 +57,19 @@ func BatchTensors(cfg Config, batch int, pixels []float32, ids, mask []int32) []
 		tensors.FromFlatDataAndDimensions(ids, batch, cfg.MaxTextLen),
 		tensors.FromFlatDataAndDimensions(mask, batch, cfg.MaxTextLen),
 	}
+}
+
+// BatchInputs copies a data loader's batch into the tensors that NewTask's loss takes: those of BatchTensors and, if
+// equal pictures are to be positives of each other, the number of each row's picture [batch].
+func BatchInputs(cfg Config, b *dataset.Batch) []*tensors.Tensor {
+	rows := len(b.ImageIndex)
+	list := BatchTensors(cfg, rows, b.Pixels, b.TextIDs, b.TextMask)
+	if !cfg.ImageIDs {
+		return list
+	}
+	ids := make([]int32, rows)
+	for i, index := range b.ImageIndex {
+		ids[i] = int32(index)
+	}
+	return append(list, tensors.FromFlatDataAndDimensions(ids, rows))
 }

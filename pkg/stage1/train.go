@@ -8,6 +8,7 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/pretrained"
 	"blip2/pkg/runlog"
@@ -50,7 +51,7 @@ func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 	s.cfg.Compute = r.Device.DTypes.Compute
 	return training.Inputs{Tokenizer: tok, Caption: s.caption(), ImageSize: c.Vision.ImageSize, MaxTextLen: c.Text.MaxLen,
 		Feed: func(b *dataset.Batch) ([]*tensors.Tensor, error) {
-			return BatchTensors(s.cfg, c.Train.BatchSize, b.Pixels, b.TextIDs, b.TextMask), nil
+			return BatchInputs(s.cfg, b), nil
 		}}, s.cfg.Validate()
 }
 
@@ -62,8 +63,13 @@ func (s *stage) Prepare(r *training.Run) error {
 	if !s.config.Eval.Retrieval {
 		return nil
 	}
-	if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil || r.Heldout == nil {
-		return err
+	if r.Train != nil {
+		if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil {
+			return err
+		}
+	}
+	if r.Heldout == nil {
+		return nil
 	}
 	return s.addEvalSet(runlog.SplitHeldout, r.Heldout)
 }
@@ -97,7 +103,7 @@ func (s *stage) Build(r *training.Run) (training.Model, error) {
 func (s *stage) initialise(r *training.Run) error {
 	c := s.config
 	if path := c.Vision.Weights; path != "" {
-		keep := pretrained.Options{Backend: r.Device.Backend}
+		keep := pretrained.Options{Backend: r.Device.LoadTo()}
 		if s.cfg.FreezeVision {
 			keep.Precision = pretrained.Frozen(r.Device.DTypes.Frozen)
 		}
@@ -108,13 +114,14 @@ func (s *stage) initialise(r *training.Run) error {
 		r.Log.Info("image encoder loaded", "coverage", coverage.String())
 	}
 	if path := c.QFormer.Weights; path != "" {
-		coverage, err := pretrained.LoadQFormer(r.Store, QFormerParams(s.cfg), path, c.Seed, pretrained.Options{})
+		coverage, err := pretrained.LoadQFormer(r.Store, QFormerParams(s.cfg), path, c.Seed,
+			pretrained.Options{Backend: r.Device.Backend})
 		if err != nil {
 			return fmt.Errorf("qformer.weights: %w", err)
 		}
 		r.Log.Info("Q-Former loaded", "coverage", coverage.String())
 	}
-	if err := model.Initialize(r.Store, Params(s.cfg), c.Seed); err != nil {
+	if err := model.InitializeOn(r.Device.Backend, r.Store, Params(s.cfg), c.Seed); err != nil {
 		return err
 	}
 	vision := VisionParams(s.cfg)
@@ -126,11 +133,7 @@ func (s *stage) initialise(r *training.Run) error {
 
 // Measures is the learned temperature of ITC.
 func (s *stage) Measures(r *training.Run) ([]runlog.Field, error) {
-	value, err := r.Store.GetVariable(model.Path("temp")).Value()
-	if err != nil {
-		return nil, fmt.Errorf("reading the temperature: %w", err)
-	}
-	t, err := tensors.CopyFlatData[float32](value)
+	t, err := mesh.Read[float32](r.Store, r.Store.GetVariable(model.Path("temp")))
 	if err != nil {
 		return nil, fmt.Errorf("reading the temperature: %w", err)
 	}

@@ -3,6 +3,7 @@ package trainer
 import (
 	"fmt"
 
+	"github.com/gomlx/compute"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
@@ -19,8 +20,8 @@ const (
 )
 
 // createAccumulators adds these variables to the store.
-func createAccumulators(store *mlx.Store, task Task) error {
-	if err := createSlots(store, task.Params, gradientSums); err != nil {
+func createAccumulators(backend compute.Backend, store *mlx.Store, task Task) error {
+	if err := createSlots(backend, store, task.Params, gradientSums); err != nil {
 		return err
 	}
 	if store.GetVariable(lossSums) != nil {

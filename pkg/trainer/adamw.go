@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
@@ -60,14 +61,23 @@ const (
 )
 
 // createSlots gives every parameter its zeros in each of the folders; slots that a checkpoint brought stay.
-func createSlots(store *mlx.Store, params []model.Param, folders ...string) error {
+// They are made on the backend's first device.
+func createSlots(backend compute.Backend, store *mlx.Store, params []model.Param, folders ...string) error {
+	var zeros []byte
 	for _, p := range params {
 		for _, folder := range folders {
 			path := folder + model.Path(p.Name)
 			if store.GetVariable(path) != nil {
 				continue
 			}
-			v, err := store.CreateVariable(path, tensors.FromFlatDataAndDimensions(make([]float32, p.Size()), p.Shape...))
+			if size := 4 * p.Size(); size > len(zeros) {
+				zeros = make([]byte, size)
+			}
+			slot, err := model.NewTensor(backend, p, dtypes.Float32, zeros[:4*p.Size()])
+			if err != nil {
+				return fmt.Errorf("optimizer slot %s: %w", path, err)
+			}
+			v, err := store.CreateVariable(path, slot)
 			if err != nil {
 				return fmt.Errorf("optimizer slot %s: %w", path, err)
 			}

@@ -34,7 +34,7 @@ type Coupled struct {
 	// Inputs are what Loss is given as in.
 	Inputs []Source
 	// Loss computes the features again, drawing the same random numbers in the same order before it draws others, and
-	// the share of what is left of the loss.
+	// the share of what is left of the loss. It returns no features if the coupled loss has no gradient.
 	Loss func(scope *mlx.Scope, in, whole []*Node, rng *nn.RNG) (features []*Node, loss *Node, terms []*Node)
 }
 

@@ -17,6 +17,7 @@ type Feed struct {
 	Tensors []*tensors.Tensor // in the order in which Task.Loss takes them
 	Epoch   int64             // data position behind this batch
 	Index   int64
+	Streams string // likewise, where the data has streams
 }
 
 // Status says why a loop ended.
@@ -77,6 +78,7 @@ type Loop struct {
 type Position struct {
 	Step         int
 	Epoch, Index int64
+	Streams      string
 }
 
 // Outcome is how a loop ended.
@@ -207,7 +209,7 @@ func (r *runner) step(feed Feed, waited time.Duration) error {
 	if err != nil {
 		return err
 	}
-	r.pos = Position{Step: r.pos.Step + 1, Epoch: feed.Epoch, Index: feed.Index}
+	r.pos = Position{Step: r.pos.Step + 1, Epoch: feed.Epoch, Index: feed.Index, Streams: feed.Streams}
 	r.result, r.lr = result, lr
 	r.longest = max(r.longest, took+waited)
 	r.interval.add(result, took, waited)

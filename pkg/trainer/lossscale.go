@@ -11,7 +11,7 @@ type LossScale struct {
 	// Dynamic lets the scale follow the gradients as PyTorch's GradScaler does (spec/training.md 1): it is halved when a
 	// step is skipped because something was not finite, and doubled after 2000 good steps in a row.
 	Dynamic bool
-	// Value is the scale: for all steps, or of the first one where Dynamic is set. 0 means 1, or 65536 where Dynamic is set.
+	// Value is the scale: of all steps, or of the first one where Dynamic is set; 0 means 1, or 65536.
 	Value float64
 }
 

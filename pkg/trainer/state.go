@@ -5,10 +5,10 @@ import (
 	"slices"
 	"sort"
 
-	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/checkpoint"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/weights"
 )
@@ -22,6 +22,7 @@ type State struct {
 	ConfigHash string `json:"config_hash"` // of the settings that decide the arithmetic
 	Command    string `json:"command"`     // such as "pretrain-stage1"
 
+	Streams  string   `json:"streams,omitempty"` // where the streams of the data stand
 	Progress Progress `json:"progress,omitzero"` // of Step; checkpoints of runs that skipped nothing may lack it
 }
 
@@ -55,11 +56,7 @@ func read(store *mlx.Store, path, name string, shape []int) (weights.Tensor, err
 	if v == nil {
 		return weights.Tensor{}, fmt.Errorf("saving: tensor %s is not in the model", name)
 	}
-	t, err := v.Value()
-	if err != nil {
-		return weights.Tensor{}, fmt.Errorf("saving: reading tensor %s from the device: %w", name, err)
-	}
-	values, err := tensors.CopyFlatData[float32](t)
+	values, err := mesh.Read[float32](store, v)
 	if err != nil {
 		return weights.Tensor{}, fmt.Errorf("saving: reading tensor %s from the device: %w", name, err)
 	}
@@ -86,6 +83,9 @@ func Restore(store *mlx.Store, params []model.Param, c *checkpoint.Loaded) error
 			}
 			store.GetVariable(model.Path(target)).SetTrainable(false)
 		}
+	}
+	if err := mesh.Settle(store); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", c.Dir, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -200,5 +201,18 @@ func TestSnapshotOfAnotherModel(t *testing.T) {
 	if _, err := TakeSnapshot(toyStore(t), toyParams(), 3, toyState()); err == nil ||
 		!strings.Contains(err.Error(), "m.dense.weight") && !strings.Contains(err.Error(), "v.dense.weight") {
 		t.Errorf("a model without slots: error %v", err)
+	}
+}
+
+// TestStateWithoutStreams: states from before data had streams are read as they are, and those without are still written
+// so.
+func TestStateWithoutStreams(t *testing.T) {
+	old := `{"seed":9,"epoch":2,"index":40,"config_hash":"abc","command":"toy"}`
+	var s State
+	if err := json.Unmarshal([]byte(old), &s); err != nil || s != toyState() {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if text, err := json.Marshal(s); err != nil || string(text) != old {
+		t.Errorf("%s, %v", text, err)
 	}
 }

@@ -78,17 +78,17 @@ type Result struct {
 	Applied  bool      // false: loss or gradient was not finite, and no parameter was changed
 }
 
-// NewStep prepares the step; the store must hold all parameters. Nothing is compiled before the first Run.
+// NewStep prepares the step; the store must hold all parameters, and be on its mesh if there is to be one (see package
+// mesh). Nothing is compiled before the first Run.
 func NewStep(backend compute.Backend, store *mlx.Store, task Task, optimizer AdamW, seed int64) (*Step, error) {
 	if err := optimizer.LossScale.Validate(); err != nil {
 		return nil, err
 	}
-	if err := createSlots(store, task.Params, firstMoment, secondMoment); err != nil {
+	if err := createSlots(backend, store, task.Params, firstMoment, secondMoment); err != nil {
 		return nil, err
 	}
 	s := &Step{task: task, optimizer: optimizer, seed: seed, backend: backend, store: store}
 	if err := s.build(); err != nil {
-		s.Close()
 		return nil, err
 	}
 	return s, nil
@@ -98,20 +98,20 @@ func NewStep(backend compute.Backend, store *mlx.Store, task Task, optimizer Ada
 func (s *Step) build() error {
 	if s.task.parts() == 1 {
 		s.whole = s.newProgram("train step", s.wholeGraph)
-		return s.failedProgram()
+		return nil
 	}
-	if err := createAccumulators(s.store, s.task); err != nil {
+	if err := createAccumulators(s.backend, s.store, s.task); err != nil {
 		return err
 	}
 	s.update = s.newProgram("optimizer update", s.updateGraph)
 	if s.task.Coupled == nil {
 		s.part = s.newProgram("gradients of a micro-batch", s.partGraph)
-		return s.failedProgram()
+		return nil
 	}
 	s.features = s.newProgram("features of a micro-batch", s.featuresGraph)
 	s.couple = s.newProgram("loss over the batch", s.coupleGraph)
 	s.part = s.newProgram("gradients of a micro-batch", s.coupledPartGraph)
-	return s.failedProgram()
+	return nil
 }
 
 // wholeGraph builds the step of a batch that is not cut: inputs are the random state, the host's numbers and the batch;
@@ -182,6 +182,9 @@ func (s *Step) Run(step int, lr float64, batch []*tensors.Tensor) (Result, error
 }
 
 func (s *Step) run(step int, lr float64, batch []*tensors.Tensor) (Result, error) {
+	if err := s.checkShares(batch); err != nil {
+		return Result{}, err
+	}
 	// Adam's bias correction counts the updates that were made, as PyTorch does where a loss scale skips steps.
 	update := max(step+1-s.progress.Skipped, 1)
 	host := s.optimizer.hostValues(lr, update, s.LossScale())

@@ -32,7 +32,7 @@ func toyParams() []model.Param {
 func toyTask(noise float64) Task {
 	return Task{Params: toyParams(), Terms: []string{"error", "size"}, Depth: toyDepth,
 		Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
-			x, y, a := in[0], in[1], in[2]
+			x, y, a := in[0], in[1], ReduceAllMean(in[2])
 			temp := scope.GetVariable("temp").NodeValue(x.Graph())
 			h := nn.Linear(scope.At("dense"), rng.Dropout(x, noise))
 			weight := scope.At("norm").GetVariable("weight").NodeValue(x.Graph())
@@ -82,7 +82,7 @@ func newToyBatch(step int) toyBatch {
 
 func (b toyBatch) tensors() []*tensors.Tensor {
 	return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(b.x, 4, 3), tensors.FromFlatDataAndDimensions(b.y, 4, 2),
-		tensors.FromScalar(b.a)}
+		tensors.FromScalarAndDimensions(b.a, 4)}
 }
 
 func openGo(t *testing.T) compute.Backend {
@@ -106,7 +106,12 @@ func toyStore(t *testing.T) *mlx.Store {
 
 func newToyStep(t *testing.T, store *mlx.Store, optimizer AdamW, noise float64, seed int64) *Step {
 	t.Helper()
-	step, err := NewStep(openGo(t), store, toyTask(noise), optimizer, seed)
+	return newStep(t, store, toyTask(noise), optimizer, seed)
+}
+
+func newStep(t *testing.T, store *mlx.Store, task Task, optimizer AdamW, seed int64) *Step {
+	t.Helper()
+	step, err := NewStep(openGo(t), store, task, optimizer, seed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,6 +245,9 @@ func TestResult(t *testing.T) {
 	near("first term", r.Terms[0], mse)
 	near("second term", r.Terms[1], size)
 	runToy(t, s, 1, 0.1, newToyBatch(1))
+	if s.Compilations() != 1 {
+		t.Errorf("%d compiled programs, want 1", s.Compilations())
+	}
 	if compiled == 0 || s.CompileTime() != compiled {
 		t.Errorf("compiled in %v, after another step %v", compiled, s.CompileTime())
 	}

@@ -105,7 +105,7 @@ func (r *Run) restore(context.Context) error {
 	if err := r.step.Resume(state.Progress); err != nil {
 		return fmt.Errorf("resume: checkpoint %s: %w", loaded.Dir, err)
 	}
-	r.At = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index}
+	r.At = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index, Streams: state.Streams}
 	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.At.Step)
 	return r.keepConfig()
 }

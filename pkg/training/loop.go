@@ -14,9 +14,6 @@ import (
 	"blip2/pkg/trainer"
 )
 
-// maxSkipped is how many steps in a row may be skipped before a training counts as diverged.
-const maxSkipped = 20
-
 // train runs the step loop.
 func (r *Run) train(ctx context.Context) error {
 	c := r.config
@@ -46,7 +43,7 @@ func (r *Run) train(ctx context.Context) error {
 	loop := trainer.Loop{
 		Step: r.step, Schedule: schedule, Steps: c.Train.Steps.Int(), Start: r.At.Step, Position: r.At,
 		BatchSize: c.Train.BatchSize, LogEvery: c.Train.LogEvery, SaveEvery: c.Checkpoint.Every.Int(),
-		EvalEvery: c.Eval.Every.Int(), MaxSkipped: maxSkipped,
+		EvalEvery: c.Eval.Every.Int(), MaxSkipped: c.Train.MaxSkipped,
 		MaxTime: c.Train.MaxTime.Std(), Began: r.started, Ending: r.ending,
 		Next: func(ctx context.Context) (trainer.Feed, error) { return r.next(ctx, loader) },
 		Save: func(at trainer.Position) error {
@@ -77,12 +74,12 @@ func (d *display) start(done int) { d.phase = d.progress.Start("step", done, d.s
 func (r *Run) newLoader() (*dataset.Loader, error) {
 	c, in := r.config, r.inputs
 	a := c.Data.Augment
-	return dataset.NewLoader(r.Train, in.Tokenizer, dataset.LoaderOptions{
+	return dataset.NewMixtureLoader(r.mixture, in.Tokenizer, dataset.LoaderOptions{
 		BatchSize: c.Train.BatchSize, ImageSize: in.ImageSize, MaxTextLen: in.MaxTextLen, Seed: c.Seed,
-		Unit: dataset.Unit(c.Data.Unit), Caption: in.Caption, Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
+		Answers: dataset.AnswerMode(c.Data.Answers), Caption: in.Caption, Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
 		Crop:    dataset.Crop{Scale: a.CropScale, Ratio: a.CropRatio},
 		Workers: c.Data.Workers, Prefetch: c.Data.Prefetch, MaxBadShare: c.Data.MaxBadShare.Float(),
-		Start: dataset.Position{Epoch: r.At.Epoch, Index: r.At.Index},
+		Start: dataset.Position{Epoch: r.At.Epoch, Index: r.At.Index, Streams: r.At.Streams},
 	})
 }
 
@@ -102,14 +99,14 @@ func (r *Run) next(ctx context.Context, loader *dataset.Loader) (trainer.Feed, e
 	defer batch.Release()
 	at := batch.Position()
 	fed, err := r.inputs.Feed(batch)
-	return trainer.Feed{Epoch: at.Epoch, Index: at.Index, Tensors: fed}, err
+	return trainer.Feed{Epoch: at.Epoch, Index: at.Index, Streams: at.Streams, Tensors: fed}, err
 }
 
 func (r *Run) save(writer *checkpoint.Writer, at trainer.Position) error {
 	r.asked = time.Now()
 	snapshot, err := trainer.TakeSnapshot(r.Store, r.model.Task.Params, at.Step, trainer.State{
-		Seed: r.config.Seed, Epoch: at.Epoch, Index: at.Index, ConfigHash: r.stage.Config().Hash(),
-		Command: r.stage.Command(), Progress: r.step.Progress()})
+		Seed: r.config.Seed, Epoch: at.Epoch, Index: at.Index, Streams: at.Streams,
+		ConfigHash: r.stage.Config().Hash(), Command: r.stage.Command(), Progress: r.step.Progress()})
 	if err != nil {
 		return err
 	}
@@ -156,6 +153,9 @@ func (r *Run) record(d *display, in trainer.Interval) error {
 	if m := measure.MemoryNow(); m.Total > 0 {
 		fields = append(fields, runlog.F("memory_gb", float64(m.Total)/1e9))
 	}
+	if in.LossScale != 1 {
+		fields = append(fields, runlog.F("loss_scale", in.LossScale))
+	}
 	if in.Skipped > 0 {
 		fields = append(fields, runlog.F("skipped", float64(in.Skipped)))
 		r.Log.Warn("steps skipped: loss or gradient not finite", "step", in.Step, "skipped", in.Skipped)
@@ -192,6 +192,6 @@ func (r *Run) reportBad(loader *dataset.Loader) {
 	bad := loader.BadSamples()
 	r.Summary.BadSamples = len(bad)
 	for _, b := range bad {
-		r.Log.Warn("bad sample replaced", "key", b.Key, "reason", b.Reason)
+		r.Log.Warn("bad sample replaced", "source", b.Source, "key", b.Key, "reason", b.Reason)
 	}
 }

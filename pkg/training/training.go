@@ -14,7 +14,9 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/configured"
 	"blip2/pkg/device"
+	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/runlog"
 	"blip2/pkg/trainer"
@@ -89,13 +91,14 @@ type Result struct {
 type Run struct {
 	Options
 	Store   *mlx.Store
-	Train   dataset.Source // the pictures to train on
+	Train   dataset.Source // the pictures to train on, for evaluation; nil if they come from streams alone
 	Heldout dataset.Source // pictures never trained on; nil if the configuration names none
 	Summary runlog.Summary
 	Metrics *runlog.Log      // open once the training has begun
 	At      trainer.Position // steps done, and where the data go on
 
 	stage    Stage
+	mixture  *dataset.Mixture
 	config   config.Common
 	inputs   Inputs
 	model    Model
@@ -152,43 +155,31 @@ func (r *Run) close() {
 }
 
 // openData reads vocabulary and annotations.
-func (r *Run) openData(context.Context) (err error) {
+func (r *Run) openData(ctx context.Context) (err error) {
 	if r.inputs, err = r.stage.Inputs(r); err != nil {
 		return err
 	}
 	c := r.config
-	if r.Train, err = openSources("data.train", c.Data.Train); err != nil {
+	data, err := configured.Open(ctx, c.Data, configured.Shards(r.Log))
+	if err != nil {
 		return err
 	}
-	r.Summary.TrainImages = r.Train.Len()
-	for i := range r.Train.Len() {
-		r.Summary.TrainTexts += r.Train.Texts(i)
+	r.mixture, r.Train = data.Mixture, data.Source
+	for _, share := range r.mixture.Shares() {
+		r.Summary.TrainImages += int(share.Pictures)
+		r.Summary.TrainTexts += int(share.Texts)
+		r.Log.Info("training data", "source", share.Name, "images", share.Pictures, "captions", share.Texts,
+			"rows_per_epoch", share.Quota)
 	}
-	r.Log.Info("training data", "source", r.Train.Name(), "images", r.Summary.TrainImages,
-		"captions", r.Summary.TrainTexts)
-	if err := dataset.CheckBatch(r.Train, dataset.Unit(c.Data.Unit), c.Train.BatchSize); err != nil {
+	if err := r.mixture.CheckBatch(c.Train.BatchSize); err != nil {
 		return fmt.Errorf("%w (train.batch_size)", err)
 	}
 	if len(c.Data.Heldout) > 0 {
-		if r.Heldout, err = openSources("data.heldout", c.Data.Heldout); err != nil {
+		if r.Heldout, err = configured.Evaluation(ctx, "data.heldout", c.Data.Heldout, configured.Shards(r.Log)); err != nil {
 			return err
 		}
 	}
 	return r.stage.Prepare(r)
-}
-
-// openSources opens the data sets listed under a key of the configuration, one after the other as one.
-func openSources(key string, sources []config.DataSource) (dataset.Source, error) {
-	var opened []dataset.Source
-	for i, s := range sources {
-		src, err := dataset.OpenCaptions(dataset.CaptionFile{
-			Annotations: s.Annotations, Images: s.Images, Split: s.Split, Name: s.Name})
-		if err != nil {
-			return nil, fmt.Errorf("%s[%d]: %w", key, i, err)
-		}
-		opened = append(opened, src)
-	}
-	return dataset.Concat(opened...)
 }
 
 // buildModel creates the model's tensors and the training step. Nothing is compiled yet.
@@ -197,6 +188,9 @@ func (r *Run) buildModel(context.Context) error {
 	r.onClose(func() error { r.Store.Finalize(); return nil })
 	var err error
 	if r.model, err = r.stage.Build(r); err != nil {
+		return err
+	}
+	if err := r.place(); err != nil {
 		return err
 	}
 	trained := r.model.Task.Params
@@ -213,10 +207,23 @@ func (r *Run) buildModel(context.Context) error {
 	return nil
 }
 
-// rows is the number of rows of an epoch.
-func (r *Run) rows() int {
-	if r.config.Data.Unit == string(dataset.UnitImage) {
-		return r.Summary.TrainImages
+// place puts the model on the devices that share the batches.
+func (r *Run) place() error {
+	m, err := mesh.New(r.Device.Backend, r.Device.Devices)
+	if err != nil || m == nil {
+		return err
 	}
-	return r.Summary.TrainTexts
+	if n := r.config.Train.BatchSize; n%m.Devices() != 0 {
+		return fmt.Errorf("a batch of %d cannot be shared evenly by %d devices: change train.batch_size or devices",
+			n, m.Devices())
+	}
+	if err := m.Place(r.Store, r.config.Mesh.ShardFrozen); err != nil {
+		return err
+	}
+	r.Log.Info("model placed", "devices", m.Devices(), "spread_frozen", r.config.Mesh.ShardFrozen,
+		"gb_per_device", float64(mesh.Bytes(r.Store))/1e9)
+	return nil
 }
+
+// rows is the number of rows of an epoch.
+func (r *Run) rows() int { return int(r.mixture.Rows()) }

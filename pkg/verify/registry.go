@@ -36,6 +36,7 @@ func handlers() map[string]handler {
 		"stage1-caption":      stage1Caption,
 		"stage1-features":     stage1Features,
 		"stage1-forward":      stage1Forward,
+		"stage1-replicas":     stage1Replicas,
 		"stage1-train":        stage1Train,
 		"stage2-opt":          stage2Loss,
 		"stage2-t5":           stage2Loss,
@@ -57,6 +58,5 @@ func PendingKinds() []string {
 	return []string{
 		"image-decode",
 		"randaugment",
-		"stage1-replicas",
 	}
 }

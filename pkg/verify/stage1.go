@@ -2,6 +2,7 @@ package verify
 
 import (
 	"fmt"
+	"math"
 
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
@@ -50,7 +51,7 @@ func (s stage1Config) model() (stage1.Config, error) {
 		EmbedDim: s.EmbedDim, MaxTextLen: s.MaxTextLen,
 		PadID: s.PadID, CLSID: s.CLSID, SEPID: s.SEPID, BOSID: s.BOSID,
 		ITCGatherGrad: s.ITCGatherGrad, HardNegatives: stage1.NegativesMaskedSoftmax,
-		ITCWeight: 1, ITMWeight: 1, ITGWeight: 1,
+		ITCWeight: 1, ITMWeight: 1, ITGWeight: 1, Replicas: s.Replicas,
 	}
 	if s.LabelSmoothing != nil {
 		cfg.LabelSmoothing = *s.LabelSmoothing
@@ -65,7 +66,15 @@ func (s stage1Config) model() (stage1.Config, error) {
 }
 
 // stage1Forward runs kind stage1-forward: the losses of one batch, what leads to them, and all gradients.
-func stage1Forward(c *Case, k *checker) error {
+func stage1Forward(c *Case, k *checker) error { return stage1Losses(c, k, stage1Scalars, 1, 1) }
+
+// stage1Replicas runs kind stage1-replicas: the same for the parts of a batch that several data-parallel processes have.
+func stage1Replicas(c *Case, k *checker) error {
+	return stage1Losses(c, k, stage1Vectors, 2, math.MaxInt32)
+}
+
+// stage1Losses runs a batch of the given least and greatest number of replicas; losses names its losses.
+func stage1Losses(c *Case, k *checker, losses func(*stage1.Outputs) []output, least, most int) error {
 	if err := c.requireOutputs(k); err != nil {
 		return err
 	}
@@ -79,8 +88,8 @@ func stage1Forward(c *Case, k *checker) error {
 	if err := c.readJSON(expectedFile, &expected); err != nil {
 		return err
 	}
-	if config.LabelSmoothing == nil || config.Replicas != 1 {
-		return fmt.Errorf("config: label_smoothing must be given and replicas must be 1")
+	if config.LabelSmoothing == nil || config.Replicas < least || config.Replicas > most {
+		return fmt.Errorf("config: label_smoothing must be given and replicas be %d to %d", least, most)
 	}
 	cfg, err := config.model()
 	if err != nil {
@@ -106,31 +115,50 @@ func stage1Forward(c *Case, k *checker) error {
 	if err != nil {
 		return err
 	}
-	results, err := program{store: store, inputs: batch.inputs, loss: "loss", trainable: trainable,
+	if rows := batch.inputs[0].Shape().Dimensions[0]; rows%config.Replicas != 0 {
+		return fmt.Errorf("%s: %d rows are not the same number for each of %d replicas", inputsFile, rows, config.Replicas)
+	}
+	results, err := program{store: store, inputs: batch.inputs, loss: meanLoss, trainable: trainable,
 		forward: func(scope *mlx.Scope, in []*Node) []output {
-			return stage1Outputs(stage1.Forward(scope, cfg, batch.nodes(in), nil))
+			o := stage1.Forward(scope, cfg, batch.nodes(in), nil)
+			return append(append(stage1Outputs(o), losses(o)...), output{meanLoss, o.Loss})
 		}}.run(backend)
 	if err != nil {
 		return err
 	}
 	for _, r := range results {
-		if r.name == "lm_logits" {
+		switch r.name {
+		case meanLoss: // only the gradients' source
+		case "lm_logits":
 			k.lmLogits(r.value, batch.ids, cfg)
-			continue
+		default:
+			k.tensor(r.name, r.value)
 		}
-		k.tensor(r.name, r.value)
 	}
 	return nil
 }
 
-// stage1Outputs names the outputs as the recorded cases do.
+// meanLoss is the output whose gradients are recorded: the mean of the replicas' losses.
+const meanLoss = "mean loss"
+
+// stage1Scalars names the losses of a batch.
+func stage1Scalars(o *stage1.Outputs) []output {
+	return []output{{"loss_itc", o.LossITC}, {"loss_itm", o.LossITM}, {"loss_lm", o.LossLM}, {"loss", o.Loss}}
+}
+
+// stage1Vectors names the losses of every replica.
+func stage1Vectors(o *stage1.Outputs) []output {
+	r := o.Replicas
+	return []output{{"loss_itc", r.ITC}, {"loss_itm", r.ITM}, {"loss_lm", r.LM}, {"loss", r.Sum}}
+}
+
+// stage1Outputs names what leads to the losses as the recorded cases do.
 func stage1Outputs(o *stage1.Outputs) []output {
 	return []output{
 		{"image_embeds", o.ImageEmbeds}, {"query_hidden", o.QueryHidden}, {"text_cls_hidden", o.TextCLSHidden},
 		{"image_feats", o.ImageFeats}, {"text_feat", o.TextFeat}, {"sim_i2t", o.SimI2T}, {"sim_t2i", o.SimT2I},
 		{"weights_i2t", o.WeightsI2T}, {"weights_t2i", o.WeightsT2I}, {"itm_query_hidden", o.ITMQueryHidden},
-		{"itm_logits", o.ITMLogits}, {"lm_logits", o.LMLogits}, {"loss_itc", o.LossITC}, {"loss_itm", o.LossITM},
-		{"loss_lm", o.LossLM}, {"loss", o.Loss},
+		{"itm_logits", o.ITMLogits}, {"lm_logits", o.LMLogits},
 	}
 }
 

@@ -24,7 +24,7 @@ import (
 // Open opens a backend for the test: go, xla:cpu and so on.
 func Open(t *testing.T, name string) compute.Backend {
 	t.Helper()
-	backend, err := open(t, name)
+	backend, err := open(t, name, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,16 +38,26 @@ func OpenXLA(t *testing.T) compute.Backend {
 	if name := os.Getenv("BLIP2_TEST_BACKEND"); name != "" && name != "go" {
 		return Open(t, name)
 	}
-	backend, err := open(t, "xla:cpu")
+	backend, err := open(t, "xla:cpu", 0)
 	if err != nil {
 		t.Skipf("needs XLA on the processor: %v", err)
 	}
 	return backend
 }
 
-func open(t *testing.T, name string) (compute.Backend, error) {
+// OpenDevices opens XLA on the processor with n virtual devices; without the plugin the test is skipped.
+func OpenDevices(t *testing.T, n int) compute.Backend {
+	t.Helper()
+	backend, err := open(t, "xla:cpu", n)
+	if err != nil {
+		t.Skipf("needs XLA on the processor: %v", err)
+	}
+	return backend
+}
+
+func open(t *testing.T, name string, devices int) (compute.Backend, error) {
 	exact := false
-	d, err := device.Open(t.Context(), device.Options{Backend: name, TF32: &exact})
+	d, err := device.Open(t.Context(), device.Options{Backend: name, Devices: devices, TF32: &exact})
 	if err != nil {
 		return nil, err
 	}

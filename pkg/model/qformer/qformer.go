@@ -44,6 +44,9 @@ type Input struct {
 	// QueriesOnly says that the caller reads only the query rows of the output: the text rows of the last layer,
 	// which nothing else depends on, are then not computed.
 	QueriesOnly bool
+	// Seen, if set, is given what the queries look at in every layer with cross-attention: the probabilities, averaged over
+	// the heads, [batch, Q, N] in float32.
+	Seen func(layer int, probs *Node)
 }
 
 // Output is the result of one pass.
@@ -79,7 +82,7 @@ func Forward(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
 		if in.Past != nil {
 			past = &in.Past[i]
 		}
-		x, out.SelfKV[i] = l.forward(x, rows, in.Mask, in.Cross, past)
+		x, out.SelfKV[i] = l.forward(x, rows, in, past)
 	}
 	out.Hidden = x
 	return out
@@ -125,13 +128,13 @@ type layer struct {
 // forward computes self-attention of rows over x (both [batch, ·, H]; rows are x or its first queries), then
 // cross-attention of the query rows, then each side's feed-forward network. It returns the new rows and the
 // self-attention keys and values of x.
-func (l layer) forward(x, rows, mask *Node, cross *Cross, past *KV) (*Node, KV) {
+func (l layer) forward(x, rows *Node, in Input, past *KV) (*Node, KV) {
 	kv := l.KeysValues(bert.SelfAttention, x)
 	seen := kv
 	if past != nil {
 		seen = KV{K: Concatenate([]*Node{past.K, kv.K}, 2), V: Concatenate([]*Node{past.V, kv.V}, 2)}
 	}
-	a := l.Attend(bert.SelfAttention, rows, seen, rowsOfMask(mask, rows.Shape().Dimensions[1]))
+	a := l.Attend(bert.SelfAttention, rows, seen, rowsOfMask(in.Mask, rows.Shape().Dimensions[1]))
 	if l.queries == 0 {
 		return l.FeedForward(textSide, a), kv
 	}
@@ -141,7 +144,11 @@ func (l layer) forward(x, rows, mask *Node, cross *Cross, past *KV) (*Node, KV) 
 		at = SliceAxis(a, 1, AxisRangeToEnd(l.queries))
 	}
 	if l.cross {
-		mixed := cross.attend(l.index, l.Queries(bert.CrossAttention, aq), l.RNG, l.Dropout)
+		q := l.Queries(bert.CrossAttention, aq)
+		if in.Seen != nil {
+			in.Seen(l.index, ReduceMean(nn.AttentionProbs(q, in.Cross.kv[l.index].K), 1))
+		}
+		mixed := in.Cross.attend(l.index, q, l.RNG, l.Dropout)
 		aq = l.Mixed(bert.CrossAttention, mixed, aq)
 	}
 	aq = l.FeedForward(querySide, aq)

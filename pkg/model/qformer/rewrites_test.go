@@ -1,6 +1,7 @@
 package qformer
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
@@ -121,8 +122,8 @@ func TestWithNegatives(t *testing.T) {
 			mask := Gather(in[inMask], InsertAxes(in[inPicked], -1))
 			out := Forward(scope, cfg, Input{
 				Queries:     Queries(scope, cfg, in[0].Graph(), 3*batch, dtypes.Float32),
-				TextIDs:     Concatenate([]*Node{in[inIDs], in[inIDs], again}, 0),
-				Mask:        MultimodalMask(Concatenate([]*Node{in[inMask], in[inMask], mask}, 0), cfg.Queries),
+				TextIDs:     threes(in[inIDs], in[inIDs], again),
+				Mask:        MultimodalMask(threes(in[inMask], in[inMask], mask), cfg.Queries),
 				Cross:       source(scope, in[inFeatures], in[inPicked]),
 				QueriesOnly: true,
 			}, nil)
@@ -131,12 +132,19 @@ func TestWithNegatives(t *testing.T) {
 	}
 	plain := pass(func(scope *mlx.Scope, features, negatives *Node) *Cross {
 		negative := Gather(features, InsertAxes(negatives, -1))
-		return NewCross(scope, cfg, Concatenate([]*Node{features, negative, features}, 0))
+		return NewCross(scope, cfg, threes(features, negative, features))
 	})
 	shared := pass(func(scope *mlx.Scope, features, negatives *Node) *Cross {
 		return NewCross(scope, cfg, features).WithNegatives(negatives)
 	})
 	sameForms(t, cfg, inputs(t, cfg, lengths), plain, shared)
+}
+
+// threes puts the rows of three nodes [n, ...] together, first with first: [3n, ...].
+func threes(a, b, c *Node) *Node {
+	dims := slices.Clone(a.Shape().Dimensions)
+	dims[0] *= 3
+	return Reshape(Stack([]*Node{a, b, c}, 1), dims...)
 }
 
 // TestPick: picking projected pictures equals projecting picked ones.

@@ -17,6 +17,7 @@ type Blocks struct {
 	MLP              int     // hidden width of the MLP
 	LayerNormEps     float64 // of both LayerNorms of a block
 	InitializerRange float64 // spread of weights drawn from scratch; 0 means 0.02
+	Remat            bool    // compute blocks again in the backward pass
 }
 
 // style holds the names of a block's parts and its activation.
@@ -47,7 +48,13 @@ func (b Blocks) Forward(scope *model.Scope, x, mask *Node) *Node {
 		scope = scope.At("%s", name)
 	}
 	for i := range b.Layers {
+		if b.Remat {
+			x = x.Checkpoint()
+		}
 		x = b.block(scope.At("%d", i), s, x, mask)
+	}
+	if b.Remat {
+		x = x.StopCheckpoint()
 	}
 	return x
 }
@@ -85,4 +92,11 @@ func (b Blocks) qkv(attn *model.Scope, h *Node) *Node {
 func (b Blocks) FLOPs(tokens int) float64 {
 	n, w := float64(tokens), float64(b.Width)
 	return float64(b.Layers) * (2*n*w*(4*w+2*float64(b.MLP)) + 4*n*n*w)
+}
+
+// RematFLOPs counts what Remat computes again on one sequence: all of a block but its last product, whose result is the
+// next block's input.
+func (b Blocks) RematFLOPs(tokens int) float64 {
+	last := 2 * float64(tokens) * float64(b.Width) * float64(b.MLP)
+	return b.FLOPs(tokens) - float64(b.Layers)*last
 }

@@ -35,6 +35,10 @@ type Config struct {
 	LayerNormEps float64 // 1e-5 for CLIP, 1e-6 for EVA and BLIP
 
 	InitializerRange float64 // spread of weights drawn from scratch; 0 means 0.02
+
+	// Remat computes every block a second time in the backward pass instead of keeping its activations (spec/training.md
+	// 8). The numbers stay the same. Released code does so in EVA, and by half-blocks in CLIP's upper half.
+	Remat bool
 }
 
 // Grid returns the number of patches per side.
@@ -52,7 +56,7 @@ func RatioOf(mlpWidth, width int) float64 { return (float64(mlpWidth) + 0.5) / f
 // blocks returns the encoder's trunk.
 func (c Config) blocks() Blocks {
 	return Blocks{Arch: c.Arch, Width: c.Width, Layers: c.Layers, Heads: c.Heads, MLP: c.MLPWidth(),
-		LayerNormEps: c.LayerNormEps, InitializerRange: c.InitializerRange}
+		LayerNormEps: c.LayerNormEps, InitializerRange: c.InitializerRange, Remat: c.Remat}
 }
 
 // Validate reports dimensions that do not fit together.
@@ -132,3 +136,6 @@ func (c Config) FLOPs() float64 {
 	patches, w := float64(c.Tokens()-1), float64(c.Width)
 	return 2*patches*w*float64(3*c.PatchSize*c.PatchSize) + c.blocks().FLOPs(c.Tokens())
 }
+
+// RematFLOPs counts what Remat computes again on one picture.
+func (c Config) RematFLOPs() float64 { return c.blocks().RematFLOPs(c.Tokens()) }

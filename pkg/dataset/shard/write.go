@@ -1,0 +1,347 @@
+package shard
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"blip2/pkg/dataset"
+	"blip2/pkg/internal/atomicfile"
+)
+
+// WriteOptions say how shards are written.
+type WriteOptions struct {
+	Dir      string // made if it is missing
+	Prefix   string // of the file names; "" means "shard-"
+	Samples  int    // most samples of a shard; 0 means 10,000
+	MaxBytes int64  // a shard is closed before it is larger than this, unless one sample alone is; 0 means 1 GiB
+	// Ranked writes the captions as a bare list, which says that they are ordered best first: readers draw from the
+	// first two. Otherwise readers draw from all of them.
+	Ranked bool
+	// MaxBad is how many samples may be unusable; they are left out. Negative means any number.
+	MaxBad int
+	// OnShard is told of every shard that is complete, also of those that an earlier call wrote; nil means nobody is.
+	OnShard func(done Written)
+}
+
+// Written is a complete shard.
+type Written struct {
+	File    string `json:"file"`
+	First   int    `json:"first"` // pictures of the source that it covers, those left out included: First … End-1
+	End     int    `json:"end"`
+	Samples int    `json:"samples"`
+	Bytes   int64  `json:"bytes"`
+}
+
+// Left is a sample that was left out.
+type Left struct {
+	Index  int    `json:"index"`
+	Key    string `json:"key"`
+	Reason string `json:"reason"`
+}
+
+// Manifest is what shards.json beside the shards says. It is written after every shard, and by it a call that was
+// interrupted is continued.
+type Manifest struct {
+	Source   string         `json:"source"`
+	Pictures int            `json:"pictures"`
+	Settings map[string]any `json:"settings"`
+	Complete bool           `json:"complete"`
+	Shards   []Written      `json:"shards"`
+	Left     []Left         `json:"left_out"`
+}
+
+// ManifestName is the file name of the Manifest.
+const ManifestName = "shards.json"
+
+// Write writes the pictures of a source with their captions as shards with indexes. The bytes are a function of the
+// source and the options. A shard appears under its name when it is complete and safe on the disk; after an interrupt
+// or a crash the same call goes on with the first shard that is missing.
+func Write(ctx context.Context, src dataset.Source, o WriteOptions) (*Manifest, error) {
+	setDefault(&o.Prefix, "shard-")
+	setDefault(&o.Samples, 10_000)
+	setDefault(&o.MaxBytes, 1<<30)
+	if o.Samples < 1 || o.MaxBytes < 1 || o.Prefix != filepath.Base(o.Prefix) {
+		return nil, errors.New("shard: the size of shards must be positive, and the prefix part of a file name")
+	}
+	if err := os.MkdirAll(o.Dir, 0o777); err != nil {
+		return nil, fmt.Errorf("shard: %w", err)
+	}
+	w := &writer{src: src, o: o}
+	if err := w.resume(); err != nil {
+		return nil, err
+	}
+	for _, done := range w.m.Shards {
+		w.tell(done)
+	}
+	for !w.m.Complete {
+		if err := w.shard(ctx); err != nil {
+			return &w.m, err
+		}
+	}
+	return &w.m, nil
+}
+
+type writer struct {
+	src  dataset.Source
+	o    WriteOptions
+	m    Manifest
+	next int // picture
+}
+
+func (w *writer) tell(done Written) {
+	if w.o.OnShard != nil {
+		w.o.OnShard(done)
+	}
+}
+
+func (w *writer) manifestPath() string { return filepath.Join(w.o.Dir, ManifestName) }
+
+// resume takes over what an earlier call with the same source and settings has written.
+func (w *writer) resume() error {
+	w.m = Manifest{Source: w.src.Name(), Pictures: w.src.Len(), Shards: []Written{}, Left: []Left{},
+		Settings: map[string]any{"samples": float64(w.o.Samples), "max_bytes": float64(w.o.MaxBytes),
+			"ranked": w.o.Ranked, "prefix": w.o.Prefix}}
+	data, err := os.ReadFile(w.manifestPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := w.checkFree(); err != nil {
+			return err
+		}
+		return w.writeManifest()
+	}
+	if err != nil {
+		return fmt.Errorf("shard: %w", err)
+	}
+	var old Manifest
+	if err := json.Unmarshal(data, &old); err != nil {
+		return fmt.Errorf("shard: %s: it is damaged (%w); choose another folder, or remove it", w.manifestPath(), err)
+	}
+	settings, _ := json.Marshal(w.m.Settings)
+	oldSettings, _ := json.Marshal(old.Settings)
+	if old.Source != w.m.Source || old.Pictures != w.m.Pictures || !bytes.Equal(settings, oldSettings) {
+		return fmt.Errorf("shard: %s holds shards of another source or with other settings (%s of %s); choose another "+
+			"folder, or empty it", w.o.Dir, oldSettings, old.Source)
+	}
+	for _, done := range old.Shards {
+		stat, err := os.Stat(filepath.Join(w.o.Dir, filepath.Base(done.File)))
+		if err != nil || stat.Size() != done.Bytes || done.First != w.next || done.End <= done.First {
+			break // what follows is written again, byte for byte
+		}
+		w.m.Shards = append(w.m.Shards, done)
+		w.next = done.End
+	}
+	for _, left := range old.Left {
+		if left.Index < w.next {
+			w.m.Left = append(w.m.Left, left)
+		}
+	}
+	w.m.Complete = old.Complete && len(w.m.Shards) == len(old.Shards)
+	return nil
+}
+
+// checkFree makes sure that no shards of somebody else are overwritten.
+func (w *writer) checkFree() error {
+	found, err := filepath.Glob(filepath.Join(w.o.Dir, "*.tar"))
+	if err == nil && len(found) > 0 {
+		err = fmt.Errorf("shard: %s holds shards already, without a %s; choose another folder", w.o.Dir, ManifestName)
+	}
+	return err
+}
+
+// shard writes the next shard, its index and the manifest.
+func (w *writer) shard(ctx context.Context) error {
+	done := Written{File: fmt.Sprintf("%s%06d.tar", w.o.Prefix, len(w.m.Shards)), First: w.next}
+	path := filepath.Join(w.o.Dir, done.File)
+	left := len(w.m.Left)
+	err := atomicfile.Write(path, func(file io.Writer) error {
+		buffered := bufio.NewWriterSize(file, 1<<20)
+		t := &tarWriter{w: buffered}
+		if err := w.fill(ctx, t, &done); err != nil {
+			return err
+		}
+		if err := t.close(); err != nil {
+			return err
+		}
+		done.Bytes = t.n
+		return buffered.Flush()
+	})
+	if err != nil {
+		w.m.Left, w.next = w.m.Left[:left], done.First
+		return fmt.Errorf("shard: %w", err)
+	}
+	done.End = w.next
+	if done.Samples == 0 { // everything that was left could not be used
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("shard: %w", err)
+		}
+	} else {
+		if _, err := (&Indexer{Rebuild: true}).Index(ctx, path); err != nil {
+			return err
+		}
+		w.m.Shards = append(w.m.Shards, done)
+	}
+	w.m.Complete = w.next == w.src.Len()
+	if err := w.writeManifest(); err != nil {
+		return err
+	}
+	if done.Samples > 0 {
+		w.tell(done)
+	}
+	return nil
+}
+
+func (w *writer) writeManifest() error {
+	err := atomicfile.Write(w.manifestPath(), func(file io.Writer) error {
+		enc := json.NewEncoder(file)
+		enc.SetIndent("", " ")
+		return enc.Encode(&w.m)
+	})
+	if err != nil {
+		return fmt.Errorf("shard: %w", err)
+	}
+	return nil
+}
+
+// fill writes samples until the shard is full or the source at its end.
+func (w *writer) fill(ctx context.Context, t *tarWriter, done *Written) error {
+	for ; w.next < w.src.Len() && done.Samples < w.o.Samples; w.next++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		picture, text, ext, err := w.sample(w.next)
+		if err != nil {
+			var bad *badSample
+			if !errors.As(err, &bad) {
+				return err
+			}
+			w.m.Left = append(w.m.Left, Left{w.next, bad.key, bad.Error()})
+			if w.o.MaxBad >= 0 && len(w.m.Left) > w.o.MaxBad {
+				return fmt.Errorf("%d samples of %s cannot be used, more than the %d allowed; the last is %s: %w",
+					len(w.m.Left), w.src.Name(), w.o.MaxBad, bad.key, err)
+			}
+			continue
+		}
+		size := 2*block + padded(int64(len(picture))) + padded(int64(len(text)))
+		if done.Samples > 0 && t.n+size+2*block > w.o.MaxBytes {
+			return nil
+		}
+		key := fmt.Sprintf("%09d", w.next)
+		if err := t.add(key+"."+ext, picture); err != nil {
+			return err
+		}
+		if err := t.add(key+".json", text); err != nil {
+			return err
+		}
+		done.Samples++
+	}
+	return nil
+}
+
+// badSample says why a sample is left out.
+type badSample struct {
+	key string
+	error
+}
+
+func (b *badSample) Unwrap() error { return b.error }
+
+// sample reads picture i and makes its text member.
+func (w *writer) sample(i int) (picture, text []byte, ext string, err error) {
+	e, err := w.src.Example(i)
+	if err != nil {
+		return nil, nil, "", &badSample{e.Key, err}
+	}
+	r, err := w.src.Open(i)
+	if err != nil {
+		return nil, nil, "", &badSample{e.Key, err}
+	}
+	defer r.Close()
+	picture, err = io.ReadAll(io.LimitReader(r, maxPicture+1))
+	switch {
+	case err != nil:
+		return nil, nil, "", &badSample{e.Key, err}
+	case len(picture) > maxPicture:
+		return nil, nil, "", &badSample{e.Key, errors.New(tooLarge.String())}
+	}
+	if ext = pictureKind(picture); ext == "" {
+		return nil, nil, "", &badSample{e.Key, errors.New("the file is not a jpg, png, webp, gif, bmp or tiff picture")}
+	}
+	if text, err = w.text(&e); err != nil {
+		return nil, nil, "", err
+	}
+	if len(text) > maxText || len(e.Captions) == 0 {
+		return nil, nil, "", &badSample{e.Key, errors.New("it has no captions, or they are too long")}
+	}
+	return picture, text, ext, nil
+}
+
+// text is the .json member of a sample.
+func (w *writer) text(e *dataset.Example) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	var v any = e.Captions
+	if !w.o.Ranked {
+		v = struct {
+			Captions []string `json:"captions"`
+			Key      string   `json:"source_key,omitempty"`
+			ImageID  int64    `json:"image_id"`
+			URL      string   `json:"url,omitempty"`
+			License  string   `json:"license,omitempty"`
+		}{e.Captions, e.Key, e.ImageID, e.URL, e.License}
+	}
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// pictureKind is the ending for a picture by its first bytes; "" for what is none.
+func pictureKind(data []byte) string {
+	for _, kind := range []struct{ magic, ext string }{
+		{"\xff\xd8", "jpg"}, {"\x89PNG\r\n\x1a\n", "png"}, {"GIF8", "gif"}, {"BM", "bmp"},
+		{"II*\x00", "tiff"}, {"MM\x00*", "tiff"},
+	} {
+		if bytes.HasPrefix(data, []byte(kind.magic)) {
+			return kind.ext
+		}
+	}
+	if len(data) > 12 && string(data[:4]) == "RIFF" && string(data[8:12]) == "WEBP" {
+		return "webp"
+	}
+	return ""
+}
+
+// tarWriter writes members that look the same whoever writes them when, and counts the bytes.
+type tarWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (t *tarWriter) add(name string, data []byte) error {
+	w := tar.NewWriter(t.w)
+	err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(data)), Mode: 0o644,
+		ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR})
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(data); err != nil {
+		return err
+	}
+	t.n += block + padded(int64(len(data)))
+	return w.Flush()
+}
+
+// close writes the two empty blocks at the end of an archive.
+func (t *tarWriter) close() error {
+	t.n += 2 * block
+	_, err := t.w.Write(make([]byte, 2*block))
+	return err
+}

@@ -1,0 +1,192 @@
+package shard
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"blip2/pkg/dataset"
+)
+
+// toy is a source of n pictures with two captions each; every seventh is bad.
+type toy struct{ n int }
+
+func (s toy) Name() string  { return "toy" }
+func (s toy) Len() int      { return s.n }
+func (s toy) Texts(int) int { return 2 }
+
+func (s toy) Example(i int) (dataset.Example, error) {
+	return dataset.Example{Key: fmt.Sprintf("folder/%d.jpg", i), ImageID: int64(i * 10), URL: "http://h/" + fmt.Sprint(i),
+		License: "CC <BY>", Captions: []string{fmt.Sprintf("caption %d", i), "a \"second\" <one>", "третья"}}, nil
+}
+
+func (s toy) Open(i int) (io.ReadCloser, error) {
+	switch {
+	case i%21 == 7:
+		return nil, errors.New("gone")
+	case i%21 == 14:
+		return io.NopCloser(strings.NewReader("<html>")), nil
+	}
+	return io.NopCloser(strings.NewReader(pixels(i))), nil
+}
+
+func folderOf(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(e.Name(), IndexSuffix) { // holds a time stamp
+			data = nil
+		}
+		all[e.Name()] = string(data)
+	}
+	return all
+}
+
+// What is written is read back: pictures, captions, and what else is known, in the order of the source.
+func TestWriteAndRead(t *testing.T) {
+	ctx := context.Background()
+	dir := filepath.Join(t.TempDir(), "new")
+	o := WriteOptions{Dir: dir, Samples: 10, MaxBad: -1}
+	m, err := Write(ctx, toy{45}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.Complete || len(m.Shards) != 5 || len(m.Left) != 4 || m.Left[0].Index != 7 || m.Left[0].Key != "folder/7.jpg" {
+		t.Errorf("manifest %+v", m)
+	}
+	for _, s := range m.Shards { // they have their indexes
+		if _, err := os.Stat(filepath.Join(dir, s.File+IndexSuffix)); err != nil {
+			t.Error(err)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, s.File))
+		if members, err2 := theirs(data); err != nil || err2 != nil || len(members) != 2*s.Samples {
+			t.Errorf("%s: %d members, %v, %v", s.File, len(members), err, err2)
+		}
+	}
+	x := openSource(t, Options{}, filepath.Join(dir, "*.tar"))
+	at := 0
+	for i := range 45 {
+		if i%21 == 7 || i%21 == 14 {
+			continue
+		}
+		want, _ := toy{}.Example(i)
+		got, err := x.Example(at)
+		want.Key = fmt.Sprintf("%s/%09d", m.Shards[at/10].File, i)
+		if err != nil || x.Texts(at) != 3 || !slices.Equal(got.Captions, want.Captions) || got.Key != want.Key ||
+			got.ImageID != want.ImageID || got.URL != want.URL || got.License != want.License {
+			t.Fatalf("sample %d: %+v, %v; want %+v", at, got, err, want)
+		}
+		r, err := x.Open(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := io.ReadAll(r); err != nil || string(data) != pixels(i) {
+			t.Errorf("sample %d: %d bytes, %v", at, len(data), err)
+		}
+		at++
+	}
+	if at != x.Len() {
+		t.Errorf("%d samples, want %d", x.Len(), at)
+	}
+	ranked := filepath.Join(t.TempDir(), "ranked")
+	if _, err := Write(ctx, toy{5}, WriteOptions{Dir: ranked, Ranked: true}); err != nil {
+		t.Fatal(err)
+	}
+	if y := openSource(t, Options{}, filepath.Join(ranked, "*.tar")); y.Texts(0) != 2 {
+		t.Errorf("of ranked captions %d are used", y.Texts(0))
+	}
+}
+
+// A writing that is stopped anywhere is continued by the same call, and leaves the same bytes.
+func TestWriteContinues(t *testing.T) {
+	o := WriteOptions{Samples: 9, MaxBytes: 12_000, MaxBad: -1, Dir: filepath.Join(t.TempDir(), "whole")}
+	if _, err := Write(context.Background(), toy{60}, o); err != nil {
+		t.Fatal(err)
+	}
+	want := folderOf(t, o.Dir)
+	for name, data := range want {
+		if len(data) > 12_000 && strings.HasSuffix(name, ".tar") {
+			t.Errorf("%s has %d bytes", name, len(data))
+		}
+	}
+	for _, stop := range []int{0, 1, 5} {
+		o.Dir = filepath.Join(t.TempDir(), "part")
+		ctx, cancel := context.WithCancel(context.Background())
+		n := 0
+		o.OnShard = func(Written) {
+			if n++; n > stop {
+				cancel()
+			}
+		}
+		_, err := Write(ctx, toy{60}, o)
+		cancel()
+		if err == nil || !errors.Is(err, context.Canceled) {
+			t.Fatalf("stopped at %d: %v", stop, err)
+		}
+		// As after a kill between a shard and the manifest, and in the middle of a shard.
+		writeFile(t, filepath.Join(o.Dir, fmt.Sprintf("shard-%06d.tar", stop+1)), []byte("half"))
+		told := 0
+		o.OnShard = func(Written) { told++ }
+		m, err := Write(context.Background(), toy{60}, o)
+		if err != nil || told != len(m.Shards) {
+			t.Fatalf("continued at %d: told of %d shards, %v", stop, told, err)
+		}
+		got := folderOf(t, o.Dir)
+		for name := range want {
+			if got[name] != want[name] {
+				t.Errorf("continued at %d: %s is different", stop, name)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("continued at %d: %d files, want %d", stop, len(got), len(want))
+		}
+	}
+}
+
+func TestWriteRefuses(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	if _, err := Write(ctx, toy{20}, WriteOptions{Dir: filepath.Join(dir, "a")}); err == nil ||
+		!strings.Contains(err.Error(), "folder/7.jpg") {
+		t.Errorf("bad samples: %v", err)
+	}
+	o := WriteOptions{Dir: filepath.Join(dir, "b"), MaxBad: 5}
+	if _, err := Write(ctx, toy{20}, o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Write(ctx, toy{21}, o); err == nil || !strings.Contains(err.Error(), "another source") {
+		t.Errorf("another source: %v", err)
+	}
+	o.Samples = 7
+	if _, err := Write(ctx, toy{20}, o); err == nil || !strings.Contains(err.Error(), "other settings") {
+		t.Errorf("other settings: %v", err)
+	}
+	mine := filepath.Join(dir, "c")
+	if err := os.Mkdir(mine, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	data := tarOf(t, tar.FormatUSTAR)
+	writeFile(t, filepath.Join(mine, "shard-000000.tar"), data)
+	if _, err := Write(ctx, toy{5}, WriteOptions{Dir: mine}); err == nil {
+		t.Error("somebody else's shards are overwritten")
+	}
+	if got, err := os.ReadFile(filepath.Join(mine, "shard-000000.tar")); err != nil || !bytes.Equal(got, data) {
+		t.Error("they were changed")
+	}
+}
