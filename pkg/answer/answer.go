@@ -70,7 +70,8 @@ type Checkpoint struct {
 }
 
 // Open opens the parts and tells what model they make. Everything that can be known without reading weights is checked:
-// that no part is missing, that sizes fit together, that the tokenizer is the model's. The caller closes the checkpoint.
+// that no part is missing, that sizes fit together, that the tokenizer is the model's. The caller closes the
+// checkpoint.
 func Open(s Source) (*Checkpoint, error) {
 	assembly, err := published.Assemble(published.Parts{Main: s.Model, Vision: s.Vision, LLM: s.LLM,
 		VisionLayers: s.VisionLayers, ImageSize: s.ImageSize, Hints: s.Hints, DType: s.DType})

@@ -36,7 +36,8 @@ func TestKinds(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", network, err)
 		}
-		if n := len(texts[0][0].Tokens); n < o.MinNewTokens || n > o.MaxNewTokens || strings.Contains(texts[0][0].Text, "[SEP]") {
+		if n := len(texts[0][0].Tokens); n < o.MinNewTokens || n > o.MaxNewTokens ||
+			strings.Contains(texts[0][0].Text, "[SEP]") {
 			t.Errorf("%s: %+v", network, texts[0][0])
 		}
 	}
@@ -128,10 +129,11 @@ func TestSameSeed(t *testing.T) {
 		}
 		return fmt.Sprint(texts[0][0].Tokens)
 	}
-	if draw(1) != draw(1) {
-		t.Error("the same seed draws different texts")
+	first := draw(1)
+	if again := draw(1); again != first {
+		t.Errorf("the same seed draws %s and %s", first, again)
 	}
-	if draw(1) == draw(2) && draw(1) == draw(3) {
+	if first == draw(2) && first == draw(3) {
 		t.Error("all seeds draw the same text")
 	}
 }
@@ -174,8 +176,9 @@ func TestRefused(t *testing.T) {
 		source Source
 		says   []string
 	}{
-		"nothing there":     {Source{Model: filepath.Join(t.TempDir(), "no")}, []string{"no"}},
-		"no tokenizer":      {Source{Model: without(toymodel.Folder(t, naming.BLIP2OPT), "vocab.json")}, []string{"--tokenizer"}},
+		"nothing there": {Source{Model: filepath.Join(t.TempDir(), "no")}, []string{"no"}},
+		"no tokenizer": {Source{Model: without(toymodel.Folder(t, naming.BLIP2OPT), "vocab.json")},
+			[]string{"--tokenizer"}},
 		"foreign tokenizer": {Source{Model: optDir, Tokenizer: t5Dir}, []string{"159 ids, the model knows 72"}},
 	} {
 		_, err := Open(tt.source)
@@ -186,7 +189,8 @@ func TestRefused(t *testing.T) {
 // TestPromptTooLong: prompts are measured against what the model reads, or cut if that is asked for.
 func TestPromptTooLong(t *testing.T) {
 	long := strings.Repeat("a", 600)
-	for network, want := range map[string]string{naming.BLIP2OPT: "has 601 tokens, and there is room for 147: OPT has 160 positions",
+	for network, want := range map[string]string{
+		naming.BLIP2OPT:    "has 601 tokens, and there is room for 147: OPT has 160 positions",
 		naming.BLIP2T5:     "Flan-T5 reads 512 tokens",
 		naming.BLIP2Stage1: "texts have at most 40 tokens, of which 1 is [DEC] and 10 are new"} {
 		c := opened(t, network)

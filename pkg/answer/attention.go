@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
-	"github.com/gomlx/compute"
-	"github.com/gomlx/compute/dtypes"
-
+	"blip2/pkg/mesh"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/qformer"
 	"blip2/pkg/model/vit"
@@ -73,12 +73,12 @@ func (m *Model) LookAt(ctx context.Context, backend compute.Backend, activations
 	}
 	in := tensors.FromFlatDataAndDimensions(pixels, 1, 3, m.ImageSize(), m.ImageSize())
 	defer in.MustFinalizeAll()
-	exec, err := mlx.NewExec(backend, m.store, func(scope *mlx.Scope, pixels *Node) []*Node {
-		features := vit.Forward(scope.At("visual_encoder"), v, nn.Cast(pixels, activations))
+	exec := mesh.NewExec(backend, m.store, "attention", func(scope *mlx.Scope, in []*Node) []*Node {
+		features := vit.Forward(scope.At("visual_encoder"), v, nn.Cast(in[0], activations))
 		features = nn.LayerNorm(scope.At("ln_vision"), features, m.Spec.LNVisionEps)
 		maps := map[int]*Node{}
 		out := qformer.Forward(scope, q, qformer.Input{
-			Queries: qformer.Queries(scope, q, pixels.Graph(), 1, activations), Cross: qformer.NewCross(scope, q, features),
+			Queries: qformer.Queries(scope, q, in[0].Graph(), 1, activations), Cross: qformer.NewCross(scope, q, features),
 			Seen: func(layer int, probs *Node) { maps[layer] = probs },
 		}, nil)
 		var sum *Node
@@ -92,11 +92,8 @@ func (m *Model) LookAt(ctx context.Context, backend compute.Backend, activations
 		// The hidden states are there for the Go backend, which fails on a graph whose last operations are cut off.
 		return []*Node{DivScalar(sum, float64(len(layers))), nn.Float32(out.Hidden)}
 	})
-	if err != nil {
-		return nil, err
-	}
-	defer exec.Finalize()
-	out, err := exec.Call(in)
+	defer exec.Close()
+	out, err := exec.Run(in)
 	if err != nil {
 		return nil, fmt.Errorf("computing the attention: %w", err)
 	}

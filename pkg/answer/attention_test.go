@@ -41,7 +41,8 @@ func TestLookAt(t *testing.T) {
 			return a
 		}
 		first, second, mean, last := look(0), look(2), look(AllLayers), look(LastLayer)
-		if !slices.Equal(mean.Layers, []int{0, 2}) || !slices.Equal(last.Layers, []int{2}) || !slices.Equal(last.Maps[1], second.Maps[1]) {
+		if !slices.Equal(mean.Layers, []int{0, 2}) || !slices.Equal(last.Layers, []int{2}) ||
+			!slices.Equal(last.Maps[1], second.Maps[1]) {
 			t.Errorf("%s: layers %v and %v", network, mean.Layers, last.Layers)
 		}
 		for i, p := range mean.Maps[1] {

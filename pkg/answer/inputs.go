@@ -33,7 +33,7 @@ type Inputs struct {
 	stdin io.Reader
 }
 
-// FindInputs lists the pictures that arguments mean: files, folders (the JPEG and PNG files directly in them, by name),
+// FindInputs lists the pictures that arguments mean: files, folders (the pictures directly in them, by name),
 // patterns of file names such as photos/*.jpg, http and https addresses, and Stdin. Names that occur twice are taken
 // once. Pictures are not opened; what does not exist is an error.
 func FindInputs(args []string, stdin io.Reader) (Inputs, error) {
@@ -101,15 +101,12 @@ func picturesIn(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		switch strings.ToLower(filepath.Ext(e.Name())) {
-		case ".jpg", ".jpeg", ".png":
-			if !e.IsDir() {
-				names = append(names, filepath.Join(dir, e.Name()))
-			}
+		if !e.IsDir() && dataset.IsPictureName(e.Name()) {
+			names = append(names, filepath.Join(dir, e.Name()))
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("folder %s has no JPEG or PNG pictures", dir)
+		return nil, fmt.Errorf("folder %s has no pictures", dir)
 	}
 	return names, nil
 }

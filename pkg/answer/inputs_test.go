@@ -43,9 +43,10 @@ func TestFindInputs(t *testing.T) {
 			t.Errorf("%v: %v, error %v, want %v", tt.args, got.Names, err, tt.want)
 		}
 	}
-	for arg, want := range map[string]string{filepath.Join(dir, "no.png"): "no such file", filepath.Join(dir, "*.gif"): "fits",
+	for arg, want := range map[string]string{
+		filepath.Join(dir, "no.png"): "no such file", filepath.Join(dir, "*.gif"): "fits",
 		filepath.Join(dir, "[.png"): "pattern", "http://": "no host", "http://[::1": "missing ']'",
-		filepath.Join(dir, "e.png"): "no JPEG or PNG"} {
+		filepath.Join(dir, "e.png"): "has no pictures"} {
 		_, err := FindInputs([]string{arg}, nil)
 		says(t, arg, err, want)
 	}
@@ -80,8 +81,9 @@ func TestDecode(t *testing.T) {
 		}
 	}
 	bad := write(t, t.TempDir(), "bad.png", "no picture")
-	for name, want := range map[string]string{server.URL + "/no": "404", server.URL + "/page": "HTML", server.URL + "/huge": "more than 64 MiB",
-		"-": "empty", bad: "not a JPEG or PNG", "http://127.0.0.1:1/x": "refused"} {
+	for name, want := range map[string]string{
+		server.URL + "/no": "404", server.URL + "/page": "HTML", server.URL + "/huge": "more than 64 MiB",
+		"-": "empty", bad: "not a JPEG", "http://127.0.0.1:1/x": "refused"} {
 		_, err := in.Decode(t.Context(), name)
 		says(t, name, err, want, name)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,6 +16,8 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/device"
+	"blip2/pkg/model/qformer"
+	"blip2/pkg/model/vit"
 	"blip2/pkg/stage1"
 	"blip2/pkg/tokenizer"
 	"blip2/pkg/trainer"
@@ -60,8 +63,8 @@ func newBenchCmd(app *App) *cobra.Command {
 		Use:   "bench",
 		Short: "Measure how fast this machine trains, infers and scores",
 	}
-	cmd.AddCommand(newBenchStage1Cmd(app), newBenchForwardCmd(app), newBenchGenerateCmd(app),
-		newBenchMetricsCmd(app))
+	cmd.AddCommand(newBenchStage1Cmd(app), newBenchStage2Cmd(app), newBenchForwardCmd(app), newBenchGenerateCmd(app),
+		newBenchMetricsCmd(app), newBenchDataCmd(app))
 	return cmd
 }
 
@@ -99,8 +102,7 @@ narrow that there is nothing to compute tells how much time is spent around the 
 		"cut a batch into so many micro-batches (default: the configuration's)")
 	flags.IntVar(&opts.microBatch, "micro-batch", 0, "the same by the pairs of a micro-batch")
 	flags.BoolVar(&opts.contrastive, "contrastive", false, "ITC and hard negatives over the whole batch all the same")
-	flags.IntVar(&opts.devices, "devices", 0, "devices that share a batch (default: the configuration's); XLA on the\n"+
-		"processor offers as many virtual ones")
+	addDevices(cmd, &opts.devices)
 	flags.BoolVar(&opts.parts, "parts", false, "measure every part of a step by itself too")
 	flags.StringVar(&opts.dtype, "dtype", "", "auto, f32, bf16 or f16 (default: the configuration's)")
 	names := make([]string, 0, len(benchModels()))
@@ -114,12 +116,19 @@ narrow that there is nothing to compute tells how much time is spent around the 
 	return cmd
 }
 
+// addDevices defines --devices.
+func addDevices(cmd *cobra.Command, devices *int) {
+	cmd.Flags().IntVar(devices, "devices", 0, "devices that share a batch (default: the configuration's); XLA on the\n"+
+		"processor offers as many virtual ones")
+}
+
 // benchReport is what the command prints.
 type benchReport struct {
 	Model        string              `json:"model"` // name of --model, or path of --config
 	ImageEncoder string              `json:"image_encoder"`
 	Frozen       bool                `json:"frozen_image_encoder"`
 	QFormer      string              `json:"qformer"`
+	LLM          string              `json:"language_model,omitempty"`
 	Backend      string              `json:"backend"`
 	Description  string              `json:"backend_description"`
 	DTypes       string              `json:"dtypes"`
@@ -151,7 +160,8 @@ func runBenchStage1(ctx context.Context, app *App, opts benchOptions) error {
 	}()
 	net := stage1.NewConfig(cfg, vocab)
 	net.Compute = dev.DTypes.Compute
-	report := newBenchReport(app, name, net, dev)
+	report := newBenchReport(app, name, benchSizes{net.Vision, net.QFormer, net.FreezeVision}, dev)
+	report.QFormer += fmt.Sprintf(", %d text tokens, vocabulary %d", net.MaxTextLen, net.QFormer.Vocab)
 	app.Log.Info("measuring", "model", name, "backend", dev.Name, "batch", cfg.Train.BatchSize)
 	report.Result, err = stage1.Bench(ctx, dev.Backend, stage1.BenchOptions{
 		Config: net, Optimizer: stage1.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR,
@@ -187,16 +197,22 @@ func openDevice(ctx context.Context, o device.Options) (*device.Device, error) {
 	return dev, err
 }
 
+// benchSizes are what the models of both stages have.
+type benchSizes struct {
+	vision  vit.Config
+	qformer qformer.Config
+	frozen  bool
+}
+
 // newBenchReport fills in all but the result.
-func newBenchReport(app *App, name string, net stage1.Config, dev *device.Device) benchReport {
-	v, q := net.Vision, net.QFormer
+func newBenchReport(app *App, name string, net benchSizes, dev *device.Device) benchReport {
+	v, q := net.vision, net.qformer
 	r := benchReport{
 		Model: name,
 		ImageEncoder: fmt.Sprintf("%s ViT, %d blocks of width %d, %d tokens at %d px", strings.ToUpper(v.Arch), v.Layers,
 			v.Width, v.Tokens(), v.ImageSize),
-		Frozen: net.FreezeVision,
-		QFormer: fmt.Sprintf("%d layers of width %d, %d queries, %d text tokens, vocabulary %d", q.Layers, q.Hidden,
-			q.Queries, net.MaxTextLen, q.Vocab),
+		Frozen:  net.frozen,
+		QFormer: fmt.Sprintf("%d layers of width %d, %d queries", q.Layers, q.Hidden, q.Queries),
 		Backend: dev.Name, Description: dev.Description, DTypes: dev.DTypes.String(), DeviceMemory: "the host's",
 		Machine: thisMachine(), Build: newVersionInfo(app.buildInfo()), Time: time.Now().UTC().Truncate(time.Second),
 	}
@@ -317,10 +333,15 @@ func (r benchReport) writeText(w io.Writer) error {
 	if r.Frozen {
 		trained = "frozen"
 	}
-	for _, row := range [][2]string{
+	llm := [][2]string{}
+	if r.LLM != "" {
+		llm = append(llm, [2]string{"language model", r.LLM + ", frozen"})
+	}
+	for _, row := range slices.Concat([][2]string{
 		{"model", r.Model + ", random weights"},
 		{"image encoder", r.ImageEncoder + ", " + trained},
 		{"Q-Former", r.QFormer},
+	}, llm, [][2]string{
 		{"parameters", fmt.Sprintf("%s, %s of them trained", millions(m.Parameters), millions(m.TrainableParameters))},
 		{"batch", batchText(m)},
 		{"devices", fmt.Sprintf("%d, each with %s of weights and optimizer state", m.Devices, gigabytes(m.DeviceState))},
@@ -337,7 +358,7 @@ func (r benchReport) writeText(w io.Writer) error {
 		{"host memory", fmt.Sprintf("peak %s (%s with the weights drawn, %s in the steps)", gigabytes(m.PeakMemory),
 			gigabytes(m.PeakMemoryInit), gigabytes(m.PeakMemorySteps))},
 		{"device memory", r.DeviceMemory},
-	} {
+	}) {
 		fmt.Fprintf(tab, "%s\t%s\n", row[0], row[1])
 	}
 	if err := tab.Flush(); err != nil {

@@ -33,8 +33,8 @@ func newBenchGenerateCmd(app *App) *cobra.Command {
 		Use:   "generate",
 		Short: "Measure how fast a language model writes texts",
 		Long: `Loads a language model of published size and lets it write texts of a fixed length behind embeddings, as
-those of a picture's 32 queries and a prompt are. Printed are tokens per second, the time to the first token and of every
-further one, early and late in the text, the memory of the cache, and the rate at which weights are read.
+those of a picture's 32 queries and a prompt are. Printed are tokens per second, the time to the first token and of
+every further one, early and late in the text, the memory of the cache, and the rate at which weights are read.
 
 Without --weights the weights are random and made in memory; nothing is written. Other programs on the machine spoil the
 figures: look at the smallest and the largest run. scripts/bench_hf_generate.py measures the same in transformers.`,
@@ -105,7 +105,12 @@ func runBenchGenerate(ctx context.Context, app *App, opts benchGenerateOptions) 
 	if err != nil {
 		return err
 	}
-	dev, err := openDevice(ctx, device.Options{Backend: app.Globals.Backend, DType: opts.dtype, Logger: app.Log})
+	return opts.measure(ctx, app, run)
+}
+
+// measure measures what was parsed.
+func (o benchGenerateOptions) measure(ctx context.Context, app *App, run fullsize.GenerateOptions) error {
+	dev, err := openDevice(ctx, device.Options{Backend: app.Globals.Backend, DType: o.dtype, Logger: app.Log})
 	if err != nil {
 		return err
 	}
@@ -124,7 +129,7 @@ func runBenchGenerate(ctx context.Context, app *App, opts benchGenerateOptions) 
 		run.Seed = *app.Globals.Seed
 	}
 	run.OnEvent = func(what string, took time.Duration) { app.Log.Info(what, "took", took.Round(time.Millisecond)) }
-	report := benchGenerateReport{Model: run.Network.Name, Weights: opts.weights, DType: run.DType, Backend: dev.Name,
+	report := benchGenerateReport{Model: run.Network.Name, Weights: o.weights, DType: run.DType, Backend: dev.Name,
 		Description: dev.Description, Machine: thisMachine(), Build: newVersionInfo(app.buildInfo()),
 		Time: time.Now().UTC().Truncate(time.Second)}
 	if report.Result, err = fullsize.Generate(ctx, dev.Backend, run); err != nil {
@@ -169,7 +174,8 @@ func (r benchGenerateReport) writeText(w io.Writer) error {
 		{"further tokens", fmt.Sprintf("%s each (%s to %s); early %s, late %s", milliseconds(m.NextToken.Median),
 			milliseconds(m.NextToken.Min), milliseconds(m.NextToken.Max), milliseconds(m.Early), milliseconds(m.Late))},
 		{"weights read", fmt.Sprintf("%s per token, %.1f GB/s", gigabytes(uint64(m.ReadBytes)), m.WeightGBPerS)},
-		{"cache", fmt.Sprintf("%.2f MB, computed %.2f MB", float64(m.CacheBytes)/1e6, float64(m.CacheComputed)/1e6)},
+		{"cache", fmt.Sprintf("%.2f MB, computed %.2f MB (%.2f MB with a copy of the prompt for every text)",
+			float64(m.CacheBytes)/1e6, float64(m.CacheComputed)/1e6, float64(m.CacheTiled)/1e6)},
 		{"host memory", "peak " + gigabytes(m.PeakMemory)},
 	} {
 		fmt.Fprintf(tab, "%s\t%s\n", row[0], row[1])

@@ -337,7 +337,7 @@ func TestConfigKeys(t *testing.T) {
 	}
 	got = runApp(t, nil, "config", "keys", "data.augment", "--json")
 	var keys []config.KeyInfo
-	if err := json.Unmarshal([]byte(got.out), &keys); err != nil || len(keys) != 3 ||
+	if err := json.Unmarshal([]byte(got.out), &keys); err != nil || len(keys) != 6 ||
 		keys[2].Env != "BLIP2_DATA_AUGMENT_FLIP" {
 		t.Errorf("%v: %+v", err, keys)
 	}

@@ -71,8 +71,8 @@ func newGenerateCmd(app *App) *cobra.Command {
 		Long: `Writes texts about pictures with any BLIP-2: folders of Hugging Face, LAVIS's files (--vision and --llm name
 what these lack), runs of this program; and with BLIP's captioner. A stage-1 model writes with its own LM head.
 
---image takes files, folders (their JPEG and PNG files by name), patterns, http(s) addresses and - for standard input,
-and may be repeated. Every picture is encoded once, for all prompts. Without --prompt and --question, captions are
+--image takes files, folders (their pictures by name), patterns, http(s) addresses and - for standard input, and may
+be repeated. Every picture is encoded once, for all prompts. Without --prompt and --question, captions are
 written. A picture that cannot be read is named; the others are answered, and the exit code is 1.
 
 Defaults are those of LAVIS: 5 beams, 1 to 30 new tokens, length penalty 1 (stage 1: 3 beams, 9 to 29 tokens; BLIP: 3
@@ -121,7 +121,8 @@ func (o *generateOptions) add(cmd *cobra.Command) {
 		"beam)")
 	f.BoolVar(&o.chat, "chat", false, "answer the questions of standard input, one per line, about one picture")
 	f.StringVar(&o.attention, "show-attention", "", "PNG `file` to draw what the queries look at into, for one picture")
-	f.StringVar(&o.layer, "attention-layer", "last", "layer of the Q-Former for --show-attention: last, mean or its number")
+	f.StringVar(&o.layer, "attention-layer", "last",
+		"layer of the Q-Former for --show-attention: last, mean or its number")
 	o.search.add(f)
 	for name, values := range map[string][]string{"dtype": {"f32", "bf16", "f16"}, "format": {formatJSONL, formatCOCO},
 		"preset": answer.Presets(), "len-rule": {string(generate.LenRuleCurrent), string(generate.LenRulePaper)}} {
@@ -250,7 +251,8 @@ func (s searchFlags) check(given func(flag string) bool) error {
 }
 
 // options are those of the preset with what was given on the command line.
-func (s searchFlags) options(base generate.Options, given func(flag string) bool, seed *int64) (generate.Options, error) {
+func (s searchFlags) options(base generate.Options, given func(flag string) bool, seed *int64) (
+	generate.Options, error) {
 	o := base
 	if s.sample {
 		o.Beams = 1

@@ -226,8 +226,8 @@ func (f *resultFile) add(r record) error {
 	return nil
 }
 
-// finish makes the file durable, turns it into COCO's list if that is wanted, and says what is there. The lines of a list
-// that is not complete stay, to go on with.
+// finish makes the file durable, turns it into COCO's list if that is wanted, and says what is there. The lines of a
+// list that is not complete stay, to go on with.
 func (f *resultFile) finish(answered answer.Inputs, complete bool) error {
 	name := f.name
 	if f.file != nil {
@@ -293,7 +293,8 @@ func (f *resultFile) writeCOCO(name string, all answer.Inputs) error {
 	return nil
 }
 
-// imageID is the number that a picture's name ends with, as COCO names its pictures: 42 of COCO_val2014_000000000042.jpg.
+// imageID is the number that a picture's name ends with, as COCO names its pictures: 42 of
+// COCO_val2014_000000000042.jpg.
 func imageID(name string) (int64, error) {
 	stem := strings.TrimSuffix(filepath.Base(name), filepath.Ext(name))
 	digits := stem[len(strings.TrimRight(stem, "0123456789")):]

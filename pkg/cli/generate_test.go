@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"image/png"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -128,14 +130,16 @@ func TestGenerateRefusesBeforeLoading(t *testing.T) {
 	}{
 		{"--model " + model + " --image no.png", 1, []string{"no.png", "no such file"}},
 		{"--model no-model --image " + good, 1, []string{"no-model"}},
-		{"--model " + model + " --image " + bad, 1, []string{bad, "not a JPEG or PNG"}},
-		{"--model " + model + " --image " + bad + " --chat", 1, []string{bad, "not a JPEG or PNG"}},
-		{"--model " + model + " --image " + good + " --num-return 7", 2, []string{"5 beams do not give 7 texts", "--num-return"}},
+		{"--model " + model + " --image " + bad, 1, []string{bad, "not a JPEG"}},
+		{"--model " + model + " --image " + bad + " --chat", 1, []string{bad, "not a JPEG"}},
+		{"--model " + model + " --image " + good + " --num-return 7", 2,
+			[]string{"5 beams do not give 7 texts", "--num-return"}},
 		{"--model " + model + " --image " + good + " --num-return 2 --beams 1", 2, []string{"gives one text per row"}},
 		{"--model " + model + " --image " + good + " --beams 1 --length-penalty 2", 2, []string{"--length-penalty ranks"}},
 		{"--model " + model + " --image " + good + " --sample --len-rule paper", 2, []string{"--len-rule ranks"}},
 		{"--model " + model + " --image " + good + " --sample --beams 3 --len-rule paper", 2, []string{"length rule"}},
-		{"--model " + model + " --image " + good + " --min-new-tokens 9 --max-new-tokens 8", 2, []string{"--min-new-tokens 9"}},
+		{"--model " + model + " --image " + good + " --min-new-tokens 9 --max-new-tokens 8", 2,
+			[]string{"--min-new-tokens 9"}},
 		{"--model " + model + " --image " + good + " --stream", 2, []string{"5 beams", "--beams 1"}},
 		{"--model " + model + " --image " + pictures + " --stream --beams 1", 2, []string{"there are 2"}},
 		{"--model " + model + " --image " + pictures + " --show-attention x.png", 2, []string{"there are 2"}},
@@ -154,8 +158,9 @@ func TestGenerateRefusesBeforeLoading(t *testing.T) {
 		{"--model " + lavis.file + heads + " --image " + good, 1, []string{"language model", "--llm"}},
 		{"--model " + lavis.file + heads + " --llm " + lavis.llm + " --llm-heads 2 --image " + good, 1,
 			[]string{"image encoder", "--vision"}},
-		{"--model " + lavis.file + heads + " --vision " + lavis.vision + " --vision-layers 2 --image " + good + " --llm-heads 2 --llm " +
-			llmFolder(t, publishedOPT()), 1, []string{"the projection gives 16 features, the language model reads 8"}},
+		{"--model " + lavis.file + heads + " --vision " + lavis.vision + " --vision-layers 2 --llm-heads 2 --image " + good +
+			" --llm " + llmFolder(t, publishedOPT()), 1,
+			[]string{"the projection gives 16 features, the language model reads 8"}},
 	} {
 		got := generating(t, "", tt.args)
 		if got.code != tt.code || got.out != "" || strings.Contains(got.err, "model loaded") {
@@ -215,8 +220,8 @@ func lavisFile(t *testing.T) lavisParts {
 func TestGenerateLAVIS(t *testing.T) {
 	picture := album(t, 1) + "/COCO_val2014_000000000000.png"
 	parts := lavisFile(t)
-	got := recordsOf(t, generating(t, "", "--json --model "+parts.file+heads+" --vision "+parts.vision+" --vision-layers 2 --llm "+
-		parts.llm+" --llm-heads 2 --image "+picture).done(t))
+	got := recordsOf(t, generating(t, "", "--json --model "+parts.file+heads+" --vision "+parts.vision+
+		" --vision-layers 2 --llm "+parts.llm+" --llm-heads 2 --image "+picture).done(t))
 	folder := toymodel.Folder(t, naming.BLIP2OPT)
 	if err := os.Remove(filepath.Join(folder, "preprocessor_config.json")); err != nil { // whose resize is a newer one
 		t.Fatal(err)
@@ -255,10 +260,12 @@ func TestGenerateOptions(t *testing.T) {
 	if got := run("--num-return 3 --sample"); len(got.Texts) != 3 {
 		t.Errorf("%+v", got)
 	}
-	if text("--sample --seed 5") != text("--sample --seed 5") {
-		t.Error("the same seed draws different texts")
+	drawn := text("--sample --seed 5")
+	if again := text("--sample --seed 5"); again != drawn {
+		t.Errorf("the same seed draws %q and %q", drawn, again)
 	}
-	if text("--sample --top-k 1") != text("--beams 1") || text("--sample --top-p 0.000001 --temperature 3") != text("--beams 1") {
+	if greedy := text("--beams 1"); text("--sample --top-k 1") != greedy ||
+		text("--sample --top-p 0.000001 --temperature 3") != greedy {
 		t.Error("only the most likely token can come, and another does")
 	}
 	if text("--sample --temperature 9 --top-k 0 --top-p 1") == text("--beams 1") {
@@ -274,8 +281,9 @@ func TestGenerateOptions(t *testing.T) {
 	if got := run("--question what?"); got.Prompt != "Question: what? Answer:" {
 		t.Errorf("prompt %q", got.Prompt)
 	}
-	if early := run("--early-stopping --length-penalty 3"); early.Texts[0].LogProb < run("--length-penalty 3").Texts[0].LogProb {
-		t.Errorf("%+v", early)
+	early, late := run("--early-stopping --length-penalty 3"), run("--length-penalty 3")
+	if early.Texts[0].LogProb < late.Texts[0].LogProb {
+		t.Errorf("%+v, and %+v when all is searched", early, late)
 	}
 }
 
@@ -288,7 +296,8 @@ func TestGenerateManyPictures(t *testing.T) {
 	for _, batch := range []string{"1", "4"} {
 		got := generating(t, "", base+" --sample --batch "+batch)
 		if got.code != ExitFailure || strings.Count(got.out, "\n") != 5 || strings.Contains(got.out, "0002.png") ||
-			!strings.Contains(got.err, "blip2: picture not answered") || !strings.Contains(got.err, "COCO_val2014_000000000002.png") {
+			!strings.Contains(got.err, "blip2: picture not answered") ||
+			!strings.Contains(got.err, "COCO_val2014_000000000002.png") {
 			t.Errorf("batch %s: exit code %d\n%s%s", batch, got.code, got.out, got.err)
 		}
 		if want == "" {
@@ -320,7 +329,8 @@ func TestGenerateResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	records := recordsOf(t, string(whole))
-	if len(records) != 4 || records[3].Image != filepath.Join(dir, "COCO_val2014_000000000004.png") || records[0].Text == "" {
+	if len(records) != 4 || records[3].Image != filepath.Join(dir, "COCO_val2014_000000000004.png") ||
+		records[0].Text == "" {
 		t.Fatalf("%s", whole)
 	}
 	// A write that was cut off, and a picture that can be read now.
@@ -338,14 +348,15 @@ func TestGenerateResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again := recordsOf(t, string(after)); len(again) != 5 || again[2].Image != records[2].Image || again[2].Text != records[2].Text ||
-		!bytes.HasPrefix(after, slices.Concat(lines[0], lines[1])) {
+	if again := recordsOf(t, string(after)); len(again) != 5 || again[2].Image != records[2].Image ||
+		again[2].Text != records[2].Text || !bytes.HasPrefix(after, slices.Concat(lines[0], lines[1])) {
 		t.Errorf("%s", after)
 	}
 	if got := generating(t, "", base); got.code != ExitOK || strings.Contains(got.err, "model loaded") {
 		t.Errorf("nothing is left to do: exit code %d, %s", got.code, got.err)
 	}
-	if got := generating(t, "", base+" --beams 2"); got.code != ExitFailure || !strings.Contains(got.err, "line 1: it was made by another model") {
+	if got := generating(t, "", base+" --beams 2"); got.code != ExitFailure ||
+		!strings.Contains(got.err, "line 1: it was made by another model") {
 		t.Errorf("other settings: exit code %d, %s", got.code, got.err)
 	}
 	if err := os.WriteFile(out, []byte("{\n"), 0o666); err != nil {
@@ -360,7 +371,8 @@ func TestGenerateResults(t *testing.T) {
 func TestGenerateCOCO(t *testing.T) {
 	model, dir := toymodel.Folder(t, naming.BLIPCaption), album(t, 3, 1)
 	out := filepath.Join(t.TempDir(), "results.json")
-	base := "--model " + model + " --tokenizer " + toymodel.Folder(t, naming.BLIP2Stage1) + "/vocab.txt --image " + dir + " --format coco --out " + out
+	base := "--model " + model + " --tokenizer " + toymodel.Folder(t, naming.BLIP2Stage1) + "/vocab.txt --image " + dir +
+		" --format coco --out " + out
 	read := func() (list []cocoCaption) {
 		data, err := os.ReadFile(out)
 		if err == nil {
@@ -394,8 +406,10 @@ func TestGenerateCOCO(t *testing.T) {
 // TestGenerateChat: what was said stands in front of the next question; commands change picture and memory.
 func TestGenerateChat(t *testing.T) {
 	model, dir := toymodel.Folder(t, naming.BLIP2OPT), album(t, 2)
-	first, second := filepath.Join(dir, "COCO_val2014_000000000000.png"), filepath.Join(dir, "COCO_val2014_000000000001.png")
-	questions := "what?\n\nwhy?\n/image no.png\n/huh\n/reset\nwhat?\n/image " + second + "\nwhat?\n" + strings.Repeat("a", 500) + "\n/quit\nlost\n"
+	first := filepath.Join(dir, "COCO_val2014_000000000000.png")
+	second := filepath.Join(dir, "COCO_val2014_000000000001.png")
+	questions := "what?\n\nwhy?\n/image no.png\n/huh\n/reset\nwhat?\n/image " + second + "\nwhat?\n" +
+		strings.Repeat("a", 500) + "\n/quit\nlost\n"
 	got := generating(t, questions, "--json --chat --max-new-tokens 3 --min-new-tokens 1 --model "+model+" --image "+first)
 	got.done(t)
 	var answers []chatAnswer
@@ -422,7 +436,8 @@ func TestGenerateChat(t *testing.T) {
 		}
 	}
 	// The oldest questions are forgotten before the model's context is full.
-	many := generating(t, strings.Repeat("what is this here?\n", 12), "--json --chat --max-new-tokens 3 --model "+model+" --image "+first)
+	many := generating(t, strings.Repeat("what is this here?\n", 12),
+		"--json --chat --max-new-tokens 3 --model "+model+" --image "+first)
 	if many.done(t); strings.Count(many.out, "\n") != 12 || !strings.Contains(many.err, "oldest question is forgotten") {
 		t.Errorf("%s%s", many.out, many.err)
 	}
@@ -445,7 +460,8 @@ func TestGenerateStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := "--model " + toymodel.Folder(t, naming.BLIP2OPT) + " --image "
-	if got, want := generating(t, string(picture), base+"-").done(t), generating(t, "", base+album(t, 1)).done(t); got != want {
+	want := generating(t, "", base+album(t, 1)).done(t)
+	if got := generating(t, string(picture), base+"-").done(t); got != want {
 		t.Errorf("from standard input %q, want %q", got, want)
 	}
 }
@@ -484,5 +500,26 @@ func TestGenerateRun(t *testing.T) {
 		got[0].Image).done(t))
 	if again[0].Text != got[0].Text {
 		t.Errorf("%q, want %q", again[0].Text, got[0].Text)
+	}
+}
+
+// TestGenerateInterrupted: what is answered stays in the file, and the same command goes on.
+func TestGenerateInterrupted(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "r.jsonl")
+	args := []string{"generate", "--backend", "go", "--json", "--model", toymodel.Folder(t, naming.BLIP2OPT), "--image",
+		album(t, 6), "--out", out, "--max-new-tokens", "3", "--min-new-tokens", "0"}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	app := &App{In: strings.NewReader(""), Out: io.Discard, Err: &trigger{text: "model loaded", pull: cancel}}
+	if code := app.Run(ctx, args); code != ExitInterrupted {
+		t.Errorf("exit code %d, want %d", code, ExitInterrupted)
+	}
+	generating(t, "", "", args[3:]...).done(t)
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if records := recordsOf(t, string(data)); len(records) != 6 {
+		t.Errorf("%d pictures are answered", len(records))
 	}
 }

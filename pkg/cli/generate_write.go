@@ -48,7 +48,8 @@ func (g *generation) write(ctx context.Context) error {
 	if len(inputs.Names) == 0 {
 		return results.finish(g.inputs, true)
 	}
-	g.progress = runlog.NewProgress(runlog.ProgressOptions{Out: g.Err, Terminal: isTerminal(g.Err), Quiet: g.Globals.Quiet})
+	g.progress = runlog.NewProgress(runlog.ProgressOptions{Out: g.Err, Terminal: isTerminal(g.Err),
+		Quiet: g.Globals.Quiet})
 	g.Log = g.logAbove(g.progress)
 	reader := g.checkpoint.Read(ctx, inputs, numbers, 2*g.batch, g.attention != "")
 	defer reader.Close()
@@ -204,8 +205,8 @@ func (w *writing) stopped(ctx context.Context, err error) error {
 	if ctx.Err() == nil || w.out == "" {
 		return err
 	}
-	return fmt.Errorf("%w: %d of %d pictures are answered in %s; the same command goes on", ErrInterrupted, w.done, w.total,
-		w.results.path())
+	return fmt.Errorf("%w: %d of %d pictures are answered in %s; the same command goes on", ErrInterrupted, w.done,
+		w.total, w.results.path())
 }
 
 // badError names the pictures that could not be read.

@@ -46,6 +46,15 @@ func (app *App) loadStage1(opts config.LoadOptions) (*config.Stage1, *config.Sou
 	return cfg, sources, err
 }
 
+// loadStage2 is loadStage1 for stage 2.
+func (app *App) loadStage2(opts config.LoadOptions) (*config.Stage2, *config.Sources, error) {
+	cfg, sources, err := config.LoadStage2(opts)
+	for _, warning := range sources.Warnings {
+		app.Log.Warn(warning)
+	}
+	return cfg, sources, err
+}
+
 // parseBackend is device.ParseBackend with an error that leaves out what its callers say: option and value.
 func parseBackend(name string) (string, error) {
 	canonical, err := device.ParseBackend(name)

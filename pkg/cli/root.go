@@ -42,7 +42,7 @@ usage or configuration, 130 interrupted after saving.`,
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: groupTrain, Title: "Training:"}, &cobra.Group{ID: groupUse, Title: "Using a model:"},
 		&cobra.Group{ID: groupCheck, Title: "Looking into it:"}, &cobra.Group{ID: groupSetup, Title: "Setup:"})
-	addCommands(root, groupTrain, newPretrainStage1Cmd(app))
+	addCommands(root, groupTrain, newPretrainStage1Cmd(app), newPretrainStage2Cmd(app), newPretrainLMCmd(app))
 	addCommands(root, groupUse, newGenerateCmd(app))
 	addCommands(root, groupCheck, newConfigCmd(app), newVerifyCmd(app), newReportCmd(app), newScoreCmd(app),
 		newBenchCmd(app), newWeightsCmd(app), newTokenizeCmd(app))

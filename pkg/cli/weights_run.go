@@ -14,7 +14,44 @@ import (
 // trained is a checkpoint of a training run of this program.
 type trained struct {
 	path string // the folder with the weights
-	cfg  *config.Stage1
+	cfg  *runSizes
+}
+
+// runSizes is what a run's configuration knows that its checkpoints do not hold.
+type runSizes struct {
+	vision       config.Vision
+	encoder      string // where the image encoder's weights come from; empty if that is not known
+	qformerHeads int
+	llm          string // folder of stage 2's language model
+	llmHeads     int    // of OPT; 0 if that is not known
+	tokenizer    string // of what the model writes
+}
+
+// readRun reads the configuration of a run of either stage.
+func readRun(app *App, run string) (*runSizes, error) {
+	opts := config.LoadOptions{Path: filepath.Join(run, runlog.ConfigFile)}
+	one, _, err := config.LoadStage1(opts)
+	if err == nil {
+		return &runSizes{vision: one.Vision, encoder: one.Vision.Weights, qformerHeads: one.QFormer.Heads,
+			tokenizer: one.Text.Vocab}, nil
+	}
+	two, _, errTwo := config.LoadStage2(opts)
+	if errTwo != nil {
+		return nil, err // of a run of stage 1, as most are
+	}
+	out := &runSizes{vision: two.Vision, encoder: two.Vision.Weights, qformerHeads: two.QFormer.Heads, llm: two.LLM.Path,
+		tokenizer: two.LLM.Path}
+	if spec, err := published.ReadConfig(two.LLM.Path); err == nil && spec.OPT != nil {
+		out.llmHeads = spec.OPT.Heads
+	}
+	if out.encoder == "" && two.Stage1 != "" { // then stage 1 has trained it
+		from, err := findRun(app, two.Stage1)
+		if err != nil {
+			return out, nil // the folder is no longer there; a frozen encoder must then be named
+		}
+		out.encoder = from.path
+	}
+	return out, nil
 }
 
 // findRun returns the run that a path leads into: a run folder, whose newest good checkpoint counts, as it does for its
@@ -30,7 +67,7 @@ func findRun(app *App, path string) (trained, error) {
 	if info, err := os.Stat(filepath.Join(run, checkpoint.Folder)); err != nil || !info.IsDir() {
 		return out, nil
 	}
-	cfg, _, err := config.LoadStage1(config.LoadOptions{Path: filepath.Join(run, runlog.ConfigFile)})
+	cfg, err := readRun(app, run)
 	if err == nil {
 		out.cfg = cfg
 	} else {
@@ -53,40 +90,49 @@ func (t trained) hints(h *published.Hints) {
 		return
 	}
 	if h.VisionHeads == 0 {
-		h.VisionHeads = t.cfg.Vision.Heads
+		h.VisionHeads = t.cfg.vision.Heads
 	}
 	if h.QFormerHeads == 0 {
-		h.QFormerHeads = t.cfg.QFormer.Heads
+		h.QFormerHeads = t.cfg.qformerHeads
+	}
+	if h.LLMHeads == 0 {
+		h.LLMHeads = t.cfg.llmHeads
 	}
 }
 
-// parts fills in what the run's configuration knows of the image encoder, which checkpoints do not hold where it was
-// frozen: its file, how many blocks are used, and the size of the pictures.
+// parts fills in what the run's configuration knows of what checkpoints do not hold because it was frozen: the language
+// model's folder, and the image encoder's file, how many blocks are used, and the size of the pictures.
 func (t trained) parts(p *published.Parts) {
 	t.hints(&p.Hints)
-	if t.cfg == nil || !t.cfg.Vision.Freeze {
+	if t.cfg == nil {
 		return
 	}
-	if _, err := os.Stat(t.cfg.Vision.Weights); p.Vision == "" && err == nil {
-		p.Vision = t.cfg.Vision.Weights
+	if _, err := os.Stat(t.cfg.llm); p.LLM == "" && err == nil {
+		p.LLM = t.cfg.llm
+	}
+	if !t.cfg.vision.Freeze {
+		return
+	}
+	if _, err := os.Stat(t.cfg.encoder); p.Vision == "" && err == nil {
+		p.Vision = t.cfg.encoder
 	}
 	if p.Vision == "" {
 		return // it was random, or the file is no longer where it was
 	}
 	if p.VisionLayers == 0 {
-		p.VisionLayers = t.cfg.Vision.Layers
+		p.VisionLayers = t.cfg.vision.Layers
 	}
 	if p.ImageSize == 0 {
-		p.ImageSize = t.cfg.Vision.ImageSize
+		p.ImageSize = t.cfg.vision.ImageSize
 	}
 }
 
 // source fills in what the run's configuration knows of a model that writes and no flag gives.
 func (t trained) source(s *answer.Source) {
-	p := published.Parts{Vision: s.Vision, VisionLayers: s.VisionLayers, ImageSize: s.ImageSize, Hints: s.Hints}
+	p := published.Parts{Vision: s.Vision, LLM: s.LLM, VisionLayers: s.VisionLayers, ImageSize: s.ImageSize, Hints: s.Hints}
 	t.parts(&p)
-	s.Vision, s.VisionLayers, s.ImageSize, s.Hints = p.Vision, p.VisionLayers, p.ImageSize, p.Hints
+	s.Vision, s.LLM, s.VisionLayers, s.ImageSize, s.Hints = p.Vision, p.LLM, p.VisionLayers, p.ImageSize, p.Hints
 	if t.cfg != nil && s.Tokenizer == "" {
-		s.Tokenizer = t.cfg.Text.Vocab
+		s.Tokenizer = t.cfg.tokenizer
 	}
 }

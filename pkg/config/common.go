@@ -14,6 +14,6 @@ type Common struct {
 
 // Common returns the sections that every training has.
 func (s *Stage1) Common() Common {
-	return Common{Seed: s.Seed, Mesh: s.Mesh, Data: s.Data, Optim: s.Optim, Train: s.Train, Checkpoint: s.Checkpoint, Eval: s.Eval,
-		Report: s.Report}
+	return Common{Seed: s.Seed, Mesh: s.Mesh, Data: s.Data, Optim: s.Optim, Train: s.Train, Checkpoint: s.Checkpoint,
+		Eval: s.Eval, Report: s.Report}
 }

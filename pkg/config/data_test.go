@@ -43,7 +43,8 @@ data:
 		!filepath.IsAbs(s.Cache) || s.CacheGB != 20 {
 		t.Errorf("data.train[2] %+v", s)
 	}
-	if s := d.Train[3]; filepath.Base(s.Questions) != "v2_questions.json" || s.Columns.Caption != "alt" || s.Format != "json" {
+	if s := d.Train[3]; filepath.Base(s.Questions) != "v2_questions.json" || s.Columns.Caption != "alt" ||
+		s.Format != "json" {
 		t.Errorf("data.train[3] %+v", s)
 	}
 	again, _, err := loadText(t, string(c.YAML()), LoadOptions{})
@@ -54,7 +55,7 @@ data:
 
 func TestDataRules(t *testing.T) {
 	for _, c := range []struct{ set, want string }{
-		{"data.train[0].annotations=", "data.train[0].annotations: is required: annotation file of any known format, or shards"},
+		{"data.train[0].annotations=", "data.train[0].annotations: is required: annotation file of any known format"},
 		{"data.train[0].shards=x.tar", "either annotations or shards"},
 		{"data.train[0].top_k=2", "top_k is for shards"},
 		{"data.train[0].cache=x", "cache is for shards"},

@@ -132,6 +132,8 @@ func isSection(t reflect.Type) bool { return t.Kind() == reflect.Struct && !isTe
 // typeName is the word for a type in `config keys` and in messages.
 func typeName(t reflect.Type) string {
 	switch {
+	case t == reflect.TypeFor[AutoCount]():
+		return "count or auto"
 	case isText(t):
 		return strings.ToLower(t.Name())
 	case isSection(t):

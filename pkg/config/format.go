@@ -137,10 +137,15 @@ func toMap(v reflect.Value, replace func(field, reflect.Value) (any, bool)) map[
 	return m
 }
 
-// plain strips the named type of a leaf, except that durations keep their text.
+// plain strips the named type of a leaf, except that durations, and what is left to the program, keep their text.
 func plain(v reflect.Value) any {
-	if d, ok := v.Interface().(Duration); ok {
+	switch d := v.Interface().(type) {
+	case Duration:
 		return d.String()
+	case AutoCount:
+		if d == Auto {
+			return d.String()
+		}
 	}
 	switch v.Kind() {
 	case reflect.Int, reflect.Int64:

@@ -19,7 +19,7 @@ func full(t *testing.T) *Stage1 {
 		"data.heldout=[{annotations: h.json, images: h}]", "train.max_time=1d2h3m4.5s", "train.steps=1234567",
 		"seed=9223372036854775807", "data.max_bad_share=12.5%", "optim.eps=1e-300", "backend=xla:/opt/p.so",
 		"run.name=x", "loss.itc_gather_grad=true",
-		"preset=lavis", "optim.loss_scale=1024", "train.batch_size=6", "train.micro_batch_size=2",
+		"preset=lavis", "optim.loss_scale=1024", "train.batch_size=24", "train.micro_batch_size=8",
 		"devices=4", "mesh.shard_frozen=true", "loss.replicas=2",
 	}})
 	if err != nil {

@@ -104,6 +104,7 @@ type Data struct {
 	Prefetch    int          `yaml:"prefetch" in:"[1,1024]" hash:"-" doc:"batches prepared ahead of the training"`
 	MaxBadShare Share        `yaml:"max_bad_share" in:"[0,1]" hash:"-" doc:"stop above this share of bad samples"`
 	EXIF        bool         `yaml:"exif" doc:"apply the EXIF orientation (LAVIS does not)"`
+	Truncated   string       `yaml:"truncated" oneof:"accept|reject" doc:"image files cut short: take what is there?"`
 }
 
 // Augment is the training-time transform of images.
@@ -111,6 +112,15 @@ type Augment struct {
 	CropScale [2]float64 `yaml:"crop_scale" in:"(0,1]" doc:"share of the area that a crop keeps"`
 	CropRatio [2]float64 `yaml:"crop_ratio" in:"(0,100]" doc:"width / height of a crop"`
 	Flip      Share      `yaml:"flip" in:"[0,1]" doc:"probability of a horizontal flip"`
+
+	RandAugment RandAugment `yaml:"randaugment" doc:"operations of LAVIS's blip_image_train; none by default"`
+}
+
+// RandAugment draws operations for every training image, after crop and flip.
+type RandAugment struct {
+	Ops       int     `yaml:"ops" in:"[0,16]" doc:"operations drawn per image, each applied with probability 1/2"`
+	Magnitude float64 `yaml:"magnitude" in:"[0,10]" doc:"level of the operations"`
+	Mode      string  `yaml:"mode" oneof:"pil|lavis" doc:"lavis keeps its AutoContrast, which whitens channels"`
 }
 
 // Optim is AdamW with decoupled weight decay and a learning-rate schedule.
@@ -188,13 +198,15 @@ func DefaultStage1() *Stage1 {
 		Loss: Loss{ITC: 1, ITM: 1, ITG: 1, LabelSmoothing: 0.1, HardNegatives: "masked_softmax", Temperature: 0.07,
 			Replicas: 1},
 		Data: Data{
-			Augment:     Augment{CropScale: [2]float64{0.5, 1}, CropRatio: [2]float64{3. / 4., 4. / 3.}, Flip: 0.5},
+			Augment: Augment{CropScale: [2]float64{0.5, 1}, CropRatio: [2]float64{3. / 4., 4. / 3.}, Flip: 0.5,
+				RandAugment: RandAugment{Magnitude: 5, Mode: "pil"}},
 			Mix:         Mix{By: "images"},
 			Answers:     "weighted",
 			Unit:        "caption",
 			Workers:     2,
 			Prefetch:    4,
 			MaxBadShare: 0.01,
+			Truncated:   "accept",
 		},
 		Optim: Optim{LR: 1e-4, MinLR: 1e-5, WarmupLR: 1e-6, WarmupSteps: 2000, Schedule: "cosine",
 			Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.05, DecayRule: "default", LayerDecay: 1},

@@ -61,15 +61,14 @@ func checkLoss(l Loss, c *Checker) {
 // checkShares holds the rules of what a micro-batch is shared by: devices, and the parts with an ITG mean of their own.
 func checkShares(s *Stage1, c *Checker) {
 	parts, l := max(s.Train.MicroBatches(), 1), s.Loss
-	if l.Replicas > 1 && parts > 1 && s.Train.ContrastiveAccumulation {
-		c.Failf([]string{"loss.replicas", "train.contrastive_accumulation"},
-			"with contrastive_accumulation the ITG mean is over the whole batch; replicas must be 1")
-		return
-	}
 	keys := []string{"train.batch_size", "train.accumulate", "train.micro_batch_size"}
-	if n := max(l.Replicas, 1) * parts; s.Train.BatchSize%n != 0 && l.Replicas > 1 {
+	replicated := parts
+	if s.Train.ContrastiveAccumulation {
+		replicated = 1 // the replicas are parts of the whole batch
+	}
+	if n := max(l.Replicas, 1) * replicated; s.Train.BatchSize%n != 0 && l.Replicas > 1 {
 		c.Failf(append([]string{"loss.replicas"}, keys...), "batch_size %d in %d micro-batches does not make %d equal parts "+
-			"of each (loss.replicas)", s.Train.BatchSize, parts, l.Replicas)
+			"of each (loss.replicas)", s.Train.BatchSize, replicated, l.Replicas)
 	}
 	if n := max(int(s.Devices), 1) * parts; s.Train.BatchSize%n != 0 && s.Devices > 1 {
 		c.Failf(append([]string{"devices"}, keys...), "batch_size %d in %d micro-batches cannot be shared evenly by %d "+

@@ -250,3 +250,31 @@ func (l LossScale) String() string {
 }
 
 func formatFloat(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+// AutoCount is a Count that may also be left to the program.
+type AutoCount int64
+
+// Auto is the AutoCount that the program chooses.
+const Auto AutoCount = -1
+
+// UnmarshalText reads "auto" or a Count.
+func (a *AutoCount) UnmarshalText(text []byte) error {
+	if strings.TrimSpace(string(text)) == "auto" {
+		*a = Auto
+		return nil
+	}
+	var c Count
+	if err := c.UnmarshalText(text); err != nil || c < 0 {
+		return fmt.Errorf("%q is not a count; write it like 2000 or 1.5M, or auto", text)
+	}
+	*a = AutoCount(c)
+	return nil
+}
+
+// String writes the number as Count does, or "auto".
+func (a AutoCount) String() string {
+	if a == Auto {
+		return "auto"
+	}
+	return Count(a).String()
+}

@@ -290,8 +290,10 @@ func (a *Annotated) example(r *reader, i int) (Example, error) {
 	}
 	from, to := a.table.refsOf(i)
 	for ref := from; ref < to; ref++ {
-		if _, err := a.readAt(r, a.table.refs.at(ref)); err != nil {
-			return Example{}, err
+		if ref > from || a.table.head(i) > 0 { // otherwise the entry is in r already
+			if _, err := a.readAt(r, a.table.refs.at(ref)); err != nil {
+				return Example{}, err
+			}
 		}
 		r.usable()
 		for _, c := range r.captions {
@@ -339,7 +341,7 @@ func (a *Annotated) imageName(r *record) (string, error) {
 		return "", errors.New("the image has no file name")
 	}
 	var name string
-	for i, pattern := range a.patterns {
+	for _, pattern := range a.patterns {
 		candidate, ok := fillPattern(pattern, string(id))
 		if !ok {
 			continue
@@ -350,7 +352,7 @@ func (a *Annotated) imageName(r *record) (string, error) {
 		if len(a.patterns) == 1 {
 			break
 		}
-		if _, err := os.Stat(filepath.Join(a.file.Images, filepath.FromSlash(candidate))); err == nil || i < 0 {
+		if _, err := os.Stat(filepath.Join(a.file.Images, filepath.FromSlash(candidate))); err == nil {
 			name = candidate
 			break
 		}

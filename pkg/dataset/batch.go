@@ -104,40 +104,61 @@ var errNoQuestion = errors.New("the question is empty after processing")
 
 // scratch is the memory that one worker reuses from picture to picture.
 type scratch struct {
-	file     bytes.Buffer
-	img, cut RGB
-	resizer  Resizer
+	picture
+	cut       RGB
+	resizer   Resizer
+	augmenter augmenter
 }
 
-// load decodes picture i of a source into s.img, upright if exif is set.
-func (s *scratch) load(src Source, i int, exif bool) error {
+// load opens picture i of a source, upright if exif is set; s.w and s.h are its size.
+func (s *scratch) load(src Pictures, i int, t Truncated, exif bool) error {
 	r, err := src.Open(i)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	return s.decodeFrom(r, exif)
+	return s.loadFrom(r, t, exif)
 }
 
-// decode is load for a picture in memory.
-func (s *scratch) decode(picture []byte, exif bool) error {
-	return s.decodeFrom(bytes.NewReader(picture), exif)
+// loadBytes is load for a picture in memory.
+func (s *scratch) loadBytes(picture []byte, t Truncated, exif bool) error {
+	return s.loadFrom(bytes.NewReader(picture), t, exif)
 }
 
-func (s *scratch) decodeFrom(r io.Reader, exif bool) error {
-	if err := decodeInto(&s.img, &s.file, r); err != nil {
+func (s *scratch) loadFrom(r io.Reader, t Truncated, exif bool) error {
+	if err := s.read(r); err != nil {
 		return err
 	}
-	if exif {
-		orient(&s.img, &s.cut, orientation(s.file.Bytes()))
-	}
-	return nil
+	return s.open(t, exif)
 }
 
-// write resizes a part of s.img (nil: all of it) to size×size and normalises it into dst [3,size,size].
-func (s *scratch) write(dst []float32, box *Box, size int, flip bool, mean, std [3]float32) {
-	s.resizer.Resize(&s.cut, &s.img, box, size, size, Bicubic)
-	Normalize(dst, &s.cut, flip, mean, std)
+// transform is what becomes of a picture on its way into a batch.
+type transform struct {
+	box       *Box // what is cut out; nil is all of it
+	size      int  // of the result, size×size
+	flip      bool
+	augment   RandAugment
+	draws     []AugmentDraw // operations of augment for this picture; none where it is not augmented
+	mean, std [3]float32
+}
+
+// write transforms the open picture into dst [3,size,size].
+func (s *scratch) write(dst []float32, t transform) error {
+	at, err := s.decode(t.box)
+	if err != nil {
+		return err
+	}
+	if len(t.draws) == 0 {
+		s.resizer.ResizeNormalize(dst, &s.img, at, t.size, t.flip, t.mean, t.std)
+		return nil
+	}
+	s.resizer.Resize(&s.cut, &s.img, at, t.size, t.size, Bicubic)
+	if t.flip {
+		orient(&s.cut, &s.spare, mirrored)
+	}
+	s.augmenter.apply(&s.cut, t.augment, t.draws)
+	Normalize(dst, &s.cut, false, t.mean, t.std)
+	return nil
 }
 
 // normalisation fills in CLIP's values where none are given.

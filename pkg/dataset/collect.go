@@ -29,7 +29,6 @@ type collector struct {
 	sections map[string]bool // lists at the top level of the present document
 	seen     []string        // values of split
 	entries  int             // entries with texts, wanted or not
-	byID     bool            // some picture has no file name
 	buf      reader
 	split    []byte
 }
@@ -136,8 +135,8 @@ func (c *collector) listing(it *item) error {
 	if _, ok := wholeNumber(id); !ok {
 		return fmt.Errorf("the id %q is not a whole number", id)
 	}
-	if _, known, err := c.ids.find(id); err != nil || known {
-		return errors.Join(err, fmt.Errorf("the image id %s occurs twice", id))
+	if _, known, _ := c.ids.find(id); known { // a whole number is found without reading
+		return fmt.Errorf("the image id %s occurs twice", id)
 	}
 	if !c.wanted(c.r.split) {
 		c.other++
@@ -229,7 +228,8 @@ func (c *collector) entry(it *item) error {
 		return err
 	}
 	if len(c.r.split) == 0 && it.section != "data" && !it.single && !isOfficial {
-		c.r.split = append(c.split[:0], it.section...) // an object of lists, one per split
+		c.split = append(c.split[:0], it.section...) // an object of lists, one per split
+		c.r.split = c.split
 	}
 	c.entries++
 	if err := c.checkEntry(it); err != nil {
@@ -304,7 +304,6 @@ func (c *collector) pictureOf(it *item) (pic int, keep bool, err error) {
 	}
 	key := r.name()
 	if len(key) == 0 {
-		c.byID = true
 		key = r.pictureID()
 	} else if _, err := relativeName(string(key), c.a.file.Images); err != nil {
 		return 0, false, err
@@ -369,8 +368,10 @@ func (c *collector) answers(d *document) error {
 			return errors.New(`it lacks "question_id" or "answers": are these the annotations of the questions?`)
 		}
 		id := c.r.questions[0].id
-		if _, known, err := c.asked.find(id); err != nil || known {
-			return errors.Join(err, fmt.Errorf("the question id %s occurs twice", id))
+		if _, known, err := c.asked.find(id); err != nil {
+			return err
+		} else if known {
+			return fmt.Errorf("the question id %s occurs twice", id)
 		}
 		c.asked.add(id, c.found.n)
 		c.found.append(uint64(d.base + it.offset))

@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"image"
-	"image/color"
-	"image/jpeg"
-	"image/png"
 	"io"
 	"os"
+
+	"blip2/pkg/dataset/jpeg"
+	"blip2/pkg/dataset/raster"
 )
 
 const (
@@ -19,237 +18,240 @@ const (
 	maxFileBytes = 256 << 20
 )
 
-// DecodeFile reads the JPEG or PNG picture at path (see Decode).
-func DecodeFile(path string) (*RGB, error) {
+// Truncated says what becomes of picture files that end too early.
+type Truncated string
+
+const (
+	// TruncatedAccept takes what is there, as LAVIS does everywhere by Pillow's LOAD_TRUNCATED_IMAGES: what a JPEG file
+	// lacks is grey, what a PNG, GIF, BMP or plain TIFF file lacks is black or the first colour.
+	TruncatedAccept Truncated = "accept"
+	// TruncatedReject makes them bad samples.
+	TruncatedReject Truncated = "reject"
+)
+
+func (t Truncated) check() error {
+	switch t {
+	case "", TruncatedAccept, TruncatedReject:
+		return nil
+	}
+	return fmt.Errorf("dataset: unknown treatment of truncated pictures %q; %q and %q are known", t, TruncatedAccept,
+		TruncatedReject)
+}
+
+// accepts is true unless truncated files are to be rejected.
+func (t Truncated) accepts() bool { return t != TruncatedReject }
+
+// DecodeFile reads the picture at path (see Decode).
+func DecodeFile(path string) (*RGB, error) { return DecodeFileAs(path, TruncatedReject) }
+
+// DecodeFileAs is DecodeFile with a choice of what to do with truncated files.
+func DecodeFileAs(path string, t Truncated) (*RGB, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("dataset: opening a picture: %w", err)
 	}
 	defer f.Close()
-	img, err := Decode(f)
+	img, err := DecodeAs(f, t)
 	if err != nil {
 		return nil, fmt.Errorf("dataset: %s: %w", path, err)
 	}
 	return img, nil
 }
 
-// Decode reads a JPEG (baseline, progressive, grey, RGB, CMYK) or PNG (all depths and colour types) picture as
-// Pillow's Image.open(r).convert("RGB") does: alpha is dropped without blending, 16-bit grey is clipped at 255, 16-bit
-// RGB keeps its high byte, halved chroma is interpolated, EXIF orientation and colour profiles are ignored.
-func Decode(r io.Reader) (*RGB, error) {
-	img := new(RGB)
-	var buf bytes.Buffer
-	if err := decodeInto(img, &buf, r); err != nil {
+// Decode reads a picture in JPEG, PNG, GIF (first frame), BMP, TIFF or WebP as Pillow's Image.open(r).convert("RGB")
+// does: alpha is dropped without blending, 16-bit grey is clipped at 255, 16-bit RGB keeps its high byte, inks become
+// RGB by Pillow's formula, halved chroma is interpolated as libjpeg and libwebp do it, and colour profiles are ignored.
+// The orientation is applied for TIFF, where Pillow applies it, and for no other format. A file that ends too early is
+// an error.
+func Decode(r io.Reader) (*RGB, error) { return DecodeAs(r, TruncatedReject) }
+
+// DecodeAs is Decode with a choice of what to do with truncated files; accepting them is what Pillow does when
+// LOAD_TRUNCATED_IMAGES is set.
+func DecodeAs(r io.Reader, t Truncated) (*RGB, error) {
+	var p picture
+	if err := p.read(r); err != nil {
 		return nil, err
 	}
-	return img, nil
+	if err := p.open(t, false); err != nil {
+		return nil, err
+	}
+	if _, err := p.decode(nil); err != nil {
+		return nil, err
+	}
+	return &p.img, nil
 }
 
-// decodeInto is Decode into dst with a buffer for the file's bytes, both reused.
-func decodeInto(dst *RGB, buf *bytes.Buffer, r io.Reader) error {
-	buf.Reset()
-	n, err := buf.ReadFrom(io.LimitReader(r, maxFileBytes+1))
+// picture decodes one picture after the other and keeps its memory from one to the next.
+type picture struct {
+	file  bytes.Buffer
+	jpeg  jpegDecoder
+	img   RGB // the part that was decoded
+	spare RGB
+
+	w, h    int  // of the whole picture
+	pending bool // a JPEG picture is open and not decoded yet
+	lenient bool
+	limit   int64 // pixels beyond which pictures are refused; 0 means maxPixels
+}
+
+// jpegDecoder is what a decoder of JPEG pictures has to do; jpeg.Decoder says how.
+type jpegDecoder interface {
+	Open(data []byte) (width, height int, err error)
+	Decode(dst []byte, part jpeg.Part, lenient bool) error
+}
+
+// read takes in the file of the next picture.
+func (p *picture) read(r io.Reader) error {
+	p.file.Reset()
+	n, err := p.file.ReadFrom(io.LimitReader(r, maxFileBytes+1))
 	if err != nil {
 		return fmt.Errorf("reading the picture: %w", err)
 	}
 	if n > maxFileBytes {
 		return fmt.Errorf("the file is larger than %d MiB; that is no picture to train on", maxFileBytes>>20)
 	}
-	return decodeBytes(dst, buf.Bytes())
+	return nil
 }
 
-func decodeBytes(dst *RGB, data []byte) error {
-	switch {
-	case bytes.HasPrefix(data, []byte("\xff\xd8")):
-		return decodeJPEG(dst, data)
-	case bytes.HasPrefix(data, []byte(pngSignature)):
-		return decodePNG(dst, data)
+// open finds out the picture's size; turn has its EXIF orientation applied. JPEG pictures that need no turning are
+// decoded later, when it is known which part of them is wanted; all others are decoded here.
+func (p *picture) open(t Truncated, turn bool) error {
+	data := p.file.Bytes()
+	p.lenient, p.pending = t.accepts(), false
+	way := 1
+	switch format := formatOf(data); format {
+	case "":
+		return unknownFormat(data)
+	case "JPEG":
+		return p.openJPEG(data, turn)
+	default:
+		var err error
+		if way, err = p.decodeRaster(format, data); err != nil {
+			return fmt.Errorf("broken %s picture: %w", format, err)
+		}
 	}
-	return unknownFormat(data)
+	orient(&p.img, &p.spare, way)
+	p.w, p.h = p.img.W, p.img.H
+	return nil
 }
 
-// unknownFormat says what the bytes look like instead of a JPEG or PNG picture.
+func (p *picture) openJPEG(data []byte, turn bool) error {
+	if p.jpeg == nil {
+		p.jpeg = newJPEGDecoder()
+	}
+	w, h, err := p.jpeg.Open(data)
+	if err == nil {
+		err = p.checkSize(w, h)
+	}
+	if err != nil {
+		return fmt.Errorf("broken JPEG picture: %w", err)
+	}
+	p.w, p.h, p.pending = w, h, true
+	way := 1
+	if turn {
+		way = orientation(data)
+	}
+	if way == 1 {
+		return nil
+	}
+	if _, err := p.decode(nil); err != nil {
+		return err
+	}
+	orient(&p.img, &p.spare, way)
+	p.w, p.h = p.img.W, p.img.H
+	return nil
+}
+
+// decode decodes at least the given part (nil: all) of the open picture and says where in img that part lies (nil: it
+// is all of img). A pending JPEG picture is decoded no further than needed.
+func (p *picture) decode(part *Box) (at *Box, err error) {
+	if !p.pending {
+		return part, nil
+	}
+	p.pending = false
+	box := Box{Height: p.h, Width: p.w}
+	if part != nil {
+		box = *part
+	}
+	p.img.reshape(box.Width, box.Height)
+	err = p.jpeg.Decode(p.img.Pix, jpeg.Part{Left: box.Left, Top: box.Top, Width: box.Width, Height: box.Height},
+		p.lenient)
+	if err != nil {
+		return nil, fmt.Errorf("broken JPEG picture: %w", err)
+	}
+	return nil, nil
+}
+
+// decodeRaster decodes a whole picture that is not JPEG, and gives the orientation it is to be turned by.
+func (p *picture) decodeRaster(format string, data []byte) (orientation int, err error) {
+	canvas := func(w, h int) ([]byte, error) {
+		if err := p.checkSize(w, h); err != nil {
+			return nil, err
+		}
+		p.img.reshape(w, h)
+		return p.img.Pix, nil
+	}
+	switch format {
+	case "PNG":
+		return 1, raster.DecodePNG(data, p.lenient, canvas)
+	case "GIF":
+		return 1, raster.DecodeGIF(data, p.lenient, canvas)
+	case "BMP":
+		return 1, raster.DecodeBMP(data, p.lenient, canvas)
+	case "WebP":
+		return 1, raster.DecodeWebP(data, canvas)
+	}
+	return raster.DecodeTIFF(data, p.lenient, canvas)
+}
+
+// formatOf tells the format of a picture from its first bytes, "" if it is none that can be read.
+func formatOf(data []byte) string {
+	for _, known := range []struct{ prefix, name string }{
+		{"\xff\xd8\xff", "JPEG"}, {raster.PNGSignature, "PNG"}, {"GIF87a", "GIF"}, {"GIF89a", "GIF"}, {"BM", "BMP"},
+		{"II*\x00", "TIFF"}, {"MM\x00*", "TIFF"}, {"II+\x00", "TIFF"}, {"MM\x00+", "TIFF"},
+	} {
+		if bytes.HasPrefix(data, []byte(known.prefix)) {
+			return known.name
+		}
+	}
+	if len(data) >= 12 && string(data[:4]) == "RIFF" && string(data[8:12]) == "WEBP" {
+		return "WebP"
+	}
+	return ""
+}
+
+// unknownFormat says what the bytes look like instead of a picture.
 func unknownFormat(data []byte) error {
+	const formats = "not a JPEG, PNG, GIF, BMP, TIFF or WebP picture"
 	head := bytes.TrimSpace(data[:min(len(data), 512)])
 	for _, known := range []struct{ prefix, name string }{
-		{"GIF8", "a GIF picture"}, {"BM", "a BMP picture"}, {"RIFF", "a WebP picture"},
-		{"II*\x00", "a TIFF picture"}, {"MM\x00*", "a TIFF picture"}, {"<", "an HTML or XML page"},
-		{"version https://git-lfs", "a Git LFS pointer, not the picture itself"},
+		{"<", "an HTML or XML page"}, {"version https://git-lfs", "a Git LFS pointer, not the picture itself"},
+		{"%PDF", "a PDF document"}, {"\x1f\x8b", "compressed by gzip"}, {"PK\x03\x04", "a zip archive"},
 	} {
 		if bytes.HasPrefix(head, []byte(known.prefix)) {
-			return fmt.Errorf("not a JPEG or PNG picture but %s", known.name)
+			return fmt.Errorf("%s but %s", formats, known.name)
 		}
+	}
+	if len(data) >= 12 && string(data[4:8]) == "ftyp" {
+		return errors.New(formats + " but AVIF, HEIC or a film; convert it first")
 	}
 	if len(data) == 0 {
 		return errors.New("the file is empty")
 	}
-	return fmt.Errorf("not a JPEG or PNG picture (starts with % x)", head[:min(len(head), 8)])
+	return fmt.Errorf("%s (starts with % x)", formats, head[:min(len(head), 8)])
 }
 
 // checkSize refuses pictures that would not fit into memory before their samples are decoded.
-func checkSize(c image.Config) error {
-	if c.Width < 1 || c.Height < 1 {
-		return fmt.Errorf("the picture has no pixels (%d×%d)", c.Width, c.Height)
+func (p *picture) checkSize(w, h int) error {
+	limit := p.limit
+	if limit == 0 {
+		limit = maxPixels
 	}
-	if int64(c.Width)*int64(c.Height) > maxPixels {
-		return fmt.Errorf("the picture claims %d×%d pixels; more than %d are refused", c.Width, c.Height, maxPixels)
+	if w < 1 || h < 1 {
+		return fmt.Errorf("the picture has no pixels (%d×%d)", w, h)
 	}
-	return nil
-}
-
-const pngSignature = "\x89PNG\r\n\x1a\n"
-
-func decodePNG(dst *RGB, data []byte) error {
-	config, err := png.DecodeConfig(bytes.NewReader(data))
-	if err != nil {
-		return fmt.Errorf("broken PNG picture: %w", err)
-	}
-	if err := checkSize(config); err != nil {
-		return err
-	}
-	img, err := png.Decode(bytes.NewReader(data))
-	if err != nil {
-		return fmt.Errorf("broken PNG picture: %w", err)
-	}
-	dst.reshape(config.Width, config.Height)
-	// Colour type and depth lie at fixed places of the header chunk, which comes first. With a transparent grey level
-	// the decoder gives 16-bit colour, so that the picture does not tell grey any more.
-	const depthAt, typeAt, grey = 24, 25, 0
-	if data[depthAt] == 16 && data[typeAt] == grey {
-		return fillGrey16(dst, img)
-	}
-	switch img := img.(type) {
-	case *image.Gray:
-		fillGrey(dst, img)
-	case *image.Paletted:
-		return fillPalette(dst, img)
-	case *image.RGBA:
-		fillEvery(dst, img.Pix, img.Stride, 4, 1)
-	case *image.NRGBA:
-		fillEvery(dst, img.Pix, img.Stride, 4, 1)
-	case *image.RGBA64:
-		fillEvery(dst, img.Pix, img.Stride, 8, 2)
-	case *image.NRGBA64:
-		fillEvery(dst, img.Pix, img.Stride, 8, 2)
-	default:
-		return fmt.Errorf("PNG picture of an unexpected kind %T", img)
+	if int64(w)*int64(h) > limit {
+		return fmt.Errorf("the picture claims %d×%d pixels; more than %d are refused", w, h, limit)
 	}
 	return nil
-}
-
-// fillEvery takes R, G and B of pixels size bytes long whose samples are step bytes apart (the first byte of a 16-bit
-// sample is its high one).
-func fillEvery(dst *RGB, pix []byte, stride, size, step int) {
-	out := dst.Pix
-	for y := range dst.H {
-		in := pix[y*stride:]
-		for range dst.W {
-			out[0], out[1], out[2] = in[0], in[step], in[2*step]
-			out, in = out[3:], in[size:]
-		}
-	}
-}
-
-func fillGrey(dst *RGB, img *image.Gray) {
-	out := dst.Pix
-	for y := range dst.H {
-		for _, v := range img.Pix[y*img.Stride : y*img.Stride+dst.W] {
-			out[0], out[1], out[2] = v, v, v
-			out = out[3:]
-		}
-	}
-}
-
-// fillGrey16 clips at 255 as Pillow does, instead of scaling.
-func fillGrey16(dst *RGB, img image.Image) error {
-	var pix []byte
-	var stride, size int
-	switch img := img.(type) {
-	case *image.Gray16:
-		pix, stride, size = img.Pix, img.Stride, 2
-	case *image.NRGBA64:
-		pix, stride, size = img.Pix, img.Stride, 8
-	default:
-		return fmt.Errorf("16-bit grey PNG picture of an unexpected kind %T", img)
-	}
-	out := dst.Pix
-	for y := range dst.H {
-		in := pix[y*stride:]
-		for range dst.W {
-			v := in[1]
-			if in[0] > 0 {
-				v = 255
-			}
-			out[0], out[1], out[2] = v, v, v
-			out, in = out[3:], in[size:]
-		}
-	}
-	return nil
-}
-
-// fillPalette keeps the colour of transparent entries.
-func fillPalette(dst *RGB, img *image.Paletted) error {
-	var table [256][3]uint8
-	for i, c := range img.Palette {
-		switch c := c.(type) {
-		case color.RGBA:
-			table[i] = [3]uint8{c.R, c.G, c.B}
-		case color.NRGBA:
-			table[i] = [3]uint8{c.R, c.G, c.B}
-		default:
-			return fmt.Errorf("PNG palette of an unexpected kind %T", c)
-		}
-	}
-	out := dst.Pix
-	for y := range dst.H {
-		for _, v := range img.Pix[y*img.Stride : y*img.Stride+dst.W] {
-			copy(out[:3], table[v][:])
-			out = out[3:]
-		}
-	}
-	return nil
-}
-
-func decodeJPEG(dst *RGB, data []byte) error {
-	config, err := jpeg.DecodeConfig(bytes.NewReader(data))
-	if err != nil {
-		return fmt.Errorf("broken JPEG picture: %w", err)
-	}
-	if err := checkSize(config); err != nil {
-		return err
-	}
-	img, err := jpeg.Decode(bytes.NewReader(data))
-	if err != nil {
-		return fmt.Errorf("broken JPEG picture: %w", err)
-	}
-	dst.reshape(config.Width, config.Height)
-	switch img := img.(type) {
-	case *image.YCbCr:
-		fillYCbCr(dst, img)
-	case *image.Gray:
-		fillGrey(dst, img)
-	case *image.RGBA:
-		fillEvery(dst, img.Pix, img.Stride, 4, 1)
-	case *image.CMYK:
-		fillCMYK(dst, img)
-	default:
-		return fmt.Errorf("JPEG picture of an unexpected kind %T", img)
-	}
-	return nil
-}
-
-// fillCMYK converts as Pillow does: each ink is multiplied with what black leaves, rounded, and taken from it.
-func fillCMYK(dst *RGB, img *image.CMYK) {
-	out := dst.Pix
-	for y := range dst.H {
-		in := img.Pix[y*img.Stride:]
-		for range dst.W {
-			rest := 255 - int(in[3])
-			for c := range 3 {
-				ink := int(in[c])*rest + 128
-				out[c] = uint8(max(0, rest-(ink+ink>>8)>>8))
-			}
-			out, in = out[3:], in[4:]
-		}
-	}
 }

@@ -69,6 +69,9 @@ type file interface {
 func newDocument(path string, f file, size int64, format Format, names Columns) (*document, error) {
 	d := &document{path: path, format: format, r: f, size: size, names: names}
 	if err := d.open(f); err != nil {
+		if unpacked, ok := d.r.(io.Closer); ok && d.r != io.ReaderAt(f) {
+			unpacked.Close()
+		}
 		return nil, fmt.Errorf("dataset: %s: %w", path, err)
 	}
 	return d, nil
@@ -303,7 +306,7 @@ func (d *document) read(r *record, offset int64, buf *[]byte) error {
 			continue
 		}
 		if err := d.parse(r, data[:end]); err != nil {
-			return fmt.Errorf("%s: %s: %w", d.path, d.line(offset), scanReason(err))
+			return fmt.Errorf("%s: byte %d: %w", d.path, offset, scanReason(err))
 		}
 		return nil
 	}

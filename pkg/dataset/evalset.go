@@ -17,6 +17,7 @@ type EvalOptions struct {
 	Caption     CaptionProcessor
 	Mean, Std   [3]float32 // zero means CLIP's
 	EXIF        bool       // as in LoaderOptions
+	Truncated   Truncated  // as in LoaderOptions
 	Workers     int        // goroutines that decode; at least 1
 	MaxBadShare float64    // greatest share of pictures that may be unreadable (see EvalSet.Images)
 }
@@ -144,14 +145,16 @@ func (e *EvalSet) Images(ctx context.Context, lo, hi int, dst []float32) error {
 }
 
 func (e *EvalSet) image(s *scratch, i int, dst []float32) {
-	if err := s.load(e.src, i, e.o.EXIF); err != nil {
+	err := s.load(e.src, i, e.o.Truncated, e.o.EXIF)
+	if err == nil {
+		err = s.write(dst, transform{size: e.o.ImageSize, mean: e.o.Mean, std: e.o.Std})
+	}
+	if err != nil {
 		clear(dst)
 		e.mu.Lock()
 		e.bad[i] = err.Error()
 		e.mu.Unlock()
-		return
 	}
-	s.write(dst, nil, e.o.ImageSize, false, e.o.Mean, e.o.Std)
 }
 
 // BadSamples are the pictures that could not be read so far, in the order of the source.

@@ -54,6 +54,9 @@ func tiffOrientation(block []byte) int {
 	return 1
 }
 
+// mirrored is the orientation of a picture whose left and right are swapped.
+const mirrored = 2
+
 // orient turns img upright; spare is memory for the turned picture.
 func orient(img, spare *RGB, orientation int) {
 	if orientation == 1 {

@@ -93,12 +93,14 @@ func TestFormats(t *testing.T) {
 				{"filename": "f.jpg", "split": "train", "sentences": [{"raw": "D"}]}], "dataset": "coco"}`,
 			want: `val2014/c_9.jpg #9 "A." "B"|f.jpg #1 "D"`},
 		{name: "LAVIS VQA", picture: "x.jpg",
-			text: `[{"question_id": 1, "question": "Q?", "answer": ["yes", "no", "yes", "yes"], "image": "x.jpg", "dataset": "vqa"},
+			text: `[{"question_id": 1, "question": "Q?", "answer": ["yes", "no", "yes", "yes"], "image": "x.jpg",
+				"dataset": "vqa"},
 				{"question_id": "b", "question": "R?", "image": "x.jpg"},
 				{"image": "x.jpg", "question": "S?", "question_id": 3, "answer": "blue", "dataset": "vg"}]`,
 			want: `x.jpg #0 1:"Q?" yes=0.75 no=0.25 b:"R?" 3:"S?" blue=1`},
 		{name: "official VQA", picture: "COCO_val2014_000000000042.jpg", questions: vqa,
-			text: `{"annotations": [{"question_id": 70, "image_id": 7, "multiple_choice_answer": "2", "answers": ` + ten("2 2 3 2 2 2 2 2 2 2") +
+			text: `{"annotations": [{"question_id": 70, "image_id": 7, "multiple_choice_answer": "2", "answers": ` +
+				ten("2 2 3 2 2 2 2 2 2 2") +
 				`}, {"image_id": 42, "question_id": 420, "answers": ` + ten("a b a b a a a a a a") + `}], "data_type": "mscoco"}`,
 			want: `COCO_val2014_000000000042.jpg #42 420:"What is it?" a=0.8 b=0.2 421:"Why?"|` +
 				`COCO_train2014_000000000007.jpg #7 70:"How many?" 2=0.9 3=0.1`},
@@ -110,7 +112,8 @@ func TestFormats(t *testing.T) {
 				"answer_confidence": "yes", "answer": "race"}, {"answer": "race", "raw_answer": "race"}]}]}`,
 			want: `COCO_val2014_000000000042.jpg #42 420:"What is it?" race=1 421:"Why?"|` +
 				`COCO_train2014_000000000007.jpg #7 70:"How many?"`},
-		{name: "GQA rows", picture: "2.jpg", text: `[{"image": "2.jpg", "question": "Q", "question_id": "0201", "answer": "no",
+		{name: "GQA rows", picture: "2.jpg",
+			text: `[{"image": "2.jpg", "question": "Q", "question_id": "0201", "answer": "no",
 			"fullAnswer": "No, it is not."}]`, want: `2.jpg #2 0201:"Q" no=1`},
 		{name: "official GQA", picture: "images/n1.jpg", text: `{"02930": {"semantic": [{"operation": "select"}], "question":
 			"Is it?", "imageId": "n1", "isBalanced": true, "answer": "no", "types": {"structural": "verify"}}}`,
@@ -121,7 +124,8 @@ func TestFormats(t *testing.T) {
 				{"split": "val", "image_id": 42, "question_id": "r", "question": "Who?", "choices": ["c", "d"],
 				"correct_choice_idx": 0}]`,
 			want: `000000000042.jpg #42 q:"What?" b=0.75 c=0.25 [a b][1] r:"Who?" c=1 [c d][0]`},
-		{name: "VG captions", picture: "VG_100K_2/9.jpg", text: `[{"image": "VG_100K_2/9.jpg", "caption": "a cat", "image_id": "vg_9"}]`,
+		{name: "VG captions", picture: "VG_100K_2/9.jpg",
+			text: `[{"image": "VG_100K_2/9.jpg", "caption": "a cat", "image_id": "vg_9"}]`,
 			want: `VG_100K_2/9.jpg #9 "a cat"`},
 		{name: "Visual Genome's regions", picture: "VG_100K_2/9.jpg",
 			text: `[{"regions": [{"region_id": 1, "phrase": "a cat", "image_id": 9, "x": 1}, {"phrase": "", "image_id": 9},
@@ -133,20 +137,24 @@ func TestFormats(t *testing.T) {
 			want: `VG_100K/9.jpg #9 5:"What?" A cat.=1 6:"Where?" Here.=1`},
 		{name: "NoCaps references", picture: "0013.jpg",
 			text: `{"licenses": [], "info": {}, "images": [{"id": 0, "open_images_id": "0013", "file_name": "0013.jpg",
-				"domain": "near-domain"}], "annotations": [{"image_id": 0, "id": 0, "caption": "a"}, {"image_id": 0, "caption": "b"}]}`,
+				"domain": "near-domain"}], "annotations": [{"image_id": 0, "id": 0, "caption": "a"},
+				{"image_id": 0, "caption": "b"}]}`,
 			want: `0013.jpg #0 "a" "b"`},
 		{name: "NoCaps without captions", picture: "val/0013.jpg", file: AnnotationFile{Bare: true},
 			text: `[{"image": "val/0013.jpg", "img_id": 3}, {"image": "val/0014.jpg", "img_id": 4}]`,
 			want: `val/0013.jpg #3 ""|val/0014.jpg #4 ""`},
-		{name: "easy-VQA", picture: "0.png", text: `[["what is the shape?", "circle", 0], ["is it red?", "no", 0], ["why?", "yes", 1]]`,
+		{name: "easy-VQA", picture: "0.png",
+			text: `[["what is the shape?", "circle", 0], ["is it red?", "no", 0], ["why?", "yes", 1]]`,
 			want: `0.png #0 :"what is the shape?" circle=1 :"is it red?" no=1|1.png #1 :"why?" yes=1`},
 		{name: "jsonl", picture: "a.jpg", text: "\ufeff" + `{"image": "a.jpg", "caption": "x\ny"}` + "\r\n\n" +
 			`{"file_name": "b.jpg", "text": "z", "split": ""}`, want: `a.jpg #0 "x\ny"|b.jpg #1 "z"`},
-		{name: "csv", picture: "a b.jpg", text: "\ufefffilepath,title\r\na b.jpg,\"one, \"\"two\"\"\nthree\"\r\nb.jpg,four\r\na b.jpg,\"five\"",
+		{name: "csv", picture: "a b.jpg",
+			text: "\ufefffilepath,title\r\na b.jpg,\"one, \"\"two\"\"\nthree\"\r\nb.jpg,four\r\na b.jpg,\"five\"",
 			want: `a b.jpg #0 "one, \"two\"\nthree" "five"|b.jpg #1 "four"`},
 		{name: "csv with semicolons and split", picture: "a.jpg", file: AnnotationFile{Split: "train"},
 			text: "image;caption;split\na.jpg;one;train\nb.jpg;two;val\n", want: `a.jpg #0 "one"`},
-		{name: "csv with several captions", picture: "a.jpg", text: "image,caption,text\na.jpg,one,two\n", want: `a.jpg #0 "one" "two"`},
+		{name: "csv with several captions", picture: "a.jpg", text: "image,caption,text\na.jpg,one,two\n",
+			want: `a.jpg #0 "one" "two"`},
 		{name: "csv of questions", picture: "a.jpg", text: "path,question,answer,question_id\na.jpg,Why?,so,7\n",
 			want: `a.jpg #0 7:"Why?" so=1`},
 		{name: "tsv", picture: "a.jpg", text: "caption\tpath\n\"quoted\" word\ta.jpg\n", want: `a.jpg #0 "\"quoted\" word"`},
@@ -157,10 +165,12 @@ func TestFormats(t *testing.T) {
 		{name: "names by pattern", picture: "pic-0005.webp", file: AnnotationFile{ImageName: "pic-%04d.webp"},
 			text: `[{"image_id": 5, "caption": "one"}]`, want: `pic-0005.webp #5 "one"`},
 		{name: "an object of lists", picture: "b.jpg", file: AnnotationFile{Split: "val"},
-			text: `{"version": 1, "train": [{"image": "a.jpg", "caption": "one"}], "val": [{"image": "b.jpg", "caption": "two"}]}`,
+			text: `{"version": 1, "train": [{"image": "a.jpg", "caption": "one"}],
+				"val": [{"image": "b.jpg", "caption": "two"}]}`,
 			want: `b.jpg #0 "two"`},
 		{name: "Flickr30K's table", picture: "1.jpg", file: AnnotationFile{Split: "train"},
-			text: "raw,sentids,split,filename,img_id\n\"[\"\"One.\"\", \"\"Two\"\"]\",\"[0, 1]\",train,1.jpg,0\n[not a list],[],train,2.jpg,1\n",
+			text: "raw,sentids,split,filename,img_id\n\"[\"\"One.\"\", \"\"Two\"\"]\",\"[0, 1]\",train,1.jpg,0\n" +
+				"[not a list],[],train,2.jpg,1\n",
 			want: `1.jpg #0 "One." "Two"|2.jpg #1 "[not a list]"`},
 		{name: "format given", picture: "a.jpg", file: AnnotationFile{Format: FormatJSONL},
 			text: `{"image": "a.jpg", "caption": ["x"]}`, want: `a.jpg #0 "x"`},
@@ -284,7 +294,8 @@ func TestRealFiles(t *testing.T) {
 		file                        AnnotationFile
 		images, captions, questions int
 	}{
-		{AnnotationFile{Annotations: at("flickr8k-mini/captions.json"), Images: at("flickr8k-mini/images"), Split: "train"}, 800, 4000, 0},
+		{AnnotationFile{Annotations: at("flickr8k-mini/captions.json"), Images: at("flickr8k-mini/images"),
+			Split: "train"}, 800, 4000, 0},
 		{AnnotationFile{Annotations: at("coco-mini/captions.json"), Images: at("coco-mini/images")}, 370, 1850, 0},
 		{AnnotationFile{Annotations: at("vqa-mini/aokvqa_with_images.json"), Images: at("coco-mini/images")}, 62, 0, 63},
 		{AnnotationFile{Annotations: at("vqa-mini/vqav2-subset/annotations_valid.json.gz"),
@@ -336,9 +347,7 @@ func TestRowsInAFewBytes(t *testing.T) {
 		row  func(i int) string
 		most float64
 	}{
-		{"web", func(i int) string {
-			return fmt.Sprintf(`{"image":"%05d/%09d.jpg","caption":"a picture of thing number %d on a table, stock photo"}`, i/10000, i, i)
-		}, 10},
+		{"web", webRow, 10},
 		{"five captions each", func(i int) string {
 			return fmt.Sprintf(`{"image":"%09d.jpg","caption":"caption %d","image_id":"coco_%d"}`, i/5, i, i/5)
 		}, 10},

@@ -18,11 +18,13 @@ type LoaderOptions struct {
 	Unit       Unit // of the source given to NewLoader; "" means UnitCaption
 	Caption    CaptionProcessor
 	Question   QuestionProcessor
-	Answers    AnswerMode // "" means AnswersWeighted
-	Crop       Crop       // zero means DefaultCrop
-	Flip       float64    // probability of mirroring
-	Mean, Std  [3]float32 // zero means CLIP's
-	EXIF       bool       // turn pictures upright by their EXIF tag; the reference does not
+	Answers    AnswerMode  // "" means AnswersWeighted
+	Crop       Crop        // zero means DefaultCrop
+	Flip       float64     // probability of mirroring
+	Augment    RandAugment // after crop and mirroring; none in BLIP-2's training
+	Mean, Std  [3]float32  // zero means CLIP's
+	EXIF       bool        // turn pictures upright by their EXIF tag; the reference does not
+	Truncated  Truncated   // what to do with picture files that end too early; "" means TruncatedAccept
 
 	// Shards > 1 divides every batch among processes: this one, Shard of 0 … Shards−1, gets the rows from
 	// Shard·BatchSize/Shards on. What the shards get together is the batch that one process alone would get. Every
@@ -145,6 +147,9 @@ func (o *LoaderOptions) check(texts bool) error {
 		if v < 1 {
 			return fmt.Errorf("dataset: the %s is %d; it must be at least 1", name, v)
 		}
+	}
+	if err := errors.Join(o.Truncated.check(), o.Augment.check()); err != nil {
+		return err
 	}
 	c := o.Crop
 	switch {
@@ -289,53 +294,62 @@ func (l *Loader) work() {
 
 // fill writes what stands at a place to a slot of the batch: a row of a source, or a stream's sample.
 func (l *Loader) fill(s *scratch, p *pending, slot int, at place, sample *Sample) error {
-	b := p.batch
-	var text int
-	var e Example
-	if sample == nil {
-		var image int
-		var err error
-		part := &l.mix.parts[at.part]
-		image, text = p.order.image(at)
-		b.ImageIndex[slot], b.Keys[slot] = part.firstImg+int64(image), fmt.Sprintf("picture %d", image)
-		if e, err = part.Source.Example(image); err != nil {
-			return err
-		}
-		b.Keys[slot] = e.Key
-		if err := l.fillText(b, slot, p.order, at.key, &e, text); err != nil {
-			return err
-		}
-		if err := s.load(part.Source, image, l.o.EXIF); err != nil {
-			return err
-		}
+	var err error
+	if sample != nil {
+		err = l.fillSample(s, p, slot, at, sample)
 	} else {
-		e = sample.Example
-		b.ImageIndex[slot], b.Keys[slot] = l.mix.images+at.key, e.Key
-		if sample.Err != nil {
-			return sample.Err
-		}
-		n := len(e.Captions) + len(e.Questions)
-		if n == 0 {
-			return errNoCaption
-		}
-		draws := newStream(l.o.Seed, p.order.epoch, at.key, purposeCaption)
-		if err := l.fillText(b, slot, p.order, at.key, &e, int(draws.intN(int64(n)))); err != nil {
-			return err
-		}
-		if err := s.decode(sample.Picture, l.o.EXIF); err != nil {
-			return err
-		}
+		err = l.fillRow(s, p, slot, at)
 	}
-	l.fillPicture(s, b, slot, p.order.epoch, at.key)
-	return nil
+	if err != nil {
+		return err
+	}
+	size := 3 * l.o.ImageSize * l.o.ImageSize
+	return s.write(p.batch.Pixels[slot*size:(slot+1)*size], l.o.transform(s, p.order.epoch, at.key))
 }
 
-// fillPicture writes the picture in s to a slot, cropped and mirrored as the key has it.
-func (l *Loader) fillPicture(s *scratch, b *Batch, slot int, epoch, key int64) {
-	box := l.o.Crop.RandomBox(s.img.W, s.img.H, l.o.Seed, epoch, key)
-	flip := newStream(l.o.Seed, epoch, key, purposeFlip)
-	size := 3 * l.o.ImageSize * l.o.ImageSize
-	s.write(b.Pixels[slot*size:(slot+1)*size], &box, l.o.ImageSize, flip.float64() < l.o.Flip, l.o.Mean, l.o.Std)
+// fillRow fills in the text of a row and opens its picture.
+func (l *Loader) fillRow(s *scratch, p *pending, slot int, at place) error {
+	b, part := p.batch, &l.mix.parts[at.part]
+	image, text := p.order.image(at)
+	b.ImageIndex[slot], b.Keys[slot] = part.firstImg+int64(image), fmt.Sprintf("picture %d", image)
+	e, err := part.Source.Example(image)
+	if err != nil {
+		return err
+	}
+	b.Keys[slot] = e.Key
+	if err := l.fillText(b, slot, p.order, at.key, &e, text); err != nil {
+		return err
+	}
+	return s.load(part.Source, image, l.o.Truncated, l.o.EXIF)
+}
+
+// fillSample fills in a text of a stream's sample, drawn anew, and opens its picture.
+func (l *Loader) fillSample(s *scratch, p *pending, slot int, at place, sample *Sample) error {
+	b, e := p.batch, &sample.Example
+	b.ImageIndex[slot], b.Keys[slot] = l.mix.images+at.key, e.Key
+	if sample.Err != nil {
+		return sample.Err
+	}
+	n := len(e.Captions) + len(e.Questions)
+	if n == 0 {
+		return errNoCaption
+	}
+	draws := newStream(l.o.Seed, p.order.epoch, at.key, purposeCaption)
+	if err := l.fillText(b, slot, p.order, at.key, e, int(draws.intN(int64(n)))); err != nil {
+		return err
+	}
+	return s.loadBytes(sample.Picture, l.o.Truncated, l.o.EXIF)
+}
+
+// transform draws the augmentation of a row whose picture is open.
+func (o *LoaderOptions) transform(s *scratch, epoch, row int64) transform {
+	box := o.Crop.RandomBox(s.w, s.h, o.Seed, epoch, row)
+	flip := newStream(o.Seed, epoch, row, purposeFlip)
+	t := transform{box: &box, size: o.ImageSize, flip: flip.float64() < o.Flip, mean: o.Mean, std: o.Std}
+	if o.Augment.Ops > 0 {
+		t.augment, t.draws = o.Augment, o.Augment.Draw(o.Seed, epoch, row)
+	}
+	return t
 }
 
 // fillText writes text number text of a picture to a slot: a caption, or a question and its answer.

@@ -427,8 +427,8 @@ func next(t *testing.T, l *Loader) *Batch {
 	return b
 }
 
-// TestBadStreamSamplesAreReplaced: broken members, broken pictures and blank captions of a stream are counted, named and
-// replaced by samples that are good.
+// TestBadStreamSamplesAreReplaced: broken members, broken pictures and blank captions of a stream are counted, named
+// and replaced by samples that are good.
 func TestBadStreamSamplesAreReplaced(t *testing.T) {
 	o := options()
 	o.MaxBadShare = 1

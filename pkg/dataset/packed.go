@@ -55,13 +55,15 @@ func zeros(width, n int) packed {
 // is kept, and same looks whether a key of the same hash is the one with that number.
 type keyTable struct {
 	seed    maphash.Seed
+	salt    uint64 // keeps files from being made so that their numbers fall together
 	numbers hashTable
 	hashes  hashTable
 	same    func(number int, key []byte) (bool, error)
 }
 
 func newKeyTable(same func(number int, key []byte) (bool, error)) *keyTable {
-	return &keyTable{seed: maphash.MakeSeed(), same: same}
+	seed := maphash.MakeSeed()
+	return &keyTable{seed: seed, salt: maphash.String(seed, "numbers"), same: same}
 }
 
 // find is the number of a key.
@@ -76,7 +78,7 @@ func (t *keyTable) find(key []byte) (number int, known bool, err error) {
 // add gives a new key a number.
 func (t *keyTable) add(key []byte, number int) {
 	if v, ok := wholeNumber(key); ok {
-		t.numbers.add(mix(uint64(v)), uint32(number)+1)
+		t.numbers.add(mix(uint64(v)^t.salt), uint32(number)+1)
 		return
 	}
 	t.hashes.add(maphash.Bytes(t.seed, key), uint32(number)+1)
@@ -84,7 +86,7 @@ func (t *keyTable) add(key []byte, number int) {
 
 func (t *keyTable) look(key []byte) (table *hashTable, slot int, known bool, err error) {
 	if v, ok := wholeNumber(key); ok {
-		slot, known = t.numbers.find(mix(uint64(v)), 0, true)
+		slot, known = t.numbers.find(mix(uint64(v)^t.salt), 0, true)
 		return &t.numbers, slot, known, nil
 	}
 	hash := maphash.Bytes(t.seed, key)

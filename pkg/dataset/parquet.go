@@ -36,7 +36,9 @@ type parquetFile struct {
 
 // pageList is where the pages of a column chunk are.
 type pageList struct {
-	prefix  int64   // where the chunk's dictionary ends, if it has one
+	prefix  int64 // where the chunk's dictionary ends, if it has one
+	codec   format.CompressionCodec
+	end     int64
 	rows    []int64 // first row of every page, within the row group
 	offsets []int64
 }
@@ -70,7 +72,7 @@ func (d *document) openParquet(f file) (err error) {
 	if err != nil {
 		return err
 	}
-	w := &parquetWriter{w: bufio.NewWriterSize(lines, 1<<18), columns: columns, pictures: picture >= 0}
+	w := &parquetWriter{limit: maxUnpacked*d.size + 1<<20, w: bufio.NewWriterSize(lines, 1<<18), columns: columns, pictures: picture >= 0}
 	for g := range pf.RowGroups() {
 		if err = d.parquetGroup(w, pictures, g, pf); err != nil {
 			lines.Close()
@@ -259,6 +261,7 @@ func (c *columnReader) fill() error {
 type parquetWriter struct {
 	w        *bufio.Writer
 	n        int64 // bytes
+	limit    int64 // for n
 	row0     int64 // rows read
 	columns  []parquetColumn
 	pictures bool
@@ -294,7 +297,9 @@ func (w *parquetWriter) row(readers []*columnReader) error {
 		return nil
 	}
 	w.line = append(w.line, '}', '\n')
-	w.n += int64(len(w.line))
+	if w.n += int64(len(w.line)); w.n > w.limit {
+		return fmt.Errorf("its texts grow to more than %d times the file's size", maxUnpacked)
+	}
 	_, err := w.w.Write(w.line)
 	return err
 }
@@ -360,6 +365,14 @@ func (p *parquetFile) picture(text []byte) (_ io.ReadCloser, err error) {
 	chunk, ok := p.groups[g].ColumnChunks()[p.column].(*parquet.FileColumnChunk)
 	if !ok {
 		return nil, errors.New("the Parquet file's pictures cannot be read one by one")
+	}
+	packed := document{r: p.r, size: list.end}
+	h, err := packed.pageHeader(list.offsets[page], list.end)
+	if err == nil {
+		err = packed.checkPage(list.codec, list.offsets[page], &h)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the page of the picture: %w", err)
 	}
 	pages := chunk.PagesFrom(&jumpReader{r: p.r, prefix: list.prefix, target: list.offsets[page]})
 	defer pages.Close()
@@ -432,7 +445,7 @@ func checkFooter(r io.ReaderAt, size int64) error {
 // walkPages finds the pages of a column chunk by their headers, and refuses sizes that cannot be. For pictures, rows is
 // the number of rows that they must have together; −1 for other columns.
 func (d *document) walkPages(meta *format.ColumnMetaData, rows int64) (pageList, error) {
-	pages := pageList{prefix: meta.DataPageOffset}
+	pages := pageList{prefix: meta.DataPageOffset, codec: meta.Codec}
 	base := meta.DataPageOffset
 	if meta.DictionaryPageOffset != 0 {
 		base = meta.DictionaryPageOffset
@@ -441,11 +454,17 @@ func (d *document) walkPages(meta *format.ColumnMetaData, rows int64) (pageList,
 	if base < 4 || meta.TotalCompressedSize < 0 || end > d.size || end < base || pages.prefix < base {
 		return pages, fmt.Errorf("it lies from byte %d to %d of %d", base, end, d.size)
 	}
+	pages.end = end
 	total := int64(0)
 	for at := base; at < end; {
 		h, err := d.pageHeader(at, end)
 		if err != nil {
 			return pages, fmt.Errorf("the page at byte %d: %w", at, err)
+		}
+		if rows < 0 || h.kind == dictionaryPage { // pages of pictures are looked at when they are read
+			if err := d.checkPage(meta.Codec, at, &h); err != nil {
+				return pages, fmt.Errorf("the page at byte %d: %w", at, err)
+			}
 		}
 		next := at + h.size + h.compressed
 		if h.kind == dictionaryPage && meta.DictionaryPageOffset == 0 {
@@ -472,10 +491,22 @@ const (
 
 // pageHeader is what of a page's header is of use.
 type pageHeader struct {
-	size                 int64 // of the header
-	kind                 int64
-	unpacked, compressed int64 // of the page
-	values               int64
+	size       int64 // of the header
+	kind       int64
+	unpacked   int64 // size of the page
+	compressed int64
+	values     int64
+	levels     int64 // size of what is never compressed of a version 2 page
+	plain      bool  // nothing is compressed of it
+}
+
+// checkPage reads the page at an offset and checks that it is what its header says.
+func (d *document) checkPage(codec format.CompressionCodec, at int64, h *pageHeader) error {
+	page := make([]byte, h.compressed)
+	if _, err := d.r.ReadAt(page, at+h.size); err != nil {
+		return fmt.Errorf("reading: %w", err)
+	}
+	return checkPacked(codec, page, h)
 }
 
 // pageHeader reads the header of the page at an offset.
@@ -498,6 +529,10 @@ func (d *document) pageHeader(at, end int64) (pageHeader, error) {
 				h.compressed = v
 			case [2]int{5, 1}, [2]int{7, 1}, [2]int{8, 1}:
 				h.values = v
+			case [2]int{8, 5}, [2]int{8, 6}:
+				h.levels += v
+			case [2]int{8, 7}:
+				h.plain = v == 0
 			}
 		})
 		if err != nil {

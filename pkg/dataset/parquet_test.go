@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress"
+	"github.com/parquet-go/parquet-go/format"
 )
 
 func recordedParquet(name string) string { return filepath.Join("testdata", "parquet", name) }
@@ -238,5 +240,94 @@ func TestParquetQuestions(t *testing.T) {
 	want := "vqa.parquet row 0 #1 7:\"What?\" a=0.75 b=0.25\nvqa.parquet row 1 #2 8:\"Why?\" so=1\n"
 	if got := listing(t, src); got != want {
 		t.Errorf("%swant\n%s", got, want)
+	}
+}
+
+// counted counts the bytes that are read of a file.
+type counted struct {
+	memory
+	n *int64
+}
+
+func (c counted) ReadAt(p []byte, at int64) (int, error) {
+	n, err := c.Reader.ReadAt(p, at)
+	*c.n += int64(n)
+	return n, err
+}
+
+// TestParquetReadsOnePage: a picture far inside a long row group costs a page, not all that is in front of it.
+func TestParquetReadsOnePage(t *testing.T) {
+	type row struct {
+		Image   []byte `parquet:"image"`
+		Caption string `parquet:"caption"`
+	}
+	for _, codec := range []compress.Codec{&parquet.Uncompressed, &parquet.Snappy, &parquet.Gzip, &parquet.Zstd} {
+		var b bytes.Buffer
+		w := parquet.NewGenericWriter[row](&b, parquet.Compression(codec))
+		random := newStream(1, 2, 3, purposeCrop)
+		want := map[int][]byte{}
+		for i := range 5000 {
+			data := make([]byte, 1000)
+			for k := range data {
+				data[k] = byte(random.next())
+			}
+			want[i] = data
+			if _, err := w.Write([]row{{data, fmt.Sprint("caption ", i)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		read := int64(0)
+		d, err := newDocument("fuzz", counted{memory{bytes.NewReader(b.Bytes())}, &read}, int64(b.Len()), FormatAuto, Columns{})
+		if err != nil {
+			t.Errorf("%s: %v", codec, err)
+			continue
+		}
+		for _, i := range []int{4999, 3300, 0} {
+			read = 0
+			r, err := d.parquet.picture([]byte(fmt.Sprint(i)))
+			if err != nil {
+				t.Fatalf("%s: %v", codec, err)
+			}
+			if got, _ := io.ReadAll(r); !bytes.Equal(got, want[i]) {
+				t.Errorf("%s: picture %d is another one", codec, i)
+			}
+			if read > 2_000_000 { // of 5 million: pages of 0.8, each looked at before it is unpacked
+				t.Errorf("%s: %d bytes are read for picture %d", codec, read, i)
+			}
+		}
+	}
+}
+
+// TestPackedPages: pages that would unpack to more than they say are refused before they are unpacked.
+func TestPackedPages(t *testing.T) {
+	bomb := []byte(packedText(strings.Repeat("0", 30<<20)))
+	zstd := func(data ...byte) []byte { return append([]byte{0x28, 0xb5, 0x2f, 0xfd}, data...) }
+	for _, c := range []struct {
+		name  string
+		codec format.CompressionCodec
+		page  []byte
+		h     pageHeader
+		want  string
+	}{
+		{"gzip", format.Gzip, bomb, pageHeader{unpacked: 1000}, "unpacks to 1001 bytes"},
+		{"claim", format.Gzip, bomb, pageHeader{unpacked: 200 << 20, compressed: 1000}, "are said to unpack to"},
+		{"snappy", format.Snappy, []byte{0xff, 0xff, 0xff, 0xff, 0x0f}, pageHeader{unpacked: 10}, "no Snappy data"},
+		{"snappy", format.Snappy, []byte{20, 0}, pageHeader{unpacked: 10}, "unpacks to 20 bytes"},
+		{"zstd without size", format.Zstd, zstd(0, 0, 1, 0, 0), pageHeader{unpacked: 10}, "Zstandard"},
+		{"zstd frames", format.Zstd, zstd(0x20, 1, 3, 0, 0, 7, 0x28), pageHeader{unpacked: 1}, "Zstandard"},
+		{"zstd size", format.Zstd, zstd(0xa0, 0, 0, 0, 1, 3, 0, 0, 7), pageHeader{unpacked: 1}, "unpacks to 16777216"},
+		{"zstd cut", format.Zstd, zstd(0x20, 1, 2, 0), pageHeader{unpacked: 1}, "Zstandard"},
+		{"levels", format.Zstd, []byte{1}, pageHeader{kind: dataPageV2, unpacked: 9, levels: 2}, "levels have 2 bytes"},
+		{"lz4", format.Lz4Raw, []byte{1}, pageHeader{unpacked: 9}, "write the file with snappy"},
+	} {
+		if err := checkPacked(c.codec, c.page, &c.h); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v does not contain %q", c.name, err, c.want)
+		}
+	}
+	if n, err := zstdSize(zstd(0x20, 1, 3|1<<1, 0, 0, 7)); n != 1 || err != nil {
+		t.Errorf("one byte repeated: %d, %v", n, err)
 	}
 }

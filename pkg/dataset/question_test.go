@@ -86,7 +86,8 @@ func TestBatchesOfQuestions(t *testing.T) {
 			for i, id := range b.QuestionIDs {
 				q, ids := b.Questions[i], b.TextIDs[i*12:]
 				switch {
-				case strings.HasSuffix(id, "1") && q != "why word word word word" || strings.HasSuffix(id, "0") && q != "what is it?":
+				case strings.HasSuffix(id, "1") && q != "why word word word word",
+					strings.HasSuffix(id, "0") && q != "what is it?":
 					t.Fatalf("question %s is %q", id, q)
 				case strings.HasSuffix(b.Keys[i], "0004.png") && id == "41":
 					t.Fatal("a question without answers is trained on")
@@ -142,7 +143,8 @@ func TestFillPrompt(t *testing.T) {
 
 func TestFirstTexts(t *testing.T) {
 	src := FirstTexts(&made{n: 3}, 2)
-	if e := example(t, src, 1); src.Texts(1) != 2 || !slices.Equal(e.Captions, []string{"picture 1 caption 0", "picture 1 caption 1"}) {
+	want := []string{"picture 1 caption 0", "picture 1 caption 1"}
+	if e := example(t, src, 1); src.Texts(1) != 2 || !slices.Equal(e.Captions, want) {
 		t.Errorf("%+v", e)
 	}
 	questions := FirstTexts(&asked{made: made{n: 3}}, 1)

@@ -14,6 +14,7 @@ const (
 	purposeCrop
 	purposeFlip
 	purposeReplace
+	purposeAugment
 )
 
 // stream is a splitmix64 generator whose start is a hash of what the draw is for. A draw is therefore a function of

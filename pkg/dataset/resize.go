@@ -119,6 +119,9 @@ type Resizer struct {
 	across, down taps
 	packed       []uint64
 	middle       []byte
+	row          []byte
+	vectors      vectors
+	norm         norm
 }
 
 // Resize cuts box out of src (nil: all of it) and resamples it to w×h into a new picture, equal to Pillow 11's
@@ -131,10 +134,14 @@ func Resize(src *RGB, box *Box, w, h int, f Filter) *RGB {
 }
 
 // Resize is the function Resize into dst, whose memory is reused; dst must not be src.
-//
-// Across first, then down, each pass rounded to 8 bits; an axis whose length stays is not touched. Two samples share
-// one 64-bit multiplication: k·(a + b·2³²) holds k·a and k·b, since the sums stay within 32 bits.
 func (r *Resizer) Resize(dst, src *RGB, box *Box, w, h int, f Filter) {
+	dst.reshape(w, h)
+	r.resize(src, box, w, h, f, func(y int, row []byte) { copy(dst.Pix[y*w*3:], row) })
+}
+
+// resize gives put every row of the resampled picture from the top; the row is valid until put returns. Across first,
+// then down, each pass rounded to 8 bits; an axis whose length stays is not touched.
+func (r *Resizer) resize(src *RGB, box *Box, w, h int, f Filter, put func(y int, row []byte)) {
 	part := Box{Height: src.H, Width: src.W}
 	if box != nil {
 		part = *box
@@ -143,18 +150,32 @@ func (r *Resizer) Resize(dst, src *RGB, box *Box, w, h int, f Filter) {
 		part.Top+part.Height > src.H || part.Left+part.Width > src.W {
 		panic(fmt.Sprintf("dataset: cannot resize box %+v of a picture of %d×%d to %d×%d", part, src.W, src.H, w, h))
 	}
-	dst.reshape(w, h)
-	changesX, changesY := part.Width != w, part.Height != h
-	if changesX {
+	if part.Width != w {
 		r.across.compute(part.Width, w, f)
 	}
+	if part.Height != h {
+		r.down.compute(part.Height, h, f)
+	}
+	if !r.fast(src, part, w, h, put) {
+		r.plain(src, part, w, h, put)
+	}
+}
+
+// plain resizes without vector instructions. Two samples share one 64-bit multiplication: k·(a + b·2³²) holds k·a and
+// k·b, since the sums stay within 32 bits.
+func (r *Resizer) plain(src *RGB, part Box, w, h int, put func(y int, row []byte)) {
+	changesX, changesY := part.Width != w, part.Height != h
 	if !changesY {
+		r.row = grow(r.row, w*6)
 		for y := 0; y < h; y += 2 {
-			r.rowsAcross(dst.Pix[y*w*3:], w*3, 1, src, part, y, min(2, h-y), w, changesX)
+			n := min(2, h-y)
+			r.rowsAcross(r.row, w*3, 1, src, part, y, n, w, changesX)
+			for i := range n {
+				put(y+i, r.row[i*w*3:(i+1)*w*3])
+			}
 		}
 		return
 	}
-	r.down.compute(part.Height, h, f)
 	// The buffer between the passes has 4 bytes per sample, so that one load fetches a packed pair.
 	stride := w * 3 * 4
 	from := int(r.down.first[0])
@@ -163,10 +184,12 @@ func (r *Resizer) Resize(dst, src *RGB, box *Box, w, h int, f Filter) {
 	for y := from; y < to; y += 2 {
 		r.rowsAcross(r.middle[(y-from)*stride:], stride, 4, src, part, y, min(2, to-y), w, changesX)
 	}
+	r.row = grow(r.row, w*3)
 	for y := range h {
 		at := y * r.down.width
 		weights := r.down.weight[at : at+int(r.down.count[y])]
-		downRow(dst.Pix[y*w*3:(y+1)*w*3], r.middle[(int(r.down.first[y])-from)*stride:], stride, weights)
+		downRow(r.row, r.middle[(int(r.down.first[y])-from)*stride:], stride, weights)
+		put(y, r.row)
 	}
 }
 

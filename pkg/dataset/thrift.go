@@ -64,7 +64,7 @@ func (t *thrift) fields(depth, outer int, visit func(path [2]int, v int64)) erro
 			inner = nil
 		}
 		if kind := head & 15; kind == 1 || kind == 2 {
-			continue // true or false, without more
+			see(2 - int64(kind)) // true or false, without more
 		} else if err := t.value(kind, depth, id, see, inner); err != nil {
 			return err
 		}

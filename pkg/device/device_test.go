@@ -128,3 +128,35 @@ func TestGoWorkersUnlimited(t *testing.T) {
 		t.Errorf("the Go backend's workers are limited: %s", got)
 	}
 }
+
+func TestUsed(t *testing.T) {
+	for _, c := range []struct {
+		asked, have int
+		kind        string
+		want        int // 0: refused
+	}{
+		{0, 4, KindCPU, 1}, {3, 4, KindCPU, 3}, {0, 8, KindCUDA, 8}, {2, 8, KindCUDA, 2}, {0, 4, kindOther, 1},
+		{9, 8, KindCUDA, 0}, {2, 1, KindCPU, 0},
+	} {
+		n, err := used(c.asked, c.have, c.kind)
+		var option *OptionError
+		if n != c.want || (c.want == 0) != errors.As(err, &option) {
+			t.Errorf("%+v: %d, %v", c, n, err)
+		}
+	}
+}
+
+func TestLoadTo(t *testing.T) {
+	d, err := Open(context.Background(), Options{Backend: "go"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if d.Devices != 1 || d.LoadTo() != d.Backend {
+		t.Errorf("%d devices, weights go to %v", d.Devices, d.LoadTo())
+	}
+	d.Devices = 2
+	if d.LoadTo() != nil {
+		t.Error("the weights of two devices go to the first")
+	}
+}

@@ -53,8 +53,8 @@ func TestXLACPUDevices(t *testing.T) {
 	if n := d.Backend.NumDevices(); n != 3 || !strings.HasSuffix(d.Description, "3 devices") {
 		t.Errorf("%d devices: %s", n, d.Description)
 	}
-	if d.DTypes.Compute != dtypes.BFloat16 {
-		t.Errorf("policy %s", d.DTypes)
+	if d.DTypes.Compute != dtypes.BFloat16 || d.Devices != 3 {
+		t.Errorf("policy %s, %d devices", d.DTypes, d.Devices)
 	}
 }
 
@@ -159,6 +159,20 @@ func TestClientOptions(t *testing.T) {
 	}
 	if _, options := clientOptions("/n", KindCPU, Options{}); options["cpu_device_count"] != int64(1) {
 		t.Errorf("default: %v", options)
+	}
+}
+
+func TestGPUs(t *testing.T) {
+	for _, c := range []struct {
+		o    Options
+		want []int64
+	}{
+		{Options{}, nil}, {Options{Devices: 2}, []int64{0, 1}}, {Options{VisibleDevices: []int{5, 3}}, []int64{5, 3}},
+		{Options{Devices: 1, VisibleDevices: []int{5, 3}}, []int64{5}},
+	} {
+		if got := gpus(c.o); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%+v: %v, want %v", c.o, got, c.want)
+		}
 	}
 }
 

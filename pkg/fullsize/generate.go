@@ -60,10 +60,11 @@ type GenerateResult struct {
 	TokensPerS     float64        `json:"tokens_per_s"`        // of the texts that are returned, in the median run
 	CacheBytes     int64          `json:"cache_bytes"`         // keys, values and masks, as they are on the device
 	CacheComputed  int64          `json:"cache_bytes_computed"`
-	ReadBytes      int64          `json:"read_bytes"`      // of weights, per step
-	WeightGBPerS   float64        `json:"weight_gb_per_s"` // of those, in the median step
-	PeakMemory     uint64         `json:"peak_memory"`     // most host memory while the measurement ran
-	Text           []int32        `json:"text"`            // of the first picture, to compare runs by
+	CacheTiled     int64          `json:"cache_bytes_tiled"` // if every text had its own copy of the prompt
+	ReadBytes      int64          `json:"read_bytes"`        // of weights, per step
+	WeightGBPerS   float64        `json:"weight_gb_per_s"`   // of those, in the median step
+	PeakMemory     uint64         `json:"peak_memory"`       // most host memory while the measurement ran
+	Text           []int32        `json:"text"`              // of the first picture, to compare runs by
 }
 
 // IsLanguageModel reports whether Generate takes the network.
@@ -151,7 +152,7 @@ func (o GenerateOptions) generate(ctx context.Context, backend compute.Backend) 
 	}
 	stats := program.Stats()
 	r.Compilations, r.CacheBytes, r.ReadBytes = stats.Compilations, stats.CacheBytes, read
-	r.CacheComputed = o.cacheBytes(stats.NewTokens)
+	r.CacheComputed, r.CacheTiled = o.cacheBytes(stats.NewTokens)
 	r.WeightGBPerS = float64(read) / r.NextToken.Median / 1e9
 	return r, nil
 }
@@ -198,15 +199,19 @@ func (o GenerateOptions) width() int {
 	return o.Network.t5.Hidden
 }
 
-// cacheBytes is what the cache of all texts must take with room for the given number of new tokens (spec/stage2.md 8):
-// keys and values of every layer. OPT's slots hold the prompt too; T5's prompt is in what all texts of a row share.
-func (o GenerateOptions) cacheBytes(newTokens int) int64 {
-	size := int64(2 * o.Sizes.Batch * o.Beams * o.Sizes.Compute.Size())
+// cacheBytes is what the keys and values of all layers must take with room for the given number of new tokens: those of
+// the prompt once per picture, OPT's own or T5's cross-attention's, those of new tokens for every text. tiled is the
+// usual way, which keeps OPT's prompt for every text too (spec/stage2.md 8).
+func (o GenerateOptions) cacheBytes(newTokens int) (once, tiled int64) {
+	size := int64(2 * o.Sizes.Batch * o.Sizes.Compute.Size())
+	prompt, texts := int64(o.Sizes.Tokens), int64(o.Beams)
 	if c := o.Network.opt; c != nil {
-		return size * int64((o.Sizes.Tokens+newTokens)*c.Layers*c.Hidden)
+		size *= int64(c.Layers * c.Hidden)
+		return size * (prompt + texts*int64(newTokens)), size * texts * (prompt + int64(newTokens))
 	}
 	c := o.Network.t5
-	return size * int64((1+newTokens)*c.DecoderLayers*c.Heads*c.HeadDim)
+	once = size * int64(c.DecoderLayers*c.Heads*c.HeadDim) * (prompt + texts*int64(1+newTokens))
+	return once, once
 }
 
 // measure runs the search.

@@ -3,6 +3,7 @@ package generate
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/graph"
@@ -12,9 +13,10 @@ import (
 	"blip2/pkg/mesh"
 )
 
-// Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all steps
-// read of the rows, whatever it is; and the cache of one text per row, with room for the given number of new tokens.
-type Prefill func(scope *mlx.Scope, inputs []*graph.Node, newTokens int) (
+// Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all
+// steps read of the rows, whatever it is; and the cache of all texts, width of each row, one after the other, with room
+// for the given number of new tokens.
+type Prefill func(scope *mlx.Scope, inputs []*graph.Node, newTokens, width int) (
 	logits *graph.Node, fixed, cache []*graph.Node)
 
 // Advance computes a step: text i is the text parents[i] of the cache, followed by tokens[i]. It returns the logits
@@ -25,7 +27,7 @@ type Advance func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens 
 // CachedProgram runs a network as a Model, one batch after the other, that keeps on the device what it has computed for
 // the tokens so far: a step reads one token per text.
 type CachedProgram struct {
-	prefill, advance *mesh.Exec
+	logits, logProbs programs
 	fixed            int // outputs of prefill that are neither logits nor cache
 	stats            Stats
 }
@@ -40,31 +42,55 @@ type Stats struct {
 // Stats returns the numbers so far.
 func (p *CachedProgram) Stats() Stats { return p.stats }
 
+// programs are the two of a network, with logits as results or, for beams, log-probabilities.
+type programs struct{ prefill, advance *mesh.Exec }
+
 // NewCachedProgram prepares the programs of a network whose weights are in the store.
 func NewCachedProgram(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance) (
 	*CachedProgram, error) {
 	p := &CachedProgram{}
-	p.prefill = mesh.NewExec(backend, store, "prefill", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+	asTheyAre := func(logits *graph.Node) *graph.Node { return logits }
+	p.logits = p.prepare(backend, store, prefill, advance, asTheyAre)
+	p.logProbs = p.prepare(backend, store, prefill, advance, logProbsOf)
+	return p, nil
+}
+
+// prepare prepares programs whose results are what last makes of the logits.
+func (p *CachedProgram) prepare(backend compute.Backend, store *mlx.Store, prefill Prefill, advance Advance,
+	last func(logits *graph.Node) *graph.Node) (out programs) {
+	out.prefill = mesh.NewExec(backend, store, "prefill", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
 		p.stats.Compilations++
-		// The room for new tokens is the size of an input, because another size is another program.
-		last := len(in) - 1
-		logits, fixed, cache := prefill(scope, in[:last], in[last].Shape().Dimensions[0])
+		// Room and width are the sizes of an input, because others are other programs.
+		inputs, room := in[:len(in)-1], in[len(in)-1].Shape().Dimensions
+		logits, fixed, cache := prefill(scope, inputs, room[0], room[1])
 		p.fixed = len(fixed)
-		return append(append([]*graph.Node{logits}, fixed...), cache...)
+		return append(append([]*graph.Node{last(logits)}, fixed...), cache...)
 	}).WithMaxPrograms(maxPrograms)
-	p.advance = mesh.NewExec(backend, store, "step", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
+	out.advance = mesh.NewExec(backend, store, "step", func(scope *mlx.Scope, in []*graph.Node) []*graph.Node {
 		p.stats.Compilations++
 		parents, tokens, in := in[0], in[1], in[2:]
 		logits, cache := advance(scope, in[:p.fixed], in[p.fixed:], parents, tokens)
-		return append([]*graph.Node{logits}, cache...)
+		return append([]*graph.Node{last(logits)}, cache...)
 	}).WithMaxPrograms(maxPrograms)
-	return p, nil
+	return out
+}
+
+// logProbsOf turns logits [texts, vocab] into log-probabilities. A logit that is not a finite number makes all of its text
+// not a number.
+func logProbsOf(logits *graph.Node) *graph.Node {
+	dims := logits.Shape().Dimensions
+	wide := func(x *graph.Node) *graph.Node { return graph.BroadcastToDims(x, dims...) }
+	shifted := graph.Sub(logits, wide(graph.ReduceAndKeep(logits, graph.ReduceMax, -1)))
+	sum := graph.ReduceAndKeep(graph.Exp(shifted), graph.ReduceSum, -1)
+	return graph.Sub(shifted, wide(graph.Log(sum)))
 }
 
 // Close frees the compiled programs.
 func (p *CachedProgram) Close() {
-	p.prefill.Close()
-	p.advance.Close()
+	for _, pair := range []programs{p.logits, p.logProbs} {
+		pair.prefill.Close()
+		pair.advance.Close()
+	}
 }
 
 // Generate continues a batch as the function Generate does: inputs are those of Prefill and remain the caller's,
@@ -72,7 +98,10 @@ func (p *CachedProgram) Close() {
 func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, prompts [][]int32, o Options) (
 	[][]Text, error) {
 	m := &cached{program: p, inputs: mesh.HostAll(inputs), rows: len(prompts), width: o.Width(),
-		newTokens: bucket(o.MaxNewTokens)}
+		newTokens: roomFor(o.MaxNewTokens), programs: p.logits}
+	if o.Beams > 1 {
+		m.programs, m.logProbs = p.logProbs, true
+	}
 	defer m.close()
 	return Generate(ctx, m, prompts, o)
 }
@@ -80,6 +109,8 @@ func (p *CachedProgram) Generate(ctx context.Context, inputs []*tensors.Tensor, 
 // cached is the Model of one batch. The cache has a fixed place for every text; places without one are computed along.
 type cached struct {
 	program   *CachedProgram
+	programs  programs
+	logProbs  bool // are what the programs give
 	inputs    []*mesh.Value
 	rows      int
 	width     int // texts per row
@@ -92,18 +123,21 @@ type cached struct {
 // cachedText says where a text is.
 type cachedText struct{ row, place int }
 
+func (c *cached) normalized() bool { return c.logProbs }
+
 func (c *cached) Start(ctx context.Context) ([]float32, error) {
-	room := mesh.Host(tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens), c.newTokens))
+	room := mesh.Host(tensors.FromFlatDataAndDimensions(make([]int32, c.newTokens*c.width), c.newTokens, c.width))
 	defer free([]*mesh.Value{room})
-	out, err := call(ctx, c.program.prefill, append(c.inputs[:len(c.inputs):len(c.inputs)], room))
+	out, err := call(ctx, c.programs.prefill, append(c.inputs[:len(c.inputs):len(c.inputs)], room))
 	if err != nil {
 		return nil, fmt.Errorf("reading the prompts: %w", err)
 	}
 	c.fixed, c.cache = out[1:1+c.program.fixed], out[1+c.program.fixed:]
 	c.texts = make([]cachedText, c.rows)
 	for i := range c.texts {
-		c.texts[i] = cachedText{i, i}
+		c.texts[i] = cachedText{i, i * c.width}
 	}
+	c.measure()
 	return c.logits(out[0], c.rows)
 }
 
@@ -125,20 +159,25 @@ func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]flo
 	})
 	defer free(own)
 	args := append(append(own[:2:2], c.fixed...), c.cache...)
-	out, err := call(ctx, c.program.advance, args)
+	out, err := call(ctx, c.programs.advance, args)
 	if err != nil {
 		return nil, fmt.Errorf("computing the next tokens: %w", err)
 	}
 	free(c.cache)
 	c.cache, c.texts = out[1:], texts
-	c.program.stats.CacheBytes, c.program.stats.NewTokens = 0, c.newTokens
-	for _, t := range c.cache {
-		c.program.stats.CacheBytes += int64(t.Shape().ByteSize())
-	}
 	return c.logits(out[0], places)
 }
 
-// logits brings the logits of all places to the host, frees them and returns those of the texts.
+// measure notes how large the cache is, what all texts of a row share included.
+func (c *cached) measure() {
+	stats := &c.program.stats
+	stats.CacheBytes, stats.NewTokens = 0, c.newTokens
+	for _, t := range slices.Concat(c.fixed, c.cache) {
+		stats.CacheBytes += int64(t.Shape().ByteSize())
+	}
+}
+
+// logits brings the logits of all places, or rows, to the host, frees them and returns those of the texts.
 func (c *cached) logits(v *mesh.Value, places int) ([]float32, error) {
 	defer free([]*mesh.Value{v})
 	all, err := mesh.Copy[float32](v)
@@ -148,15 +187,23 @@ func (c *cached) logits(v *mesh.Value, places int) ([]float32, error) {
 	if len(all)%places != 0 {
 		return nil, fmt.Errorf("the model gave %d logits for %d texts", len(all), places)
 	}
-	vocab := len(all) / places
-	out := make([]float32, 0, len(c.texts)*vocab)
-	for _, text := range c.texts {
-		out = append(out, all[text.place*vocab:][:vocab]...)
+	if len(c.texts) == places {
+		return all, nil // texts fill their places in order
 	}
-	return out, nil
+	vocab := len(all) / places
+	for i, text := range c.texts {
+		copy(all[i*vocab:][:vocab], all[text.place*vocab:][:vocab]) // no text stands behind its place
+	}
+	return all[:len(c.texts)*vocab], nil
 }
 
 func (c *cached) close() {
 	free(c.fixed)
 	free(c.cache)
 }
+
+// roomStep is what the room for new tokens is a multiple of, so that programs are compiled for few sizes.
+const roomStep = 8
+
+// roomFor is the room for at most so many new tokens.
+func roomFor(tokens int) int { return (tokens + roomStep - 1) / roomStep * roomStep }

@@ -12,6 +12,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/internal/graphtest"
 	"blip2/pkg/model"
 )
 
@@ -30,10 +31,11 @@ func (s summing) program(t *testing.T, newTokens *[]int) *CachedProgram {
 	t.Helper()
 	backend, store := s.open(t)
 	p, err := NewCachedProgram(backend, store,
-		func(scope *mlx.Scope, in []*graph.Node, n int) (*graph.Node, []*graph.Node, []*graph.Node) {
-			*newTokens = append(*newTokens, n)
-			count := graph.Scalar(in[0].Graph(), dtypes.Int32, 0)
-			return s.line(scope, in[0]), []*graph.Node{graph.MulScalar(in[0], 0)}, []*graph.Node{in[0], count}
+		func(scope *mlx.Scope, in []*graph.Node, n, width int) (*graph.Node, []*graph.Node, []*graph.Node) {
+			*newTokens = append(*newTokens, n, width)
+			count, rows := graph.Scalar(in[0].Graph(), dtypes.Int32, 0), in[0].Shape().Dimensions[0]
+			sums := graph.Reshape(graph.BroadcastToDims(graph.InsertAxes(in[0], -1), rows, width), rows*width)
+			return s.line(scope, in[0]), []*graph.Node{graph.MulScalar(in[0], 0)}, []*graph.Node{sums, count}
 		},
 		func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens *graph.Node) (*graph.Node, []*graph.Node) {
 			sums := graph.Add(graph.Gather(cache[0], graph.InsertAxes(parents, -1)), tokens)
@@ -98,8 +100,8 @@ func TestCachedProgram(t *testing.T) {
 			}
 		}
 	}
-	if !slices.Equal(newTokens, []int{16, 8}) {
-		t.Errorf("programs for %v new tokens, want one for 9 and 12 and one for 8", newTokens)
+	if !slices.Equal(newTokens, []int{16, 1, 16, 3, 8, 4, 16, 2}) {
+		t.Errorf("programs for %v new tokens and texts, want 16 tokens for 9 and 12, and 8 for 8", newTokens)
 	}
 }
 
@@ -108,7 +110,7 @@ func TestCachedErrors(t *testing.T) {
 	backend, store := summing{vocab: 4}.open(t)
 	broken := float32(math.NaN())
 	p, err := NewCachedProgram(backend, store,
-		func(_ *mlx.Scope, in []*graph.Node, _ int) (*graph.Node, []*graph.Node, []*graph.Node) {
+		func(_ *mlx.Scope, in []*graph.Node, _, _ int) (*graph.Node, []*graph.Node, []*graph.Node) {
 			return graph.MulScalar(in[0], broken), nil, in[:1]
 		},
 		func(_ *mlx.Scope, _, cache []*graph.Node, _, _ *graph.Node) (*graph.Node, []*graph.Node) {
@@ -118,14 +120,42 @@ func TestCachedErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
-	in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3, 4}, 1, 4)}
-	if _, err := p.Generate(t.Context(), in, [][]int32{nil}, Options{MaxNewTokens: 2}); err == nil ||
-		!strings.Contains(err.Error(), "not a number") {
-		t.Errorf("error %v", err)
+	for _, beams := range []int{1, 2} {
+		in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3, 4}, 1, 4)}
+		if _, err := p.Generate(t.Context(), in, [][]int32{nil}, Options{Beams: beams, MaxNewTokens: 2}); err == nil ||
+			!strings.Contains(err.Error(), "not a number") {
+			t.Errorf("%d beams: error %v", beams, err)
+		}
 	}
-	in = []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3}, 3)}
+	in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3}, 3)}
 	if _, err := p.Generate(t.Context(), in, [][]int32{nil, nil}, Options{MaxNewTokens: 2}); err == nil ||
 		!strings.Contains(err.Error(), "3 logits for 2 texts") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestLogProbs: one logit that is no finite number makes all of its text no number, on both kinds of backends, and no
+// other text.
+func TestLogProbs(t *testing.T) {
+	t.Run("go", func(t *testing.T) { checkLogProbs(t, graphtest.Open(t, "go")) })
+	t.Run("xla", func(t *testing.T) { checkLogProbs(t, graphtest.OpenXLA(t)) })
+}
+
+func checkLogProbs(t *testing.T, backend compute.Backend) {
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	logits := []float32{1, 2, 3, 4, nan, 1, 2, 3, 1, 2, inf, 3, -inf, -inf, -inf, -inf, 5, -inf, 5, 5}
+	out := graphtest.Run(t, backend, mlx.NewStore(), func(_ *mlx.Scope, in []*graph.Node) []*graph.Node {
+		return []*graph.Node{logProbsOf(in[0])}
+	}, tensors.FromFlatDataAndDimensions(logits, 5, 4))[0]
+	for row, want := range [][]float64{{-3.4401897, -2.4401897, -1.4401897, -0.4401897}, nil, nil, nil,
+		{-1.0986123, math.Inf(-1), -1.0986123, -1.0986123}} {
+		for i, v := range out[4*row:][:4] {
+			got := float64(v)
+			if want == nil && math.IsNaN(got) || want != nil && (got == want[i] || math.Abs(got-want[i]) < 1e-6) {
+				continue
+			}
+			t.Errorf("text %d: %v, want %v", row, out[4*row:][:4], want)
+			break
+		}
 	}
 }

@@ -125,6 +125,9 @@ func Generate(ctx context.Context, m Model, prompts [][]int32, o Options) ([][]T
 		return nil, fmt.Errorf("generating text: %d keys for the random numbers of %d rows", len(s.Keys), len(prompts))
 	}
 	s := &search{model: m, options: o, prompts: prompts}
+	if n, ok := m.(interface{ normalized() bool }); ok {
+		s.normalized = n.normalized()
+	}
 	if err := s.run(ctx); err != nil {
 		return nil, fmt.Errorf("generating text: %w", err)
 	}

@@ -11,9 +11,14 @@ var minusInf = float32(math.Inf(-1))
 
 // process turns the logits of a text's next token into the scores that tokens are chosen by, in the reference's order:
 // with several beams log-probabilities (not normalised again afterwards), with one the logits themselves; then the
-// penalty for repetitions, bans, and the filter of what may be drawn.
-func (o Options) process(scores []float32, prompt, tokens []int32) error {
-	if err := logSoftmax(scores, o.Beams > 1); err != nil {
+// penalty for repetitions, bans, and the filter of what may be drawn. normalized says that the scores are
+// log-probabilities already; then all of them are no numbers if one logit was none.
+func (o Options) process(scores []float32, prompt, tokens []int32, normalized bool) error {
+	if normalized {
+		if scores[0] != scores[0] {
+			return errors.New("a logit is not a number or infinite: the model or its weights are broken")
+		}
+	} else if err := logSoftmax(scores, o.Beams > 1); err != nil {
 		return err
 	}
 	ids := append(prompt[:len(prompt):len(prompt)], tokens...)

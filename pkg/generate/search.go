@@ -13,8 +13,10 @@ import (
 type search struct {
 	model   Model
 	options Options
-	prompts [][]int32
-	rows    []row
+	// normalized says that the model gives log-probabilities instead of logits.
+	normalized bool
+	prompts    [][]int32
+	rows       []row
 }
 
 // row is the search in one row: greedy or beams.
@@ -145,7 +147,7 @@ func (s *search) advanceRow(i int, logits []float32, vocab, n int) error {
 			continue
 		}
 		scores[k] = logits[h.text*vocab:][:vocab]
-		if err := s.options.process(scores[k], s.prompts[i], h.tokens); err != nil {
+		if err := s.options.process(scores[k], s.prompts[i], h.tokens, s.normalized); err != nil {
 			return err
 		}
 	}

@@ -125,8 +125,8 @@ func (m *Mesh) spreadAxis(v *mlx.Variable) int {
 	return -1
 }
 
-// Settle puts tensors on the store's mesh that were created or set since the last time, such as optimizer slots or those
-// of a checkpoint. GoMLX would do so at their first use, but with as many more copies in host memory.
+// Settle puts tensors on the store's mesh that were created or set since the last time, such as optimizer slots or
+// those of a checkpoint. GoMLX would do so at their first use, but with as many more copies in host memory.
 func Settle(store *mlx.Store) error {
 	m := Of(store)
 	if m == nil {

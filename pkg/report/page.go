@@ -24,9 +24,11 @@ type page struct {
 	Notices   []string
 	Facts     []fact
 	Tables    []scoreTable
+	Captions  []captionTable
 	Charts    []chart
 	Smoothed  bool
 	Galleries []gallery
+	Matches   bool // the galleries have best matches
 	Command   string
 	Config    string
 }
@@ -90,8 +92,9 @@ func newPage(r *run) page {
 	p.Facts = facts(r, set)
 	p.Lead = lead(r, set)
 	p.Tables = scoreTables(r.summary)
-	if r.summary != nil && len(p.Tables) == 0 {
-		p.Notices = append(p.Notices, "Retrieval was not evaluated in this run.")
+	p.Captions = captionTables(r.summary)
+	if r.summary != nil && len(p.Tables)+len(p.Captions) == 0 {
+		p.Notices = append(p.Notices, "Nothing was evaluated in this run.")
 	}
 	p.Charts = charts(r, set)
 	for _, c := range p.Charts {
@@ -101,6 +104,9 @@ func newPage(r *run) page {
 		p.Notices = append(p.Notices, "Only one interval was logged: curves need two.")
 	}
 	p.Galleries = galleries(r)
+	for _, g := range p.Galleries {
+		p.Matches = p.Matches || g.Right != ""
+	}
 	return p
 }
 

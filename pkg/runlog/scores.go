@@ -17,6 +17,11 @@ type CaptionScores struct {
 	CIDEr  Float `json:"cider"` // CIDEr-D, with 1 where papers write 100
 	BLEU4  Float `json:"bleu4"` // 0 to 1
 	ROUGEL Float `json:"rouge_l"`
+	// CIDErExchanged is CIDEr-D of the same captions, each given to the next picture of the set: what they are worth
+	// where the picture does not matter.
+	CIDErExchanged Float `json:"cider_exchanged,omitzero"`
+	// CIDErBlind is CIDEr-D of what the language model writes without a picture, the same text for all of them.
+	CIDErBlind Float `json:"cider_blind,omitzero"`
 }
 
 // Empty reports whether nothing was evaluated.

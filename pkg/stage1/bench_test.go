@@ -253,8 +253,12 @@ func BenchmarkStep(b *testing.B) {
 	defer step.Close()
 	pixels, ids, mask := randomBatch(o.Config, o.Batch, rand.New(rand.NewPCG(1, 2)))
 	for i := 0; b.Loop(); i++ {
-		if _, err := runBenchStep(o, step, i, BatchTensors(o.Config, o.Batch, pixels, ids, mask)); err != nil {
+		batch := BatchTensors(o.Config, o.Batch, pixels, ids, mask)
+		if _, err := step.Run(i, o.LR, batch); err != nil {
 			b.Fatal(err)
+		}
+		for _, t := range batch {
+			t.MustFinalizeAll()
 		}
 	}
 }

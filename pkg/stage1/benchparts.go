@@ -105,7 +105,7 @@ func (m *partsBench) contrastPart() part {
 	return part{name: partITC, frozen: cfg.ITCWeight == 0,
 		inputs: []*tensors.Tensor{m.random(m.Batch, cfg.QFormer.Queries, cfg.EmbedDim), m.random(m.Batch, cfg.EmbedDim)},
 		build: func(scope *model.Scope, in []*Node, rng *nn.RNG) (out, drawn []*Node) {
-			o := noLosses(in[0].Graph())
+			o := noLosses(cfg, in[0].Graph())
 			o.ImageFeats, o.TextFeat = nn.UnitNorm(nn.Float32(in[0])), nn.UnitNorm(nn.Float32(in[1]))
 			positives := positivePairs(Batch{}, o.TextFeat)
 			contrast(scope, cfg, o, positives)
@@ -123,9 +123,9 @@ func (m *partsBench) matchPart() part {
 			g := in[0].Graph()
 			next := AddScalar(Iota(g, shapeInt32(m.Batch), 0), 1)
 			next = Where(LessThan(next, Scalar(g, next.DType(), m.Batch)), next, ZerosLike(next))
-			o := noLosses(g)
-			b := Batch{TextIDs: in[0], TextMask: in[1]}
-			match(scope, cfg, o, b.texts(next), m.cross(in[2:]).WithNegatives(next), rng)
+			o := noLosses(cfg, g)
+			o.NegImage, o.NegText = next, next
+			match(scope, cfg, o, Batch{TextIDs: in[0], TextMask: in[1]}, m.cross(in[2:]), rng)
 			return []*Node{o.LossITM}, nil
 		}}
 }

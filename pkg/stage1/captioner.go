@@ -77,7 +77,8 @@ func (c *Captioner) Encode(ctx context.Context, pictures *tensors.Tensor) (*tens
 
 // Generate writes captions for pixels [B, 3, S, S]. [DEC] counts for penalties and not among the new tokens; o.EOS is
 // set to [SEP].
-func (c *Captioner) Generate(ctx context.Context, pixels *tensors.Tensor, o generate.Options) ([][]generate.Text, error) {
+func (c *Captioner) Generate(ctx context.Context, pixels *tensors.Tensor, o generate.Options) (
+	[][]generate.Text, error) {
 	encoded, err := c.Encode(ctx, pixels)
 	if err != nil {
 		return nil, err

@@ -33,21 +33,21 @@ type Config struct {
 	MaxTextLen                 int // L: tokens per caption
 	PadID, CLSID, SEPID, BOSID int // BOSID is [DEC]
 
-	LabelSmoothing       float64      // of ITC and ITG
-	ITCGatherGrad        bool         // let gradient flow into the gathered side of both ITC directions
-	HardNegatives        string       // NegativesMaskedSoftmax or NegativesSoftmaxEps
-	ITCWeight, ITMWeight float64      // factors of the losses in the total
-	ITGWeight            float64      // 0 leaves a loss out; what only it needs is not computed
-	ImageIDs             bool         // captions of one picture are positives of each other; see BatchInputs
-	Compute              dtypes.DType // type of activations; the zero value means float32
+	LabelSmoothing       float64 // of ITC and ITG
+	ITCGatherGrad        bool    // let gradient flow into the gathered side of both ITC directions
+	HardNegatives        string  // NegativesMaskedSoftmax or NegativesSoftmaxEps
+	ITCWeight, ITMWeight float64 // factors of the losses in the total
+	ITGWeight            float64 // 0 leaves a loss out; what only it needs is not computed
+	ImageIDs             bool    // captions of one picture are positives of each other; see BatchInputs
+	// Replicas is R, the data-parallel processes whose arithmetic is computed: the batch is R equal parts, replica after
+	// replica, and ITG is the mean of their token means. Of the other losses the mean is the same for any R. 0 means 1.
+	Replicas int
+	Compute  dtypes.DType // type of activations; the zero value means float32
 
 	MicroBatches int // parts of a batch that are worked on one after the other; 0 means 1
 	// Coupled lets ITC and the draw of hard negatives see the whole batch in spite of MicroBatches; otherwise each part
-	// is a batch of its own, and losses are means over the parts.
+	// is a batch of its own, of all replicas, and losses are means over the parts.
 	Coupled bool
-	// Replicas is R, the data-parallel processes whose arithmetic is computed: a part is R equal pieces, one behind the
-	// other, and ITG the mean of their token means. Of the other losses the mean is the same for any R. 0 means 1.
-	Replicas int
 }
 
 // Validate reports settings that do not fit together.
@@ -65,9 +65,6 @@ func (c Config) Validate() error {
 		return fmt.Errorf("texts of %d tokens do not fit %d positions", c.MaxTextLen, c.QFormer.MaxPositions)
 	case c.Replicas < 0:
 		return fmt.Errorf("%d replicas: there must be 1 or more", c.Replicas)
-	case c.Replicas > 1 && c.Coupled && c.MicroBatches > 1:
-		return fmt.Errorf("%d replicas with coupled micro-batches: ITG is then one mean over the whole batch; choose 1",
-			c.Replicas)
 	case c.HardNegatives != NegativesMaskedSoftmax && c.HardNegatives != NegativesSoftmaxEps:
 		return fmt.Errorf("hard negatives %q: choose %q or %q", c.HardNegatives, NegativesMaskedSoftmax, NegativesSoftmaxEps)
 	}

@@ -79,8 +79,8 @@ func coupled(cfg Config) *trainer.Coupled {
 		Couple: func(scope *model.Scope, in trainer.Coupling, rng *nn.RNG) (*Node, []*Node, []*Node) {
 			return couple(scope, cfg, in, rng)
 		},
-		Loss: func(scope *model.Scope, in, whole []*Node, rng *nn.RNG) ([]*Node, *Node, []*Node) {
-			return coupledRest(scope, cfg, in, whole[0], rng)
+		Loss: func(scope *model.Scope, rows *Node, in, whole []*Node, rng *nn.RNG) ([]*Node, *Node, []*Node) {
+			return coupledRest(scope, cfg, rows, in, whole[0], rng)
 		},
 	}
 	if cfg.ITMWeight > 0 {
@@ -97,7 +97,7 @@ func coupled(cfg Config) *trainer.Coupled {
 func couple(scope *model.Scope, cfg Config, in trainer.Coupling, rng *nn.RNG) (loss *Node, terms, picks []*Node) {
 	i2t, t2i := scaledSimilarities(scope, cfg, in.Own, in.All)
 	positives := positiveRows(cfg, in)
-	o := noLosses(in.Rows.Graph())
+	o := noLosses(cfg, in.Rows.Graph())
 	o.SimI2T, o.SimT2I = i2t, t2i
 	if cfg.ITCWeight > 0 {
 		lossI2T, lossT2I := contrastRows(cfg, i2t, t2i, positives)
@@ -108,7 +108,7 @@ func couple(scope *model.Scope, cfg Config, in trainer.Coupling, rng *nn.RNG) (l
 		mine(cfg, o, Batch{}, positives, rng)
 		picks = []*Node{o.NegImage, o.NegText}
 	}
-	return cfg.total(o), o.terms(), picks
+	return cfg.total(o.LossITC, o.LossITM, o.LossLM), o.terms(), picks
 }
 
 // positiveRows marks the pairs that belong together of the own rows with all, [B, G] float32.
@@ -124,9 +124,9 @@ func positiveRows(cfg Config, in trainer.Coupling) *Node {
 
 // coupledRest reads a micro-batch again and adds its share of L_itm and L_itg: ITM is a mean over all 3·G pairs, ITG
 // one over the tokens of all texts [G, L].
-func coupledRest(scope *model.Scope, cfg Config, in []*Node, allIDs *Node, rng *nn.RNG) (
+func coupledRest(scope *model.Scope, cfg Config, rows *Node, in []*Node, allIDs *Node, rng *nn.RNG) (
 	features []*Node, loss *Node, terms []*Node) {
-	o, b := noLosses(allIDs.Graph()), Batch{TextIDs: in[ownIDs], TextMask: in[ownMask]}
+	o, b := noLosses(cfg, allIDs.Graph()), Batch{TextIDs: in[ownIDs], TextMask: in[ownMask]}
 	sources := []*Node{in[ownPicture]}
 	if cfg.ITMWeight > 0 {
 		sources = append(sources, in[otherPicture])
@@ -143,14 +143,23 @@ func coupledRest(scope *model.Scope, cfg Config, in []*Node, allIDs *Node, rng *
 	if cfg.ITMWeight > 0 {
 		negatives := nn.LayerNorm(scope.At("ln_vision"), sources[1], cfg.LNVisionEps)
 		cross := image.cross.Beside(qformer.NewCross(scope, cfg.QFormer, negatives))
-		match(scope, cfg, o, pairTexts(b, in[otherIDs], in[otherMask]), cross, rng)
-		share := float64(b.TextIDs.Shape().Dimensions[0]) / float64(allIDs.Shape().Dimensions[0])
-		o.LossITM = MulScalar(o.LossITM, share)
+		texts := Batch{TextIDs: in[otherIDs], TextMask: in[otherMask]}
+		_, _, losses := matchPairs(scope, cfg, b, texts, cross, rng)
+		o.LossITM = MulScalar(ReduceAllSum(losses), 1/float64(3*allIDs.Shape().Dimensions[0]))
 	}
 	if cfg.ITGWeight > 0 {
-		sum, _ := generateText(scope, cfg, o, b, image.selfKV, rng)
-		_, counted := captionLabels(cfg, allIDs)
-		o.LossLM = Div(ReduceAllSum(sum), ReduceAllSum(counted))
+		losses := captionLosses(scope, cfg, o, b, image.selfKV, rng)
+		byRow := ReduceSum(Reshape(losses, rows.Shape().Dimensions[0], -1), -1)
+		o.LossLM = ReduceAllSum(Mul(byRow, captionShares(cfg, rows, allIDs)))
 	}
-	return features, cfg.total(o), o.terms()
+	return features, cfg.total(o.LossITC, o.LossITM, o.LossLM), o.terms()
+}
+
+// captionShares is what a token of each of the rows counts in L_itg: one of all tokens of its replica, and that one of R.
+func captionShares(cfg Config, rows, allIDs *Node) *Node {
+	_, counted := captionLabels(cfg, allIDs)
+	tokens := MulScalar(ReduceSum(byReplica(counted, cfg), -1), float64(cfg.replicas())) // [R]
+	all, parts := allIDs.Shape().Dimensions[0], cfg.replicas()
+	shares := BroadcastToDims(Reshape(Reciprocal(tokens), parts, 1), parts, all/parts)
+	return Gather(Reshape(shares, all), InsertAxes(rows, -1))
 }

@@ -3,7 +3,9 @@ package stage1
 import (
 	"fmt"
 	"math"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/gomlx/compute"
@@ -128,6 +130,7 @@ func coupledCases() map[string]func(*Config) {
 		"older negatives":            func(c *Config) { c.HardNegatives = NegativesSoftmaxEps },
 		"no smoothing":               func(c *Config) { c.LabelSmoothing = 0 },
 		"weights":                    func(c *Config) { c.ITCWeight, c.ITMWeight, c.ITGWeight = 0.3, 2, 0.7 },
+		"replicas":                   func(c *Config) { c.Replicas = 2 },
 		"no ITG":                     func(c *Config) { c.ITGWeight = 0 },
 		"no ITM":                     func(c *Config) { c.ITMWeight = 0 },
 		"no ITC":                     func(c *Config) { c.ITCWeight = 0 },
@@ -137,11 +140,11 @@ func coupledCases() map[string]func(*Config) {
 
 // TestContrastiveAccumulation: loss and gradients of micro-batches are those of the whole batch.
 func TestContrastiveAccumulation(t *testing.T) {
-	backends := map[string]compute.Backend{"go": graphtest.Open(t, "go")}
+	backend := graphtest.Open(t, "go")
 	for name, change := range coupledCases() {
 		for _, parts := range []int{2, tinyBatch} {
 			t.Run(fmt.Sprintf("%s in %d", name, parts), func(t *testing.T) {
-				checkCoupled(t, backends["go"], change, parts)
+				checkCoupled(t, backend, change, parts)
 			})
 		}
 	}
@@ -149,6 +152,9 @@ func TestContrastiveAccumulation(t *testing.T) {
 
 // TestContrastiveAccumulationXLA is the same on XLA.
 func TestContrastiveAccumulationXLA(t *testing.T) {
+	if !strings.HasPrefix(os.Getenv("BLIP2_TEST_BACKEND"), "xla") {
+		t.Skip("compiles for a minute: set BLIP2_TEST_BACKEND=xla:cpu")
+	}
 	backend := graphtest.OpenXLA(t)
 	for _, name := range []string{"frozen", "trained EVA, remat", "image ids, gather gradient"} {
 		t.Run(name, func(t *testing.T) { checkCoupled(t, backend, coupledCases()[name], 2) })

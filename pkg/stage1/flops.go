@@ -1,26 +1,16 @@
 package stage1
 
-import "slices"
+import (
+	"slices"
 
-// FLOPs is the floating-point work of one part of a training step: its matrix products, two operations per
-// multiply-add. Everything else (norms, softmax, dropout, optimizer) is left out, as is usual.
-type FLOPs struct {
-	Part     string  `json:"part"`
-	Forward  float64 `json:"forward"`
-	Backward float64 `json:"backward"`
-}
+	"blip2/pkg/training"
+)
 
-// Total returns the work of the part in both directions.
-func (f FLOPs) Total() float64 { return f.Forward + f.Backward }
+// FLOPs is the work of a part of a training step.
+type FLOPs = training.FLOPs
 
 // TotalFLOPs returns the work of all parts.
-func TotalFLOPs(parts []FLOPs) float64 {
-	total := 0.0
-	for _, p := range parts {
-		total += p.Total()
-	}
-	return total
-}
+func TotalFLOPs(parts []FLOPs) float64 { return training.TotalFLOPs(parts) }
 
 // Parts of a step; the first three see pictures alone.
 const (
@@ -70,11 +60,11 @@ func StepFLOPs(cfg Config, batch int) []FLOPs {
 		s.crossed(cfg, cfg.QFormer.Layers)*s.cross()+product(s.q, s.h, 2)))
 	return []FLOPs{
 		vision, cross, image,
-		text.unless(!cfg.contrasts()),
-		similarity.unless(!cfg.contrasts()),
-		match.unless(cfg.ITMWeight == 0),
-		trained(partITG, s.b*s.layers*s.layer(rows, rows, s.q+rows)).unless(cfg.ITGWeight == 0),
-		trained(partLM, s.b*(product(rows, s.h, s.h)+product(rows, s.h, s.v))).unless(cfg.ITGWeight == 0),
+		unless(text, !cfg.contrasts()),
+		unless(similarity, !cfg.contrasts()),
+		unless(match, cfg.ITMWeight == 0),
+		unless(trained(partITG, s.b*s.layers*s.layer(rows, rows, s.q+rows)), cfg.ITGWeight == 0),
+		unless(trained(partLM, s.b*(product(rows, s.h, s.h)+product(rows, s.h, s.v))), cfg.ITGWeight == 0),
 	}
 }
 
@@ -192,8 +182,8 @@ func trained(part string, forward float64) FLOPs {
 	return FLOPs{Part: part, Forward: forward, Backward: 2 * forward}
 }
 
-// unless is nothing if the part is left out.
-func (f FLOPs) unless(left bool) FLOPs {
+// unless is a part, or nothing of it if it is left out.
+func unless(f FLOPs, left bool) FLOPs {
 	if left {
 		return FLOPs{Part: f.Part}
 	}

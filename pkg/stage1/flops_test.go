@@ -195,7 +195,7 @@ func coupledFLOPs(t *testing.T, cfg Config, batch int) float64 {
 		picture = float(rows, cfg.Vision.Tokens(), cfg.Vision.Width)
 	}
 	in = []*Node{picture, in[1], in[2], picture, ints(rows, length), ints(rows, length)}
-	features, loss, _ = c.Loss(scope, in, []*Node{ints(batch, length)}, rng)
+	features, loss, _ = c.Loss(scope, ints(rows), in, []*Node{ints(batch, length)}, rng)
 	for _, f := range features {
 		loss = Add(loss, ReduceAllSum(Mul(f, float(f.Shape().Dimensions...))))
 	}

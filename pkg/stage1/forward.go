@@ -2,6 +2,7 @@ package stage1
 
 import (
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
 
@@ -34,7 +35,7 @@ type Outputs struct {
 	ITMLogits              *Node // [3B, 2]; rows of each replica: own pairs, negative pictures, negative texts
 	LMLogits               *Node // [B, L−1, V]: position i predicts token i+1
 
-	LossITC, LossITM, LossLM, Loss *Node // scalars, float32: the means of those of the replicas
+	LossITC, LossITM, LossLM, Loss *Node // scalars, float32: the means of what follows
 	Replicas                       Losses
 }
 
@@ -46,7 +47,7 @@ type Losses struct{ ITC, ITM, LM, Sum *Node }
 //
 // A loss of weight 0 is 0, and what only it needs is not computed and nil.
 func Forward(scope *model.Scope, cfg Config, b Batch, rng *nn.RNG) *Outputs {
-	o := noLosses(b.Pixels.Graph())
+	o := noLosses(cfg, b.Pixels.Graph())
 	image := readPictures(scope, cfg, o, encode(scope, cfg, b.Pixels), rng)
 	if cfg.contrasts() {
 		project(scope, cfg, o, b, rng)
@@ -54,32 +55,29 @@ func Forward(scope *model.Scope, cfg Config, b Batch, rng *nn.RNG) *Outputs {
 		contrast(scope, cfg, o, positives)
 		if cfg.ITMWeight > 0 {
 			mine(cfg, o, b, positives, rng)
-			match(scope, cfg, o, b.texts(o.NegText), image.cross.WithNegatives(o.NegImage), rng)
+			match(scope, cfg, o, b, image.cross, rng)
 		}
 	}
 	if cfg.ITGWeight > 0 {
-		sum, tokens := generateText(scope, cfg, o, b, image.selfKV, rng)
-		o.Replicas.LM = Div(sum, tokens)
-		o.LossLM = ReduceAllMean(o.Replicas.LM)
+		generateText(scope, cfg, o, b, image.selfKV, rng)
 	}
-	o.Loss = cfg.total(o)
-	o.Replicas.Sum = cfg.weighted(o.Replicas.ITC, o.Replicas.ITM, o.Replicas.LM)
+	o.Replicas.Sum = cfg.total(o.Replicas.ITC, o.Replicas.ITM, o.Replicas.LM)
+	o.Loss = ReduceAllMean(o.Replicas.Sum)
 	return o
 }
 
 // noLosses is where all losses are 0.
-func noLosses(g *Graph) *Outputs {
-	zero := func() *Node { return ScalarZero(g, dtypes.Float32) }
-	return &Outputs{LossITC: zero(), LossITM: zero(), LossLM: zero(), Replicas: Losses{zero(), zero(), zero(), zero()}}
+func noLosses(cfg Config, g *Graph) *Outputs {
+	zero := ScalarZero(g, dtypes.Float32)
+	zeros := Zeros(g, shapes.Make(dtypes.Float32, cfg.replicas()))
+	return &Outputs{LossITC: zero, LossITM: zero, LossLM: zero, Replicas: Losses{ITC: zeros, ITM: zeros, LM: zeros}}
 }
 
 // terms are the losses in the order in which a step reports them.
 func (o *Outputs) terms() []*Node { return []*Node{o.LossITC, o.LossITM, o.LossLM} }
 
-// total is the weighted sum of the losses.
-func (c Config) total(o *Outputs) *Node { return c.weighted(o.LossITC, o.LossITM, o.LossLM) }
-
-func (c Config) weighted(itc, itm, lm *Node) *Node {
+// total is the weighted sum of the losses, of any equal shape.
+func (c Config) total(itc, itm, lm *Node) *Node {
 	return Add(Add(MulScalar(itc, c.ITCWeight), MulScalar(itm, c.ITMWeight)), MulScalar(lm, c.ITGWeight))
 }
 
@@ -152,17 +150,14 @@ func contrast(scope *model.Scope, cfg Config, o *Outputs, positives *Node) {
 	o.SimI2T, o.SimT2I = scaledSimilarities(scope, cfg, all, all)
 	if cfg.ITCWeight > 0 {
 		i2t, t2i := contrastRows(cfg, o.SimI2T, o.SimT2I, positives)
-		o.Replicas.ITC = ReduceMean(byReplica(MulScalar(Add(i2t, t2i), 0.5), cfg), -1)
+		o.Replicas.ITC = MulScalar(Add(ReduceMean(byReplica(i2t, cfg), -1), ReduceMean(byReplica(t2i, cfg), -1)), 0.5)
 		o.LossITC = ReduceAllMean(o.Replicas.ITC)
 	}
 }
 
-// byReplica gives every replica its part of the values [n]: [R, n/R].
-func byReplica(values *Node, cfg Config) *Node { return Reshape(values, cfg.replicas(), -1) }
-
-// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own rows
-// and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts with
-// all pictures.
+// scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own
+// rows and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts
+// with all pictures.
 func scaledSimilarities(scope *model.Scope, cfg Config, own, all []*Node) (i2t, t2i *Node) {
 	temp := scope.GetVariable("temp").NodeValue(own[1].Graph())
 	images, texts := all[0], all[1]
@@ -179,6 +174,9 @@ func contrastRows(cfg Config, i2t, t2i, positives *Node) (lossI2T, lossT2I *Node
 	target := softTarget(positives, cfg.LabelSmoothing)
 	return nn.SoftCrossEntropy(i2t, target), nn.SoftCrossEntropy(t2i, target)
 }
+
+// byReplica gives every replica its part of the values [n]: [R, n/R].
+func byReplica(values *Node, cfg Config) *Node { return Reshape(values, cfg.replicas(), -1) }
 
 // Similarity is the largest cosine of a text with any of a picture's queries: images [I, Q, E] and texts [T, E], all
 // of unit length, give [I, T].
@@ -207,34 +205,29 @@ func softTarget(positives *Node, smoothing float64) *Node {
 // MatchClass is the class of a pair that belongs together among the two of ITM.
 const MatchClass = 1
 
-// pairedTexts are the texts of ITM's 3·B rows.
-type pairedTexts struct{ ids, mask *Node }
-
-// texts puts together own texts, own texts again for the negative pictures, and the negative texts at the indices [B].
-func (b Batch) texts(negatives *Node) pairedTexts {
-	negatives = InsertAxes(negatives, -1)
-	return pairTexts(b, Gather(b.TextIDs, negatives), Gather(b.TextMask, negatives))
-}
-
-// pairTexts is texts with the negative texts themselves, [B, L] each. The three of a row of the batch stand together, so
-// that many devices share the pairs as they share the batch, and none has to move.
-func pairTexts(b Batch, negativeIDs, negativeMask *Node) pairedTexts {
-	three := func(own, negative *Node) *Node {
-		dims := own.Shape().Dimensions
-		return Reshape(Stack([]*Node{own, own, negative}, 1), 3*dims[0], dims[1])
-	}
-	return pairedTexts{ids: three(b.TextIDs, negativeIDs), mask: three(b.TextMask, negativeMask)}
-}
-
-// match fills in the ITM pass over 3·B pairs and L_itm (spec/stage1.md 5). The cross-attention knows the negatives.
-func match(scope *model.Scope, cfg Config, o *Outputs, texts pairedTexts, cross *qformer.Cross, rng *nn.RNG) {
-	hidden, logits := matchPass(scope, cfg, texts.ids, texts.mask, cross, rng)
+// match fills in the ITM pass over 3·B pairs and L_itm (spec/stage1.md 5), with the negatives of o.
+func match(scope *model.Scope, cfg Config, o *Outputs, b Batch, cross *qformer.Cross, rng *nn.RNG) {
+	negatives := InsertAxes(o.NegText, -1)
+	texts := Batch{TextIDs: Gather(b.TextIDs, negatives), TextMask: Gather(b.TextMask, negatives)}
+	hidden, logits, loss := matchPairs(scope, cfg, b, texts, cross.WithNegatives(o.NegImage), rng)
 	o.ITMQueryHidden, o.ITMLogits = byGroup(hidden, cfg), byGroup(logits, cfg)
-	g, rows := logits.Graph(), texts.ids.Shape().Dimensions[0]/3
-	isMatch := Equal(Iota(g, shapeInt32(rows, 3), 1), ScalarZero(g, dtypes.Int32))
-	loss := nn.SmoothedCrossEntropy(logits, Reshape(nn.Cast(isMatch, dtypes.Int32), -1), 0)
 	o.Replicas.ITM = ReduceMean(byReplica(loss, cfg), -1)
 	o.LossITM = ReduceAllMean(o.Replicas.ITM)
+}
+
+// matchPairs is the ITM pass over the own pairs, the own texts with their negative pictures, and the own pictures with
+// their negative texts: hidden states [3B, Q, H], logits [3B, 2] and losses [3B]. The three pairs of a row of the batch
+// stand together, so that many devices share the pairs as they share the batch, and none has to move.
+func matchPairs(scope *model.Scope, cfg Config, b, negatives Batch, cross *qformer.Cross, rng *nn.RNG) (
+	hidden, logits, loss *Node) {
+	batch, length := b.TextIDs.Shape().Dimensions[0], b.TextIDs.Shape().Dimensions[1]
+	three := func(own, negative *Node) *Node {
+		return Reshape(Stack([]*Node{own, own, negative}, 1), 3*batch, length)
+	}
+	hidden, logits = matchPass(scope, cfg, three(b.TextIDs, negatives.TextIDs),
+		three(b.TextMask, negatives.TextMask), cross, rng)
+	isMatch := Equal(Iota(logits.Graph(), shapeInt32(batch, 3), 1), ScalarZero(logits.Graph(), dtypes.Int32))
+	return hidden, logits, nn.SmoothedCrossEntropy(logits, Reshape(nn.Cast(isMatch, dtypes.Int32), -1), 0)
 }
 
 // byGroup sorts the rows of x [3B, ...] as the reference has them: of every replica first the own pairs, then those
@@ -258,20 +251,25 @@ func matchPass(scope *model.Scope, cfg Config, ids, mask *Node, cross *qformer.C
 	return out.Hidden, ReduceMean(logits, 1)
 }
 
-// generateText fills in the ITG pass and returns, for every replica, the sum of its losses and the number of tokens that
-// it is over (spec/stage1.md 6), [R] in float32. The queries' cached keys and values stand for the image pass, which the queries'
-// rows of the full mask would only repeat. The last position predicts nothing and is seen by no other row: it is left
-// out.
-func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) (
-	sum, tokens *Node) {
+// generateText fills in the ITG pass and L_itg (spec/stage1.md 6).
+func generateText(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) {
+	loss := captionLosses(scope, cfg, o, b, past, rng)
+	_, counted := captionLabels(cfg, b.TextIDs)
+	o.Replicas.LM = Div(ReduceSum(byReplica(loss, cfg), -1), ReduceSum(byReplica(counted, cfg), -1))
+	o.LossLM = ReduceAllMean(o.Replicas.LM)
+}
+
+// captionLosses fills in the logits of the ITG pass and returns the loss of every token that is predicted, 0 at
+// padding: [B·(L−1)]. The queries' cached keys and values stand for the image pass, which the queries' rows of the full
+// mask would only repeat. The last position predicts nothing and is seen by no other row: it is left out.
+func captionLosses(scope *model.Scope, cfg Config, o *Outputs, b Batch, past []qformer.KV, rng *nn.RNG) *Node {
 	length := b.TextIDs.Shape().Dimensions[1] - 1
 	ids := SliceAxis(DecoderIDs(b.TextIDs, cfg.BOSID), 1, AxisRangeFromStart(length))
 	mask := SliceAxis(b.TextMask, 1, AxisRangeFromStart(length))
 	o.LMLogits = captionLogits(scope, cfg, ids, mask, past, rng)
-
 	labels, counted := captionLabels(cfg, b.TextIDs)
 	loss := nn.SmoothedCrossEntropy(Reshape(o.LMLogits, -1, cfg.QFormer.Vocab), labels, cfg.LabelSmoothing)
-	return ReduceSum(byReplica(Mul(loss, counted), cfg), -1), ReduceSum(byReplica(counted, cfg), -1)
+	return Mul(loss, counted)
 }
 
 // captionLabels are the tokens that ITG predicts, [B·(L−1)], and 1 where they are no padding, in float32.

@@ -6,6 +6,7 @@ import (
 	"blip2/pkg/model/vit"
 	"blip2/pkg/tokenizer"
 	"blip2/pkg/trainer"
+	"blip2/pkg/training"
 )
 
 // Vocabulary is what the model must know of the tokenizer.
@@ -55,17 +56,13 @@ func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 		ITCWeight:      l.ITC,
 		ITMWeight:      l.ITM,
 		ITGWeight:      l.ITG,
+		Replicas:       l.Replicas,
 		ImageIDs:       l.ImageIDs,
 
 		MicroBatches: c.Train.MicroBatches(),
 		Coupled:      c.Train.ContrastiveAccumulation,
-		Replicas:     l.Replicas,
 	}
 }
 
 // NewOptimizer returns the AdamW that a configuration describes.
-func NewOptimizer(o config.Optim) trainer.AdamW {
-	return trainer.AdamW{Betas: o.Betas, Eps: o.Eps, WeightDecay: o.WeightDecay, DecayRule: o.DecayRule,
-		LayerDecay: o.LayerDecay, GradClip: o.GradClip,
-		LossScale: trainer.LossScale{Dynamic: o.LossScale == 0, Value: float64(o.LossScale)}}
-}
+func NewOptimizer(o config.Optim) trainer.AdamW { return training.NewOptimizer(o) }

@@ -2,7 +2,9 @@ package stage1
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/device"
 	"blip2/pkg/internal/graphtest"
 	"blip2/pkg/mesh"
 	"blip2/pkg/model"
@@ -112,8 +115,8 @@ func trainOn(t *testing.T, backend compute.Backend, store *mlx.Store, cfg Config
 	return losses
 }
 
-// weightsOf returns the trained tensors by name, but for key biases: their gradient is rounding noise, which Adam scales
-// up to full steps.
+// weightsOf returns the trained tensors by name, but for key biases: their gradient is rounding noise, which Adam
+// scales up to full steps.
 func weightsOf(t *testing.T, store *mlx.Store, cfg Config) map[string][]float32 {
 	t.Helper()
 	all := map[string][]float32{}
@@ -152,6 +155,9 @@ func TestDevicesEqualOne(t *testing.T) {
 		{"trained encoder, gradient through the gather, replicas", func(c *Config) {
 			c.FreezeVision, c.ITCGatherGrad, c.Replicas = false, true, 2
 		}, []meshCase{{4, false}}},
+		{"micro-batches with a contrast over the batch", func(c *Config) {
+			c.MicroBatches, c.Coupled = 2, true
+		}, []meshCase{{2, true}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := meshConfig()
@@ -167,5 +173,88 @@ func TestDevicesEqualOne(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEvaluationOnDevices: features, ranks and captions are those of one device, whether the devices share the rows or
+// cannot.
+func TestEvaluationOnDevices(t *testing.T) {
+	onlyWithXLA(t)
+	e := newEvalToy(t)
+	e.dev = &device.Device{Backend: graphtest.OpenDevices(t, 2)}
+	kept := e.store
+	defer kept.Finalize()
+	evaluate := func(devices, batch int) (*Ranking, [][]int32) {
+		e.store = randomStore(t, e.cfg)
+		defer e.store.Finalize()
+		m, err := mesh.New(e.dev.Backend, devices)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Place(e.store, true); err != nil {
+			t.Fatal(err)
+		}
+		ranking := e.rank(t, batch, 3)
+		captions, err := e.evaluator(t, batch, 3).Captions(t.Context(), ranking, []int{0, 1, 2, 3, 4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ranking, captions
+	}
+	want, wantCaptions := evaluate(1, 4)
+	for _, batch := range []int{4, 3} {
+		got, captions := evaluate(2, batch)
+		name := fmt.Sprintf("batches of %d: ", batch)
+		graphtest.Same(t, name+"pictures", got.Images, want.Images, 1e-5)
+		graphtest.Same(t, name+"texts", got.Texts, want.Texts, 1e-5)
+		for i := range want.I2T {
+			graphtest.Same(t, name+"ranks", got.I2T[i], want.I2T[i], 1e-4)
+		}
+		if !reflect.DeepEqual(captions, wantCaptions) {
+			t.Errorf("%scaptions %v, want %v", name, captions, wantCaptions)
+		}
+	}
+}
+
+// TestOtherDevices: a run that changes the number of its devices twice reads the same data and makes the same steps.
+func TestOtherDevices(t *testing.T) {
+	onlyWithXLA(t)
+	y := newToy(t)
+	open := func(n int) {
+		t.Helper()
+		dev, err := device.Open(t.Context(), device.Options{Backend: "xla:cpu", Devices: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := dev.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		y.dev = dev
+	}
+	set := func(more ...string) []string {
+		return append(more, quick, "optim.lr=1e-4", "optim.min_lr=1e-5", "optim.warmup_lr=1e-5")
+	}
+	open(1)
+	whole := y.mustTrain(t, start{run: "one", set: set()})
+	open(3)
+	y.mustTrain(t, start{run: "many", set: set("devices=3", "mesh.shard_frozen=true"), stopAt: "step 4/10"})
+	open(2)
+	resumed := y.mustTrain(t, start{run: "many", set: set("devices=2"), resume: true})
+	want, got := whole.series(t), resumed.series(t)
+	if len(got) != len(want) {
+		t.Fatalf("%d steps, want %d", len(got), len(want))
+	}
+	for i, row := range want {
+		for _, key := range []string{"loss", "loss_itc", "loss_itm", "loss_itg", "lr", "epoch"} {
+			w, _ := row.Value(key)
+			if g, ok := got[i].Value(key); !ok || math.Abs(g-w) > 1e-5*max(1, math.Abs(w)) {
+				t.Errorf("step %d: %s is %.8g, want %.8g", i+1, key, g, w)
+			}
+		}
+	}
+	if !strings.Contains(resumed.log, "model placed") || !strings.Contains(resumed.log, "devices=2") {
+		t.Errorf("the log does not tell of the devices:\n%s", resumed.log)
 	}
 }

@@ -78,7 +78,8 @@ func (s *stage) addEvalSet(split string, src dataset.Source) error {
 	c := s.config
 	set, err := dataset.NewEvalSet(dataset.First(src, c.Eval.MaxImages), s.tok, dataset.EvalOptions{
 		ImageSize: c.Vision.ImageSize, MaxTextLen: c.Eval.MaxLen, Caption: s.caption(),
-		EXIF: c.Data.EXIF, Workers: c.Data.Workers, MaxBadShare: c.Data.MaxBadShare.Float()})
+		EXIF: c.Data.EXIF, Truncated: dataset.Truncated(c.Data.Truncated), Workers: c.Data.Workers,
+		MaxBadShare: c.Data.MaxBadShare.Float()})
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"blip2/pkg/model/qformer"
 	"blip2/pkg/model/t5"
 	"blip2/pkg/model/vit"
+	"blip2/pkg/naming"
 	"blip2/pkg/published"
 )
 
@@ -31,6 +32,38 @@ type Config struct {
 
 	// PromptLength is how many tokens of OPT's texts are a prompt that nothing is learned from, its leading </s> included.
 	PromptLength int
+
+	MicroBatches int // equal parts of a batch, of whose losses the mean is taken; 0 means 1
+
+	// LossTokens is of how many tokens of a batch the logits are in memory at the same time, rounded to whole positions of
+	// all texts: 0 for all of them, AutoLossTokens for as many as autoLogits has room for. Losses and gradients are the same.
+	LossTokens int
+}
+
+// AutoLossTokens lets Config.LossTokens follow from the vocabulary.
+const AutoLossTokens = -1
+
+// autoLogits is how many logits AutoLossTokens holds: 256 MiB of float32.
+const autoLogits = 64 << 20
+
+// lossPositions is nn.HeadLoss's number of positions for a batch of texts.
+func (c Config) lossPositions(texts int) int {
+	tokens := c.LossTokens
+	if tokens == AutoLossTokens {
+		tokens = max(autoLogits/c.vocab(), 1)
+	}
+	if tokens == 0 {
+		return 0
+	}
+	return max(tokens/texts, 1)
+}
+
+// vocab is the number of rows of the language model's head.
+func (c Config) vocab() int {
+	if c.OPT != nil {
+		return c.OPT.Vocab
+	}
+	return c.T5.Vocab
 }
 
 // NewConfig returns the model of a published checkpoint, for inference.
@@ -49,6 +82,9 @@ func (c Config) Validate() error {
 	if (c.OPT == nil) == (c.T5 == nil) {
 		return errors.New("stage 2 needs one language model, OPT or T5")
 	}
+	if c.LossTokens < AutoLossTokens {
+		return fmt.Errorf("a loss over %d tokens at a time: want at least 1, 0 for all, or %d", c.LossTokens, AutoLossTokens)
+	}
 	if c.QFormer.EncoderWidth != c.Vision.Width {
 		return fmt.Errorf("qformer encoder width %d is not the vision width %d", c.QFormer.EncoderWidth, c.Vision.Width)
 	}
@@ -64,22 +100,55 @@ func (c Config) Validate() error {
 // TrainableParams lists the tensors that get gradients: query tokens, the Q-Former's query side, ln_vision, the
 // projection, and the image encoder unless it is frozen. The language model is always frozen.
 func TrainableParams(cfg Config) []model.Param {
-	params := qformer.Params(cfg.QFormer, false)
-	params = append(params, model.LayerNorm("ln_vision", cfg.Vision.Width)...)
-	params = append(params, qformer.ProjectionParams(cfg.QFormer, cfg.projection(), cfg.Width())...)
+	params := append(bridgeParams(cfg), qformer.ProjectionParams(cfg.QFormer, cfg.projection(), cfg.Width())...)
 	if !cfg.FreezeVision {
-		params = append(model.Prefixed("visual_encoder.", vit.Params(cfg.Vision)), params...)
+		params = append(VisionParams(cfg), params...)
 	}
 	return params
 }
 
-// projection is the name of the layer between Q-Former and language model.
-func (c Config) projection() string {
-	if c.OPT != nil {
-		return "opt_proj"
-	}
-	return "t5_proj"
+// bridgeParams lists what stage 1 has trained and stage 2 goes on with.
+func bridgeParams(cfg Config) []model.Param {
+	return append(qformer.Params(cfg.QFormer, false), model.LayerNorm("ln_vision", cfg.Vision.Width)...)
 }
+
+// VisionParams lists the image encoder's tensors.
+func VisionParams(cfg Config) []model.Param {
+	return model.Prefixed(naming.VisionPrefix, vit.Params(cfg.Vision))
+}
+
+// LLMParams lists the language model's tensors, which are always frozen.
+func LLMParams(cfg Config) []model.Param {
+	if cfg.OPT != nil {
+		return model.Prefixed(cfg.llmPrefix(), opt.Params(*cfg.OPT))
+	}
+	return model.Prefixed(cfg.llmPrefix(), t5.Params(*cfg.T5))
+}
+
+// FrozenParams lists the tensors that get no gradient.
+func FrozenParams(cfg Config) []model.Param {
+	if cfg.FreezeVision {
+		return append(VisionParams(cfg), LLMParams(cfg)...)
+	}
+	return LLMParams(cfg)
+}
+
+// Params lists all tensors of the model under LAVIS names.
+func Params(cfg Config) []model.Param { return append(FrozenParams(cfg), TrainableParams(cfg)...) }
+
+// llmPrefix is in front of the language model's names.
+func (c Config) llmPrefix() string { return c.llmName() + "_model." }
+
+// llmName is how LAVIS's names of tensors call the language model.
+func (c Config) llmName() string {
+	if c.OPT != nil {
+		return "opt"
+	}
+	return "t5"
+}
+
+// projection is the name of the layer between Q-Former and language model.
+func (c Config) projection() string { return c.llmName() + "_proj" }
 
 // Width returns the features of the language model's token embeddings, D.
 func (c Config) Width() int {
@@ -97,10 +166,40 @@ func (c Config) compute() dtypes.DType {
 	return c.Compute
 }
 
+// withLLMDropout returns the configuration with the rate at which the language model drops what its network drops in
+// training (spec/stage2.md 2): sublayer outputs, and with T5 the rest of what t5.Config says. 0 switches it off, OPT's
+// dropout of attention probabilities included.
+func (c Config) withLLMDropout(rate float64) Config {
+	if c.OPT != nil {
+		llm := *c.OPT
+		if llm.Dropout = rate; rate == 0 {
+			llm.AttentionDropout = 0
+		}
+		c.OPT = &llm
+		return c
+	}
+	llm := *c.T5
+	llm.Dropout = rate
+	c.T5 = &llm
+	return c
+}
+
+// withRecompute returns the configuration with or without layers of the language model that are computed again in the
+// backward pass.
+func (c Config) withRecompute(again bool) Config {
+	if c.OPT != nil {
+		llm := *c.OPT
+		llm.Recompute = again
+		c.OPT = &llm
+		return c
+	}
+	llm := *c.T5
+	llm.Recompute = again
+	c.T5 = &llm
+	return c
+}
+
 // llm returns the scope of the language model; scope is the model's root.
 func (c Config) llm(scope *mlx.Scope) *mlx.Scope {
-	if c.OPT != nil {
-		return scope.At("opt_model")
-	}
-	return scope.At("t5_model")
+	return scope.At("%s", strings.TrimSuffix(c.llmPrefix(), "."))
 }

@@ -1,6 +1,7 @@
 package stage2
 
 import (
+	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
 
@@ -20,19 +21,22 @@ type Decoder struct {
 	T5  *t5.Config
 }
 
-// Prefill is generate.Prefill.
-func (d Decoder) Prefill(scope *model.Scope, inputs []*Node, newTokens int) (logits *Node, fixed, cache []*Node) {
+// Prefill is generate.Prefill. OPT's prompts are there once for all texts of a row, like what T5's encoder has read.
+func (d Decoder) Prefill(scope *model.Scope, inputs []*Node, newTokens, width int) (
+	logits *Node, fixed, cache []*Node) {
 	embeds, mask := d.Prefix(scope, inputs)
-	llm := d.LLM(scope)
-	if d.OPT != nil {
-		logits, cache = d.opt(llm, opt.Input{Embeds: embeds, Mask: mask, Capacity: mask.Shape().Dimensions[1] + newTokens})
-		return logits, nil, cache
+	llm, batch := d.LLM(scope), mask.Shape().Dimensions[0]
+	if c := d.OPT; c != nil {
+		out := opt.Forward(llm, *c, opt.Input{Embeds: embeds, Mask: mask}, nil)
+		shared := &nn.Shared{KV: out.KV, Mask: nn.Cast(mask, dtypes.Int32)}
+		empty := nn.NewCache(mask.Graph(), embeds.DType(), c.Layers, batch*width, c.Heads, newTokens, c.Hidden/c.Heads)
+		return opt.Logits(llm, *c, last(out.Hidden)), shared.Nodes(), empty.Nodes()
 	}
 	cross := t5.NewCross(llm, *d.T5, t5.Encode(llm, *d.T5, embeds, mask, nil), mask)
 	start := AddScalar(ZerosLike(SliceAxis(mask, 1, AxisRangeFromStart(1))), t5.StartID)
 	words := t5.Embed(llm, start, embeds.DType())
-	logits, cache = d.t5(llm, t5.Input{Embeds: words, Cross: cross, Capacity: 1 + newTokens})
-	return logits, cross.Nodes(), cache
+	logits, begun := d.t5(llm, t5.Input{Embeds: words, Cross: cross, Capacity: 1 + newTokens})
+	return logits, cross.Nodes(), begun.Repeat(width).Nodes()
 }
 
 // Advance is generate.Advance.
@@ -41,21 +45,18 @@ func (d Decoder) Advance(scope *model.Scope, fixed, cache []*Node, parents, toke
 	past := nn.CacheOf(cache).Pick(parents)
 	dtype := past.KV[0].K.DType()
 	if d.OPT != nil {
-		return d.opt(llm, opt.Input{Embeds: opt.Embed(llm, ids, dtype), Mask: OnesLike(ids), Cache: past})
+		out := opt.Forward(llm, *d.OPT, opt.Input{Embeds: opt.Embed(llm, ids, dtype), Mask: OnesLike(ids),
+			Shared: nn.SharedOf(fixed), Cache: past}, nil)
+		return opt.Logits(llm, *d.OPT, last(out.Hidden)), out.Cache.Nodes()
 	}
-	return d.t5(llm, t5.Input{Embeds: t5.Embed(llm, ids, dtype), Cross: t5.CrossOf(fixed), Cache: past})
+	logits, behind := d.t5(llm, t5.Input{Embeds: t5.Embed(llm, ids, dtype), Cross: t5.CrossOf(fixed), Cache: past})
+	return logits, behind.Nodes()
 }
 
-// opt runs OPT and gives the logits behind the last token, [texts, V], and the cache.
-func (d Decoder) opt(llm *model.Scope, in opt.Input) (*Node, []*Node) {
-	out := opt.Forward(llm, *d.OPT, in, nil)
-	return opt.Logits(llm, *d.OPT, last(out.Hidden)), out.Cache.Nodes()
-}
-
-// t5 is opt for T5's decoder.
-func (d Decoder) t5(llm *model.Scope, in t5.Input) (*Node, []*Node) {
+// t5 runs T5's decoder and gives the logits behind the last token, [texts, V], and the cache.
+func (d Decoder) t5(llm *model.Scope, in t5.Input) (*Node, *nn.Cache) {
 	out := t5.Decode(llm, *d.T5, in, nil)
-	return t5.Logits(llm, *d.T5, last(out.Hidden)), out.Cache.Nodes()
+	return t5.Logits(llm, *d.T5, last(out.Hidden)), out.Cache
 }
 
 // last returns the last position of hidden states [texts, L, D]: [texts, D].

@@ -19,7 +19,9 @@ func QueryEmbeds(scope *model.Scope, cfg Config, pixels *Node) *Node {
 
 // queryEmbeds is QueryEmbeds with the Q-Former's dropout; rng nil means none.
 func queryEmbeds(scope *model.Scope, cfg Config, pixels *Node, rng *nn.RNG) *Node {
-	features := vit.Forward(scope.At("visual_encoder"), cfg.Vision, nn.Cast(pixels, cfg.compute()))
+	encoder := cfg.Vision
+	encoder.Remat = encoder.Remat && !cfg.FreezeVision
+	features := vit.Forward(scope.At("visual_encoder"), encoder, nn.Cast(pixels, cfg.compute()))
 	if cfg.FreezeVision {
 		features = StopGradient(features)
 	}

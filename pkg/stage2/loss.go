@@ -24,7 +24,7 @@ type Outputs struct {
 	Queries *Node // [B, Q, D] projected query outputs
 	Encoded *Node // [B, Q+L, D] of T5's encoder; nil with OPT
 	Labels  *Node // OPT [B, Q+L], T5 [B, Lo] int32: what is learned, nn.IgnoredLabel where nothing is
-	Logits  *Node // OPT [B, Q+L, V], T5 [B, Lo, V] float32
+	Hidden  *Node // OPT [B, Q+L, D], T5 [B, Lo, D]: what the LM head reads
 	Loss    *Node // scalar, float32
 }
 
@@ -32,25 +32,40 @@ type Outputs struct {
 // encoder reads queries and prefix, and its decoder learns the suffix (prefix language modelling; spec/stage2.md 3 and
 // 4). Gradients flow through the language model to the queries. rng nil means no dropout.
 func Forward(scope *model.Scope, cfg Config, b Batch, rng *nn.RNG) *Outputs {
-	o := &Outputs{Queries: queryEmbeds(scope, cfg, b.Pixels, rng)}
-	embeds, mask := Prefix(scope, cfg, o.Queries, b.IDs, b.Mask)
-	llm := cfg.llm(scope)
+	return read(scope, cfg, b, queryEmbeds(scope, cfg, b.Pixels, rng), rng)
+}
+
+// read is Forward behind the Q-Former: the language model reads queries [B, Q, D]. Pixels are not used.
+func read(scope *model.Scope, cfg Config, b Batch, queries *Node, rng *nn.RNG) *Outputs {
+	o := &Outputs{Queries: queries}
+	embeds, mask := Prefix(scope, cfg, queries, b.IDs, b.Mask)
+	llm, positions := cfg.llm(scope), cfg.lossPositions(b.IDs.Shape().Dimensions[0])
 	if cfg.OPT != nil {
-		hidden := opt.Forward(llm, *cfg.OPT, opt.Input{Embeds: embeds, Mask: mask}, rng).Hidden
-		o.Logits = opt.Logits(llm, *cfg.OPT, hidden)
+		o.Hidden = opt.Forward(llm, *cfg.OPT, opt.Input{Embeds: embeds, Mask: mask}, rng).Hidden
 		o.Labels = textLabels(b.IDs, b.Mask, cfg.PromptLength, cfg.QFormer.Queries)
-		o.Loss = opt.LMLoss(o.Logits, o.Labels)
+		// Every token of the text is learned one position before it, the first by the last query; nothing else needs logits.
+		first := cfg.QFormer.Queries
+		x, w := opt.Head(llm, *cfg.OPT, SliceAxis(o.Hidden, 1, AxisRange(first-1, -1)))
+		o.Loss = nn.HeadLoss(x, w, SliceAxis(o.Labels, 1, AxisRangeToEnd(first)), positions)
 		return o
 	}
 	o.Encoded = t5.Encode(llm, *cfg.T5, embeds, mask, rng)
 	o.Labels = learned(b.OutputIDs, b.OutputMask)
-	hidden := t5.Decode(llm, *cfg.T5, t5.Input{
+	o.Hidden = t5.Decode(llm, *cfg.T5, t5.Input{
 		Embeds: t5.Embed(llm, t5.DecoderIDs(o.Labels), embeds.DType()), Mask: b.OutputMask,
 		Cross: t5.NewCross(llm, *cfg.T5, o.Encoded, mask),
 	}, rng).Hidden
-	o.Logits = t5.Logits(llm, *cfg.T5, hidden)
-	o.Loss = t5.Loss(o.Logits, o.Labels)
+	o.Loss = nn.HeadLoss(o.Hidden, t5.Head(llm, o.Hidden), o.Labels, positions)
 	return o
+}
+
+// Logits returns the logits of the token behind every position, OPT [B, Q+L, V], T5 [B, Lo, V] in float32. The loss
+// needs no more than a part of them at a time.
+func (o *Outputs) Logits(scope *model.Scope, cfg Config) *Node {
+	if cfg.OPT != nil {
+		return opt.Logits(cfg.llm(scope), *cfg.OPT, o.Hidden)
+	}
+	return t5.Logits(cfg.llm(scope), *cfg.T5, o.Hidden)
 }
 
 // learned replaces the ids [B, L] of padding by nn.IgnoredLabel.

@@ -266,3 +266,66 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestBucket: prompts get few lengths, and never more than the model has room for.
+func TestBucket(t *testing.T) {
+	for _, tt := range []struct{ length, limit, want int }{{1, 99, 8}, {8, 99, 8}, {9, 99, 16}, {33, 99, 48}, {50, 60, 60},
+		{128, 999, 128}, {129, 999, 256}, {257, 999, 384}, {300, 310, 310}, {7, 7, 7}} {
+		if got := bucket(tt.length, tt.limit); got != tt.want {
+			t.Errorf("%d tokens with room for %d are padded to %d, want %d", tt.length, tt.limit, got, tt.want)
+		}
+	}
+}
+
+// TestPaddingChangesNothing: prompts padded to other lengths give the same texts and, to rounding, scores, under both
+// length rules and with penalties that see prompts. Prompts of many lengths are compiled for few.
+func TestPaddingChangesNothing(t *testing.T) {
+	defer func(before []int) { promptBuckets = before }(promptBuckets)
+	for name, spec := range tiny() {
+		m := newModel(t, spec)
+		queries, err := m.Encode(t.Context(), pictures(0, len(prompts)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range []generate.Options{{MaxNewTokens: 5, EOS: 3, RepetitionPenalty: 1.5},
+			{MaxNewTokens: 5, EOS: 3, Beams: 3, Return: 3, RepetitionPenalty: 1.4, LengthPenalty: -1,
+				LenRule: generate.LenRulePaper}} {
+			var want [][]generate.Text
+			for _, buckets := range [][]int{{1, 2, 3, 4, 5}, {8}, {11}} {
+				promptBuckets = buckets
+				got, err := m.Write(t.Context(), queries, m.cfg.NewPrompts(prompts), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want == nil {
+					want = got
+				}
+				sameTexts(t, fmt.Sprintf("%s, padded to %d", name, buckets[0]), got, want)
+			}
+		}
+	}
+}
+
+// TestEncodeOnce: pictures are encoded once for several prompts, and a picture's place in the batch does not matter.
+func TestEncodeOnce(t *testing.T) {
+	m := newModel(t, tiny()["OPT"])
+	o := generate.Options{MaxNewTokens: 4, EOS: 3}
+	queries, err := m.Encode(t.Context(), pictures(0, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pair := range [][][]int32{{{2, 5}, {2, 7}}, {{2, 9, 4}, {2}}} {
+		got, err := m.Write(t.Context(), queries, m.cfg.NewPrompts(pair), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := m.Generate(t.Context(), pictures(0, 2), m.cfg.NewPrompts(pair), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameTexts(t, fmt.Sprint(pair), got, want)
+	}
+	if stats := m.Stats(); stats.Compilations != 2 {
+		t.Errorf("%d programs, want one for prompts and one for steps", stats.Compilations)
+	}
+}

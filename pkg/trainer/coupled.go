@@ -34,8 +34,8 @@ type Coupled struct {
 	// Inputs are what Loss is given as in.
 	Inputs []Source
 	// Loss computes the features again, drawing the same random numbers in the same order before it draws others, and
-	// the share of what is left of the loss. It returns no features if the coupled loss has no gradient.
-	Loss func(scope *mlx.Scope, in, whole []*Node, rng *nn.RNG) (features []*Node, loss *Node, terms []*Node)
+	// the share of what is left of the loss; rows are Coupling.Rows. It returns no features if the coupled loss has no gradient.
+	Loss func(scope *mlx.Scope, rows *Node, in, whole []*Node, rng *nn.RNG) (features []*Node, loss *Node, terms []*Node)
 }
 
 // Coupling is what the coupled loss of a micro-batch is made of.
@@ -90,12 +90,12 @@ func (s *Step) coupleGraph(scope *mlx.Scope, inputs []*Node) []*Node {
 	return append(grads, picks...)
 }
 
-// coupledPartGraph is the third pass: behind the random state and the host's numbers its inputs are those of
-// Coupled.Loss, the gradients with respect to the features, and the whole tensors.
+// coupledPartGraph is the third pass: behind the random state and the host's numbers its inputs are the numbers of the
+// own rows, those of Coupled.Loss, the gradients with respect to the features, and the whole tensors.
 func (s *Step) coupledPartGraph(scope *mlx.Scope, inputs []*Node) []*Node {
-	n, in := len(s.task.Coupled.Inputs), inputs[2:]
+	n, rows, in := len(s.task.Coupled.Inputs), inputs[2], inputs[3:]
 	in, grads, whole := in[:n], in[n:n+s.kept.features], in[n+s.kept.features:]
-	features, loss, terms := s.task.Coupled.Loss(scope, in, whole, nn.NewRNG(inputs[0]))
+	features, loss, terms := s.task.Coupled.Loss(scope, rows, in, whole, nn.NewRNG(inputs[0]))
 	// The gradient of ⟨features, gradient of the coupled loss⟩ is that of the coupled loss.
 	total := loss
 	for i, f := range features {
@@ -218,7 +218,7 @@ func (h *hostRows) addPicks(picks []*tensors.Tensor, rows int) error {
 
 // runCoupledPart is the third pass over micro-batch m.
 func (s *Step) runCoupledPart(step, m, rows int, host *tensors.Tensor, batch, whole []*tensors.Tensor) error {
-	var in []*tensors.Tensor
+	in := []*tensors.Tensor{rowNumbers(m*rows, rows)}
 	defer func() { finalize(in) }()
 	for _, source := range s.task.Coupled.Inputs {
 		from := source.Tensor - len(batch)

@@ -65,7 +65,7 @@ func pairTask(parts int, gathered bool) Task {
 				numbers := Gather(c.Whole[0], InsertAxes(c.Rows, -1)) // of the rows, as the batch has them
 				return loss, []*Node{loss, ZerosLike(loss)}, []*Node{picks(numbers, c.Whole[0].Shape().Size())}
 			},
-			Loss: func(scope *mlx.Scope, in, whole []*Node, rng *nn.RNG) ([]*Node, *Node, []*Node) {
+			Loss: func(scope *mlx.Scope, _ *Node, in, whole []*Node, rng *nn.RNG) ([]*Node, *Node, []*Node) {
 				f := pairFeatures(scope, in[1], rng)
 				loss := restLoss(f, in[0], whole[0].Shape().Size())
 				return []*Node{f}, loss, []*Node{ZerosLike(loss), loss}

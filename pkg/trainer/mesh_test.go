@@ -201,3 +201,43 @@ func TestNotFiniteOnDevices(t *testing.T) {
 		graphtest.Same(t, p.Name, values, want, 0)
 	}
 }
+
+// TestCoupledOnDevices: gradient caching on 2 devices makes the steps of one.
+func TestCoupledOnDevices(t *testing.T) {
+	backend := graphtest.OpenDevices(t, 2)
+	train := func(devices int) (numbers []float32) {
+		store := mlx.NewStore()
+		t.Cleanup(store.Finalize)
+		if err := model.Initialize(store, pairParams(), 1); err != nil {
+			t.Fatal(err)
+		}
+		m, err := mesh.New(backend, devices)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Place(store, false); err != nil {
+			t.Fatal(err)
+		}
+		step, err := NewStep(backend, store, pairTask(2, true), AdamW{Betas: [2]float64{0.9, 0.98}, Eps: 1e-3}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(step.Close)
+		for i := range 3 {
+			r, err := step.Run(i, 0.05, pairBatch(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			numbers = append(numbers, float32(r.Loss), float32(r.GradNorm), float32(r.Terms[0]), float32(r.Terms[1]))
+		}
+		for _, p := range pairParams() {
+			values, err := mesh.Read[float32](store, store.GetVariable(model.Path(p.Name)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			numbers = append(numbers, values...)
+		}
+		return numbers
+	}
+	graphtest.Same(t, "on 2 devices", train(2), train(1), 1e-5)
+}

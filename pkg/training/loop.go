@@ -77,7 +77,9 @@ func (r *Run) newLoader() (*dataset.Loader, error) {
 	return dataset.NewMixtureLoader(r.mixture, in.Tokenizer, dataset.LoaderOptions{
 		BatchSize: c.Train.BatchSize, ImageSize: in.ImageSize, MaxTextLen: in.MaxTextLen, Seed: c.Seed,
 		Answers: dataset.AnswerMode(c.Data.Answers), Caption: in.Caption, Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
-		Crop:    dataset.Crop{Scale: a.CropScale, Ratio: a.CropRatio},
+		Crop: dataset.Crop{Scale: a.CropScale, Ratio: a.CropRatio}, Truncated: dataset.Truncated(c.Data.Truncated),
+		Augment: dataset.RandAugment{Ops: a.RandAugment.Ops, Magnitude: a.RandAugment.Magnitude,
+			Mode: dataset.AugmentMode(a.RandAugment.Mode)},
 		Workers: c.Data.Workers, Prefetch: c.Data.Prefetch, MaxBadShare: c.Data.MaxBadShare.Float(),
 		Start: dataset.Position{Epoch: r.At.Epoch, Index: r.At.Index, Streams: r.At.Streams},
 	})

@@ -160,7 +160,8 @@ func (r *Run) openData(ctx context.Context) (err error) {
 		return err
 	}
 	c := r.config
-	data, err := configured.Open(ctx, c.Data, configured.Shards(r.Log))
+	shards := configured.Shards(r.Log)
+	data, err := configured.Open(ctx, c.Data, shards)
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func (r *Run) openData(ctx context.Context) (err error) {
 		return fmt.Errorf("%w (train.batch_size)", err)
 	}
 	if len(c.Data.Heldout) > 0 {
-		if r.Heldout, err = configured.Evaluation(ctx, "data.heldout", c.Data.Heldout, configured.Shards(r.Log)); err != nil {
+		if r.Heldout, err = configured.Evaluation(ctx, "data.heldout", c.Data.Heldout, shards); err != nil {
 			return err
 		}
 	}

@@ -188,7 +188,7 @@ func (f *folder) firstLogits(cfg stage2.Config, prompts []stage2.Prompts) error 
 	return f.compareProgram(f.k, program{store: store, inputs: inputs, forward: func(scope *mlx.Scope, in []*Node) []output {
 		outputs := []output{{"query_embeds", stage2.QueryEmbeds(scope, cfg, in[0])}}
 		for i := range prompts {
-			logits, _, _ := cfg.Decoder().Prefill(scope, []*Node{in[0], in[1+2*i], in[2+2*i]}, 1)
+			logits, _, _ := cfg.Decoder().Prefill(scope, []*Node{in[0], in[1+2*i], in[2+2*i]}, 1, 1)
 			outputs = append(outputs, output{fmt.Sprintf("last_logits/%d", i), logits})
 		}
 		return outputs

@@ -68,7 +68,8 @@ func (s stage1Config) model() (stage1.Config, error) {
 // stage1Forward runs kind stage1-forward: the losses of one batch, what leads to them, and all gradients.
 func stage1Forward(c *Case, k *checker) error { return stage1Losses(c, k, stage1Scalars, 1, 1) }
 
-// stage1Replicas runs kind stage1-replicas: the same for the parts of a batch that several data-parallel processes have.
+// stage1Replicas runs kind stage1-replicas: the same for the parts of a batch that several data-parallel processes
+// have.
 func stage1Replicas(c *Case, k *checker) error {
 	return stage1Losses(c, k, stage1Vectors, 2, math.MaxInt32)
 }

@@ -59,9 +59,11 @@ func stage2Loss(c *Case, k *checker) error {
 			}
 			o := stage2.Forward(scope, cfg, b, nil)
 			if cfg.OPT != nil {
-				return []output{{"inputs_opt", o.Queries}, {"labels", o.Labels}, {"logits", o.Logits}, {"loss", o.Loss}}
+				return []output{{"inputs_opt", o.Queries}, {"labels", o.Labels}, {"logits", o.Logits(scope, cfg)},
+					{"loss", o.Loss}}
 			}
-			return []output{{"inputs_t5", o.Queries}, {"encoder_last_hidden_state", o.Encoded}, {"logits", o.Logits},
+			return []output{{"inputs_t5", o.Queries}, {"encoder_last_hidden_state", o.Encoded},
+				{"logits", o.Logits(scope, cfg)},
 				{"loss", o.Loss}}
 		}}.run(backend)
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"blip2/pkg/dataset"
 )
 
-// ShardOpener opens the shards of a data set: a Source where they can be read anywhere, a StreamSet where only in order.
+// ShardOpener opens the shards of a data set: a Source where they can be read anywhere, a StreamSet where only in
+// order.
 type ShardOpener func(ctx context.Context, s config.DataSource) (dataset.Source, *dataset.StreamSet, error)
 
 // Training is the data of a training.
@@ -20,7 +21,7 @@ type Training struct {
 	Source dataset.Source
 }
 
-// Open opens the data sets listed under data.train and mixes them. Without shards may be nil.
+// Open opens the data sets listed under data.train and mixes them. shards may be nil where none are to be read.
 func Open(ctx context.Context, d config.Data, shards ShardOpener) (*Training, error) {
 	var parts []dataset.Part
 	var sources []dataset.Source

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"blip2/pkg/dataset"
+	"blip2/pkg/internal/measure"
 )
 
 // scanned lists the samples of a tar.
@@ -438,11 +439,13 @@ func BenchmarkIndex(b *testing.B) {
 			}
 			in := &Indexer{Rebuild: true, CacheDir: b.TempDir()}
 			b.SetBytes(w.n)
+			cpu := measure.CPUSeconds()
 			for b.Loop() {
 				if info, err := in.Index(context.Background(), path); err != nil || info.Samples != c.pictures {
 					b.Fatal(info, err)
 				}
 			}
+			b.ReportMetric(float64(w.n)*float64(b.N)/1e6/max(measure.CPUSeconds()-cpu, 0.01), "MB/cpu-s")
 		})
 	}
 }

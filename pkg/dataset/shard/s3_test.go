@@ -3,6 +3,8 @@ package shard
 import (
 	"bytes"
 	"context"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +17,8 @@ import (
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
+
+	"blip2/pkg/storage"
 )
 
 // inBucket puts files into a bucket of an S3 server that answers every third request with an error, and returns the
@@ -35,13 +39,15 @@ func inBucket(t *testing.T, files map[string][]byte) string {
 	}
 	fake := gofakes3.New(back).Server()
 	var n atomic.Int64
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n.Add(1)%3 == 0 {
 			http.Error(w, "", http.StatusServiceUnavailable)
 			return
 		}
 		fake.ServeHTTP(w, r)
 	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // connections that are given up are no news
+	server.Start()
 	t.Cleanup(server.Close)
 	return "?region=us-east-1&use_path_style=true&endpoint=" + server.URL
 }
@@ -54,8 +60,11 @@ func TestBucket(t *testing.T) {
 	never.NoIndex = true
 	want := sequence(t, openStreams(t, never, filepath.Join(dir, "*.tar")), 1, 60)
 	options := inBucket(t, shards)
+	patient := small()
+	patient.Store = storage.New(storage.Options{Tries: 30, Wait: testWait})
+	defer patient.Store.Close()
 	for _, pattern := range []string{"s3://data/web/*.tar", "s3://data/web/s{000..002}.tar"} {
-		got := sequence(t, openStreams(t, small(), pattern+options), 1, 60)
+		got := sequence(t, openStreams(t, patient, pattern+options), 1, 60)
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: another order", pattern)
 		}
@@ -69,7 +78,7 @@ func TestBucket(t *testing.T) {
 		}
 		all[name+IndexSuffix] = data
 	}
-	x := openSource(t, Options{}, "s3://data/web/s*.tar"+inBucket(t, all))
+	x := openSource(t, Options{Store: patient.Store}, "s3://data/web/s*.tar"+inBucket(t, all))
 	checkSource(t, x, 25)
 	if strings.Contains(x.Name(), "region") {
 		t.Errorf("the name shows the options: %s", x.Name())

@@ -112,5 +112,6 @@ func TestSoak(t *testing.T) {
 			t.Fatalf("sample %d: %q, %d bytes, %v", i, e.Captions, len(data), err)
 		}
 	}
-	t.Logf("read %d samples anywhere at %.0f/s, heap %.1f MB more", reads, reads/time.Since(begin).Seconds(), heap()-before)
+	rate = reads / time.Since(begin).Seconds()
+	t.Logf("read %d samples anywhere at %.0f/s, heap %.1f MB more", reads, rate, heap()-before)
 }

@@ -58,14 +58,13 @@ type member struct {
 // tarReader gives the members of a tar file: POSIX ustar and pax, and GNU's long names. Memory is bounded whatever the
 // bytes.
 type tarReader struct {
-	in       input
-	head     [block]byte
-	name     []byte
-	left     int64 // bytes of the member's data that are still to come
-	padding  int64 // and what fills its last block
-	resync   bool  // the last header was damaged: look for the next one
-	ended    bool
-	unmarked bool // the file ended without the two empty blocks
+	in      input
+	head    [block]byte
+	name    []byte
+	left    int64 // bytes of the member's data that are still to come
+	padding int64 // and what fills its last block
+	resync  bool  // the last header was damaged: look for the next one
+	ended   bool
 }
 
 // next gives the next member; its data may be read from the input. At the end it is io.EOF. After a *Damage the caller
@@ -82,9 +81,8 @@ func (t *tarReader) next(m *member) error {
 		if err != io.EOF {
 			return t.cut(err)
 		}
-		t.ended, t.unmarked = true, true // nothing is missing but the filling
 		*m = member{start: t.in.at()}
-		return io.EOF
+		return t.unmarked()
 	}
 	t.padding = 0
 	*m = member{start: t.in.at()}
@@ -120,12 +118,11 @@ func (t *tarReader) header(m *member) error {
 	for {
 		at := t.in.at()
 		switch err := t.in.read(t.head[:]); {
-		case err == io.EOF:
-			t.ended, t.unmarked = true, true
-			if at != m.start && !t.resync {
-				return &Damage{at, "the shard is cut off between the headers of a member"}
-			}
+		case err == io.EOF && t.resync: // the damage was reported
+			t.ended = true
 			return io.EOF
+		case err == io.EOF:
+			return t.unmarked()
 		case err != nil:
 			return t.cut(err)
 		}
@@ -214,6 +211,16 @@ func (t *tarReader) skipSparse() error {
 		}
 	}
 	return nil
+}
+
+// unmarked reports the end of a file that does not end as archives do.
+func (t *tarReader) unmarked() error {
+	t.ended = true
+	end := t.in.at()
+	if size := t.in.size(); size >= 0 { // what filled the last block may be missing
+		end = min(end, size)
+	}
+	return &Damage{end, "the shard is cut off: it ends without the empty blocks that mark the end of a tar"}
 }
 
 // damaged reports a broken header and makes the reader look for the next one.

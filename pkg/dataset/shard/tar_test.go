@@ -89,10 +89,10 @@ func TestTarFormats(t *testing.T) {
 		if err != nil || err2 != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %d members and %v, want %d and %v", name, len(got), err, len(want), err2)
 		}
-		// Without the empty blocks at the end the members are the same.
-		bare := bytes.TrimRight(data, "\x00")
-		bare = data[:padded(int64(len(bare)))]
-		if got, err := ours(t, bare); err != nil || !slices.Equal(got, want) {
+		// Without the empty blocks at the end the members are the same, but the shard may have had more.
+		bare := data[:padded(int64(len(bytes.TrimRight(data, "\x00"))))]
+		var d *Damage
+		if got, err := ours(t, bare); !errors.As(err, &d) || d.Offset != int64(len(bare)) || !slices.Equal(got, want) {
 			t.Errorf("%s without its end: %d members, %v", name, len(got), err)
 		}
 	}
@@ -139,15 +139,10 @@ func TestTarDamage(t *testing.T) {
 			}
 		}
 	}
-	for cut := range int64(len(data) - 2*block) {
-		got, err := ours(t, data[:cut])
+	for cut := range int64(len(data) - 2*block + 1) {
+		_, err := ours(t, data[:cut])
 		var d *Damage
-		if whole := slices.Contains(starts, cut) || padded(cut) == starts[0]; !whole && cut > 0 && err == nil {
-			// What is missing may be nothing but the filling of the last block.
-			if last := starts[len(got)-1]; last+block+int64(len(got[len(got)-1].data)) > cut {
-				t.Fatalf("cut at %d: %d members and no error", cut, len(got))
-			}
-		} else if err != nil && (!errors.As(err, &d) || d.Offset > cut || !strings.Contains(d.Reason, "cut off")) {
+		if !errors.As(err, &d) || d.Offset > cut || !strings.Contains(d.Reason, "cut off") {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
 	}

@@ -100,7 +100,8 @@ func Write(dir string, s published.Spec) error {
 			return err
 		}
 		list := slices.SortedFunc(maps.Values(tensors), byName)
-		if err := weights.Write(filepath.Join(dir, weights.SingleFile), list, map[string]string{"blip2.spec": string(spec)}); err != nil {
+		metadata := map[string]string{"blip2.spec": string(spec)}
+		if err := weights.Write(filepath.Join(dir, weights.SingleFile), list, metadata); err != nil {
 			return err
 		}
 		return writeFiles(dir, files)

@@ -38,8 +38,8 @@ func ScaledAttention(q, k, v *Node, scale float64, mask *Node, rng *RNG, dropout
 	return Reshape(TransposeAllAxes(mixed, 0, 2, 1, 3), batch, rows, heads*d)
 }
 
-// AttentionProbs are the probabilities with which Attention mixes values where all is visible: q [batch, heads, rows, d]
-// and k [batch, heads, columns, d] give [batch, heads, rows, columns] in float32.
+// AttentionProbs are the probabilities with which Attention mixes values where all is visible: q
+// [batch, heads, rows, d] and k [batch, heads, columns, d] give [batch, heads, rows, columns] in float32.
 func AttentionProbs(q, k *Node) *Node {
 	scale := 1 / math.Sqrt(float64(q.Shape().Dimensions[q.Rank()-1]))
 	return softmax(Float32(Einsum("bhqd,bhkd->bhqk", MulScalar(q, scale), k)))

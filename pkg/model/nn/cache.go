@@ -2,6 +2,7 @@ package nn
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/gomlx/compute"
@@ -52,6 +53,101 @@ func (c *Cache) Pick(rows *Node) *Cache {
 		picked.KV[i] = KV{K: Gather(kv.K, rows), V: Gather(kv.V, rows)}
 	}
 	return picked
+}
+
+// NewCache returns the cache of texts that have no tokens yet, with room for capacity tokens of each.
+func NewCache(g *Graph, dtype dtypes.DType, layers, batch, heads, capacity, headDim int) *Cache {
+	c := &Cache{KV: make([]KV, layers), Mask: Zeros(g, shapes.Make(dtypes.Int32, batch, capacity)),
+		Length: Scalar(g, dtypes.Int32, 0)}
+	for i := range c.KV {
+		empty := Zeros(g, shapes.Make(dtype, batch, heads, capacity, headDim))
+		c.KV[i] = KV{K: empty, V: empty}
+	}
+	return c
+}
+
+// Repeat returns the cache with every row of the batch as many times as given, one after the other.
+func (c *Cache) Repeat(times int) *Cache {
+	out := &Cache{KV: make([]KV, len(c.KV)), Mask: repeatRows(c.Mask, times), Length: c.Length}
+	for i, kv := range c.KV {
+		out.KV[i] = KV{K: repeatRows(kv.K, times), V: repeatRows(kv.V, times)}
+	}
+	return out
+}
+
+// repeatRows repeats every row of x's first axis.
+func repeatRows(x *Node, times int) *Node {
+	if times == 1 {
+		return x
+	}
+	dims := x.Shape().Dimensions
+	wide := append([]int{dims[0], times}, dims[1:]...)
+	return Reshape(BroadcastToDims(InsertAxes(x, 1), wide...), append([]int{dims[0] * times}, dims[1:]...)...)
+}
+
+// Shared is what a decoder remembers of tokens that several texts have in common, such as a prompt's with several
+// beams: keys and values are there once. As many rows of the texts, one after the other, share a row of it.
+type Shared struct {
+	KV   []KV  // of every layer, [rows, heads, tokens, head_dim]
+	Mask *Node // int32 [rows, tokens], 1 at tokens and 0 at padding
+}
+
+// Nodes lists what Shared consists of, to hand it from one program to the next; SharedOf puts it together again.
+func (s *Shared) Nodes() []*Node {
+	nodes := []*Node{s.Mask}
+	for _, kv := range s.KV {
+		nodes = append(nodes, kv.K, kv.V)
+	}
+	return nodes
+}
+
+// SharedOf is the inverse of Shared.Nodes.
+func SharedOf(nodes []*Node) *Shared {
+	s := &Shared{Mask: nodes[0]}
+	for i := 1; i < len(nodes); i += 2 {
+		s.KV = append(s.KV, KV{K: nodes[i], V: nodes[i+1]})
+	}
+	return s
+}
+
+// Counts returns how many tokens there are for each of batch texts, int32 [batch, 1].
+func (s *Shared) Counts(batch int) *Node {
+	return repeatRows(ReduceAndKeep(Cast(s.Mask, dtypes.Int32), ReduceSum, 1), batch/s.Mask.Shape().Dimensions[0])
+}
+
+// Attention is the attention of texts' new tokens to the shared tokens of a layer and, behind them, to own ones: q is
+// [batch, heads, rows, d], own [batch, heads, columns, d], ownMask what is added to their scores. It returns
+// [batch, rows, heads·d], as nn.Attention does.
+func (s *Shared) Attention(layer int, q *Node, own KV, ownMask *Node) *Node {
+	dims, rows := q.Shape().Dimensions, s.Mask.Shape().Dimensions[0]
+	batch, heads, length, d := dims[0], dims[1], dims[2], dims[3]
+	columns, kv := s.Mask.Shape().Dimensions[1], s.KV[layer]
+	kv.K.AssertDims(rows, heads, columns, d)
+	q = MulScalar(q, 1/math.Sqrt(float64(d)))
+	scores := apart(Float32(Einsum("bhqd,bhkd->bhqk", together(q, rows), kv.K)), batch, length)
+	hidden := repeatRows(InsertAxes(BarringMask(s.Mask), 1, 1), batch/rows)
+	scores = Add(scores, BroadcastToDims(hidden, batch, heads, length, columns))
+	ownScores := Float32(Einsum("bhqd,bhkd->bhqk", q, own.K))
+	ownScores = Add(ownScores, spread(ownMask, ownScores))
+	probs := Cast(softmax(Concatenate([]*Node{scores, ownScores}, -1)), own.V.DType())
+	shared := together(SliceAxis(probs, -1, AxisRangeFromStart(columns)), rows)
+	mixed := Add(apart(Einsum("bhqk,bhkd->bhqd", shared, kv.V), batch, length),
+		Einsum("bhqk,bhkd->bhqd", SliceAxis(probs, -1, AxisRangeToEnd(columns)), own.V))
+	return Reshape(TransposeAllAxes(mixed, 0, 2, 1, 3), batch, length, heads*d)
+}
+
+// together puts the texts that share a row beside each other: [batch, heads, rows, n] becomes
+// [shared, heads, batch/shared·rows, n]; apart is its inverse.
+func together(x *Node, shared int) *Node {
+	dims := x.Shape().Dimensions
+	x = Reshape(x, shared, dims[0]/shared, dims[1], dims[2], dims[3])
+	return Reshape(TransposeAllAxes(x, 0, 2, 1, 3, 4), shared, dims[1], -1, dims[3])
+}
+
+func apart(x *Node, batch, rows int) *Node {
+	dims := x.Shape().Dimensions
+	x = Reshape(x, dims[0], dims[1], batch/dims[0], rows, dims[3])
+	return Reshape(TransposeAllAxes(x, 0, 2, 1, 3, 4), batch, dims[1], rows, dims[3])
 }
 
 // Span is a stretch of new tokens in the sequence that a causal decoder works on: at its start, or behind the tokens

@@ -148,3 +148,49 @@ func TestSmallCache(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestShared: attention to tokens that texts share, and to their own behind them, is attention to both in one row of each
+// text; padding among the shared ones is not seen, and tokens are counted.
+func TestShared(t *testing.T) {
+	const rows, width, heads, prompt, columns, d = 2, 3, 2, 4, 5, 3
+	const batch = rows * width
+	normals := func(g *Graph, seed uint64, dims ...int) *Node {
+		n := 1
+		for _, d := range dims {
+			n *= d
+		}
+		return Const(g, tensors.FromFlatDataAndDimensions(graphtest.Normals(seed, n, 1), dims...))
+	}
+	got := values(t, graphtest.Open(t, "go"), func(g *Graph) []*Node {
+		shared := &Shared{Mask: matrix(g, prompt, 0, 1, 1, 1, 0, 0, 1, 1),
+			KV: []KV{{normals(g, 1, rows, heads, prompt, d), normals(g, 2, rows, heads, prompt, d)}}}
+		shared = SharedOf(shared.Nodes())
+		own := KV{normals(g, 3, batch, heads, columns, d), normals(g, 4, batch, heads, columns, d)}
+		q := normals(g, 5, batch, heads, 2, d)
+		ownMask := BarringMask(BroadcastToDims(Reshape(matrix(g, columns, 1, 1, 1, 0, 0), 1, 1, 1, columns), batch, 1, 2,
+			columns))
+		mixed := shared.Attention(0, q, own, ownMask)
+		mixed.AssertDims(batch, 2, heads*d)
+		all := func(shared, own *Node) *Node { return Concatenate([]*Node{repeatRows(shared, width), own}, 2) }
+		hidden := BroadcastToDims(repeatRows(InsertAxes(BarringMask(shared.Mask), 1, 1), width), batch, 1, 2, prompt)
+		plain := Attention(q, all(shared.KV[0].K, own.K), all(shared.KV[0].V, own.V),
+			Concatenate([]*Node{hidden, ownMask}, -1), nil, 0)
+		return []*Node{mixed, plain, shared.Counts(batch)}
+	})
+	graphtest.Same(t, "attention", got[0], got[1], 1e-6)
+	graphtest.Near(t, "counts", got[2], []float64{3, 3, 3, 2, 2, 2}, 0)
+}
+
+// TestRepeat: every row of a cache becomes several, and a new cache is empty.
+func TestRepeat(t *testing.T) {
+	got := values(t, graphtest.Open(t, "go"), func(g *Graph) []*Node {
+		c := NewCache(g, dtypes.Float32, 2, 3, 2, 4, 1)
+		c.Mask = matrix(g, 4, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0)
+		wide := c.Repeat(2)
+		wide.KV[1].V.AssertDims(6, 2, 4, 1)
+		return []*Node{wide.Mask, wide.Length, ReduceAllSum(Abs(wide.KV[0].K))}
+	})
+	graphtest.Near(t, "mask", got[0], []float64{1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 0}, 0)
+	graphtest.Near(t, "length", got[1], []float64{0}, 0)
+	graphtest.Near(t, "keys", got[2], []float64{0}, 0)
+}

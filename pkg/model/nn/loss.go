@@ -42,9 +42,9 @@ func TokenLoss(logits, labels *Node) *Node {
 	dims := logits.Shape().Dimensions
 	rows := Reshape(Float32(logits), -1, dims[len(dims)-1])
 	labels = Reshape(labels, rows.Shape().Dimensions[0])
-	counted := Float32(NotEqual(labels, Scalar(labels.Graph(), labels.DType(), IgnoredLabel)))
-	sum := ReduceAllSum(Mul(SmoothedCrossEntropy(rows, labels, 0), counted))
-	return Div(sum, MaxScalar(ReduceAllSum(counted), 1))
+	use := counted(labels)
+	sum := ReduceAllSum(Mul(SmoothedCrossEntropy(rows, labels, 0), use))
+	return Div(sum, MaxScalar(ReduceAllSum(use), 1))
 }
 
 // NextLabels turns labels [batch, L] into those of a model that predicts the next token: every row moves one position

@@ -8,6 +8,11 @@
 //	training     Input{Embeds, Mask}
 //	prefill      Input{Embeds, Mask, Capacity}        gives a Cache
 //	step         Input{Embeds, Mask, Cache}           gives the next Cache
+//
+// Where several texts begin with the same tokens, as beams do, those are computed and kept once:
+//
+//	prompt       Input{Embeds, Mask}                  Output.KV becomes nn.Shared
+//	step         Input{Embeds, Mask, Shared, Cache}   the Cache, at first nn.NewCache, holds what is behind the prompt
 package opt
 
 import (
@@ -28,6 +33,9 @@ type Input struct {
 	Mask *Node
 	// Cache holds what is in front of the tokens; nil if nothing is.
 	Cache *nn.Cache
+	// Shared holds what is in front of the tokens and of Cache, for several texts at once; nil if nothing is. There is no
+	// dropout then.
+	Shared *nn.Shared
 	// Capacity is the number of slots of the cache that a pass without Cache is to make; 0 means none.
 	Capacity int
 }
@@ -38,6 +46,8 @@ type Output struct {
 	Hidden *Node
 	// Cache holds everything up to the tokens of this pass; nil unless Input asks for it.
 	Cache *nn.Cache
+	// KV are the keys and values of every layer that the tokens attended to, Shared's not among them.
+	KV []nn.KV
 }
 
 // Embed looks up token ids [batch, L] and returns their embeddings [batch, L, EmbedWidth] in the given compute type.
@@ -57,14 +67,20 @@ func Forward(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
 	root := decoder(scope)
 	span := nn.NewSpan(in.Mask, in.Cache)
 	mask := span.CausalMask()
-	x := embed(root, cfg, in.Embeds, span.Counts())
+	counts := span.Counts()
+	if in.Shared != nil {
+		before := BroadcastToDims(in.Shared.Counts(dims[0]), dims[0], dims[1])
+		counts = Add(counts, Mul(before, nn.Cast(in.Mask, counts.DType())))
+	}
+	x := embed(root, cfg, in.Embeds, counts)
 	kv := make([]nn.KV, cfg.Layers)
 	for i := range cfg.Layers {
 		if cfg.Recompute {
 			x = x.Checkpoint()
 			rng.Checkpoint()
 		}
-		l := layer{scope: root.At("layers").At("%d", i), cfg: cfg, span: span, mask: mask, index: i, rng: rng}
+		l := layer{scope: root.At("layers").At("%d", i), cfg: cfg, span: span, shared: in.Shared, mask: mask,
+			index: i, rng: rng}
 		x, kv[i] = l.forward(x)
 	}
 	if cfg.Recompute {
@@ -74,7 +90,7 @@ func Forward(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
 	if !cfg.PostNorm {
 		x = nn.LayerNorm(root.At("final_layer_norm"), x, cfg.LayerNormEps)
 	}
-	return &Output{Hidden: x, Cache: span.Cache(kv, in.Capacity)}
+	return &Output{Hidden: x, Cache: span.Cache(kv, in.Capacity), KV: kv}
 }
 
 func decoder(scope *model.Scope) *model.Scope { return scope.At("model").At("decoder") }
@@ -92,12 +108,13 @@ func embed(root *model.Scope, cfg Config, embeds, counts *Node) *Node {
 
 // layer is one decoder layer at graph-building time.
 type layer struct {
-	scope *model.Scope
-	cfg   Config
-	span  *nn.Span
-	mask  *Node
-	index int
-	rng   *nn.RNG
+	scope  *model.Scope
+	cfg    Config
+	span   *nn.Span
+	shared *nn.Shared
+	mask   *Node
+	index  int
+	rng    *nn.RNG
 }
 
 // forward is self-attention and the feed-forward network, each with a norm and a residual: x [batch, L, D] to the same.
@@ -130,17 +147,27 @@ func (l layer) attention(h *Node) (*Node, nn.KV) {
 	heads := func(name string) *Node { return nn.SplitHeads(nn.Linear(scope.At("%s", name), h), l.cfg.Heads) }
 	q := heads("q_proj")
 	kv := l.span.Join(l.index, nn.KV{K: heads("k_proj"), V: heads("v_proj")})
+	if l.shared != nil {
+		return nn.Linear(scope.At("out_proj"), l.shared.Attention(l.index, q, kv, l.mask)), kv
+	}
 	mixed := nn.Attention(q, kv.K, kv.V, l.mask, l.rng, l.cfg.AttentionDropout)
 	return nn.Linear(scope.At("out_proj"), mixed), kv
 }
 
 // Logits applies the LM head to hidden states [..., Hidden]: [..., Vocab] in float32. The head is the embedding table.
 func Logits(scope *model.Scope, cfg Config, hidden *Node) *Node {
+	x, w := Head(scope, cfg, hidden)
+	return nn.Float32(nn.Project(x, w))
+}
+
+// Head returns the two factors of Logits: hidden states as the head reads them, x [..., EmbedWidth], and the head,
+// w [Vocab, EmbedWidth], in the type of x.
+func Head(scope *model.Scope, cfg Config, hidden *Node) (x, w *Node) {
 	root := decoder(scope)
 	if cfg.projects() {
 		hidden = nn.Project(hidden, nn.Weight(root.At("project_out"), "weight", hidden))
 	}
-	return nn.Float32(nn.Project(hidden, nn.Weight(root.At("embed_tokens"), "weight", hidden)))
+	return hidden, nn.Weight(root.At("embed_tokens"), "weight", hidden)
 }
 
 // LMLoss is the mean cross entropy of predicting the next token: logits [batch, L, Vocab] at position i against labels

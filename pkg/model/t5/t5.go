@@ -145,9 +145,14 @@ func withBias(mask, bias *Node) *Node {
 
 // Logits applies the LM head to the decoder's hidden states [..., D]: [..., Vocab] in float32.
 func Logits(scope *model.Scope, cfg Config, hidden *Node) *Node {
-	logits := nn.Float32(project(scope, "lm_head", hidden))
+	logits := nn.Float32(nn.Project(hidden, Head(scope, hidden)))
 	logits.AssertDims(append(append([]int{}, hidden.Shape().Dimensions[:hidden.Rank()-1]...), cfg.Vocab)...)
 	return logits
+}
+
+// Head returns the LM head [Vocab, D] in the type of the hidden states.
+func Head(scope *model.Scope, hidden *Node) *Node {
+	return nn.Weight(scope.At("lm_head"), "weight", hidden)
 }
 
 // DecoderIDs makes the decoder's input of labels [batch, L]: StartID, then all labels but the last, with StartID in

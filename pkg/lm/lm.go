@@ -1,0 +1,168 @@
+// Package lm trains a small OPT from scratch on captions, with a tokenizer of its own, and leaves a folder as those of
+// facebook/opt-* are. It stands in for a published language model where none is at hand: stage 2 in miniature needs one
+// that knows how captions read, and that it can freeze.
+//
+// A text of the training is what a picture's captions are one after the other, in any order. So the model learns to
+// write a caption, and that what stands in front of one tells what it is about, which is all that the queries of stage 2
+// build on.
+package lm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gomlx/compute/dtypes"
+	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/config"
+	"blip2/pkg/device"
+	"blip2/pkg/model"
+	"blip2/pkg/model/nn"
+	"blip2/pkg/model/opt"
+	"blip2/pkg/runlog"
+	"blip2/pkg/trainer"
+	"blip2/pkg/training"
+)
+
+// Options are what a training needs beside its configuration.
+type Options struct {
+	Device   *device.Device
+	Log      *slog.Logger
+	Progress *runlog.Progress
+}
+
+// Result is what a training leaves behind.
+type Result struct {
+	Dir        string  `json:"dir"`        // folder of the model
+	Captions   int     `json:"captions"`   // trained on
+	Vocab      int     `json:"vocab"`      // ids of the tokenizer
+	Parameters int     `json:"parameters"` // of the model
+	Loss       float64 `json:"loss"`       // over the last interval, in nats per token
+	Seconds    float64 `json:"seconds"`    // of the whole training
+}
+
+// Train trains as configured and writes the folder, which must not exist or be empty. An interrupted training leaves
+// nothing.
+func Train(ctx context.Context, c *config.LM, o Options) (*Result, error) {
+	started := time.Now()
+	if err := free(c.Out); err != nil {
+		return nil, fmt.Errorf("out: %w", err)
+	}
+	texts, err := readTexts(ctx, c, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	tok, files, err := newTokenizer(texts, c.Model.Vocab)
+	if err != nil {
+		return nil, err
+	}
+	m := c.Model
+	cfg := opt.Config{Vocab: tok.VocabSize(), Hidden: m.Hidden, Layers: m.Layers, Heads: m.Heads, FFN: m.FFN,
+		Positions: m.Positions, LayerNormEps: 1e-5, InitializerRange: m.InitStd, Dropout: m.Dropout}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	params := opt.Params(cfg)
+	result := &Result{Dir: c.Out, Vocab: cfg.Vocab, Parameters: model.Count(params)}
+	for _, t := range texts {
+		result.Captions += len(t)
+	}
+	o.Log.Info("language model", "captions", result.Captions, "vocabulary", cfg.Vocab, "parameters", result.Parameters)
+	store := mlx.NewStore()
+	defer store.Finalize()
+	if err := model.Initialize(store, params, c.Seed); err != nil {
+		return nil, err
+	}
+	if result.Loss, err = run(ctx, c, o, cfg, store, newRows(tok, texts, m.Positions, c.Seed)); err != nil {
+		return nil, err
+	}
+	result.Seconds = time.Since(started).Seconds()
+	return result, write(ctx, c.Out, store, cfg, files)
+}
+
+// free makes sure that a folder can be made.
+func free(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case len(entries) > 0:
+		return fmt.Errorf("%s is not empty: choose another folder, or remove it", dir)
+	}
+	return nil
+}
+
+// NewTask is the language model as the trainer sees it: every token of ids [rows, L] is learned from those before it,
+// where the mask of the same shape is 1.
+func NewTask(cfg opt.Config) trainer.Task {
+	return trainer.Task{Params: opt.Params(cfg),
+		Loss: func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
+			ids, mask := in[0], in[1]
+			embeds := opt.Embed(scope, ids, dtypes.Float32)
+			hidden := opt.Forward(scope, cfg, opt.Input{Embeds: embeds, Mask: mask}, rng).Hidden
+			padding := BroadcastToShape(Scalar(ids.Graph(), ids.DType(), nn.IgnoredLabel), ids.Shape())
+			labels := Where(NotEqual(mask, ZerosLike(mask)), ids, padding)
+			return opt.LMLoss(opt.Logits(scope, cfg, hidden), labels), nil
+		}}
+}
+
+// run is the step loop; it returns the loss of the last interval.
+func run(ctx context.Context, c *config.LM, o Options, cfg opt.Config, store *mlx.Store, rows *rows) (float64, error) {
+	step, err := trainer.NewStep(o.Device.Backend, store, NewTask(cfg), training.NewOptimizer(c.Optim), c.Seed)
+	if err != nil {
+		return 0, err
+	}
+	defer step.Close()
+	steps, batch := c.Train.Steps.Int(), c.Train.BatchSize
+	schedule := trainer.Schedule{Kind: trainer.ScheduleKind(c.Optim.Schedule), Peak: c.Optim.LR, Min: c.Optim.MinLR,
+		WarmupStart: c.Optim.WarmupLR, WarmupSteps: c.Optim.WarmupSteps.Int(), TotalSteps: steps, StepsPerEpoch: steps,
+		Epochs: 1}
+	if err := schedule.Validate(); err != nil {
+		return 0, err
+	}
+	phase := o.Progress.Start("step", 0, steps)
+	defer phase.Done()
+	next := 0
+	loop := trainer.Loop{Step: step, Schedule: schedule, Steps: steps, BatchSize: batch, LogEvery: c.Train.LogEvery,
+		MaxSkipped: maxSkipped,
+		Next: func(context.Context) (trainer.Feed, error) {
+			ids, mask := rows.batch(next, batch)
+			next++
+			return trainer.Feed{Tensors: []*tensors.Tensor{tensors.FromFlatDataAndDimensions(ids, batch, rows.length),
+				tensors.FromFlatDataAndDimensions(mask, batch, rows.length)}}, nil
+		},
+		Save: func(trainer.Position) error { return nil }, // a few minutes are not worth a checkpoint
+		Report: func(in trainer.Interval) error {
+			phase.Report(runlog.F("loss", in.Loss), runlog.F("lr", in.LR))
+			return nil
+		},
+		Done: phase.Advance}
+	outcome, err := loop.Run(ctx)
+	if err == nil && outcome.Status != trainer.Finished {
+		err = fmt.Errorf("after %d of %d steps, nothing was written: %w", outcome.At.Step, steps, context.Cause(ctx))
+	}
+	return outcome.Last.Loss, err
+}
+
+// maxSkipped is how many steps in a row may be skipped before a training counts as diverged.
+const maxSkipped = 20
+
+// writeFiles puts files into a folder.
+func writeFiles(dir string, files map[string][]byte) error {
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package lm
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+
+	"github.com/gomlx/gomlx/core/tensors"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
+	"blip2/pkg/config"
+	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/configured"
+	"blip2/pkg/model"
+	"blip2/pkg/model/opt"
+	"blip2/pkg/naming"
+	"blip2/pkg/published"
+	"blip2/pkg/tokenizer"
+	"blip2/pkg/weights"
+)
+
+// readTexts reads the captions of every picture, processed as for stage 2, each with the newline that ends it.
+func readTexts(ctx context.Context, c *config.LM, log *slog.Logger) ([][]string, error) {
+	process := dataset.CaptionProcessor{MaxWords: c.Data.MaxWords}
+	src, err := configured.Evaluation(ctx, "data.train", c.Data.Train, configured.Shards(log))
+	if err != nil {
+		return nil, err
+	}
+	var texts [][]string
+	for i := range src.Len() {
+		example, err := src.Example(i)
+		if err != nil {
+			return nil, fmt.Errorf("data.train: %s: %w", src.Name(), err)
+		}
+		var captions []string
+		for _, caption := range example.Captions {
+			if text := process.Process(caption); text != "" {
+				captions = append(captions, text+"\n")
+			}
+		}
+		if len(captions) > 0 {
+			texts = append(texts, captions)
+		}
+	}
+	if len(texts) == 0 {
+		return nil, fmt.Errorf("data.train: no caption is left after processing")
+	}
+	return texts, nil
+}
+
+// newTokenizer trains a tokenizer on the texts; the files are those that it is loaded from.
+func newTokenizer(texts [][]string, size int) (tokenizer.Tokenizer, map[string][]byte, error) {
+	var all []string
+	for _, t := range texts {
+		all = append(all, t...)
+	}
+	files, err := tokenizer.TrainBPE(all, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "blip2-tokenizer-")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := writeFiles(dir, files); err != nil {
+		return nil, nil, err
+	}
+	tok, err := tokenizer.Load(dir)
+	return tok, files, err
+}
+
+// rows makes the texts of the training.
+type rows struct {
+	texts  [][][]int32 // every picture's captions, as ids
+	length int
+	seed   int64
+}
+
+func newRows(tok tokenizer.Tokenizer, texts [][]string, length int, seed int64) *rows {
+	r := &rows{length: length, seed: seed}
+	for _, captions := range texts {
+		var ids [][]int32
+		for _, caption := range captions {
+			ids = append(ids, tok.Encode(caption, tokenizer.EncodeOptions{Literal: true}))
+		}
+		r.texts = append(r.texts, ids)
+	}
+	return r
+}
+
+// batch makes the texts of a step, ids and mask [size, length], from the seed and the number of the step: each is the
+// captions of one picture in a drawn order, begun anew where they are over, until the text is full.
+func (r *rows) batch(step, size int) (ids, mask []int32) {
+	h := fnv.New64a()
+	_ = binary.Write(h, binary.LittleEndian, [2]int64{r.seed, int64(step)})
+	rng := rand.New(rand.NewPCG(h.Sum64(), uint64(r.seed)))
+	ids, mask = make([]int32, 0, size*r.length), make([]int32, size*r.length)
+	for row := range size {
+		captions := r.texts[rng.IntN(len(r.texts))]
+		end := (row + 1) * r.length
+		for len(ids) < end {
+			for _, k := range rng.Perm(len(captions)) {
+				ids = append(ids, captions[k]...)
+			}
+		}
+		ids = ids[:end]
+	}
+	for i := range mask {
+		mask[i] = 1
+	}
+	return ids, mask
+}
+
+// write writes the model and its tokenizer as a folder of Hugging Face's layout.
+func write(ctx context.Context, dir string, store *mlx.Store, cfg opt.Config, files map[string][]byte) error {
+	configs, err := published.HFFiles(published.Spec{Model: naming.OPT, OPT: &cfg}, weights.F32)
+	if err != nil {
+		return err
+	}
+	var list []weights.Lazy
+	for _, p := range opt.Params(cfg) {
+		list = append(list, weights.Lazy{Name: p.Name, DType: weights.F32, Shape: p.Shape, Data: func() ([]byte, error) {
+			value, err := store.GetVariable(model.Path(p.Name)).Value()
+			if err != nil {
+				return nil, err
+			}
+			values, err := tensors.CopyFlatData[float32](value)
+			return weights.FromFloat32(p.Name, p.Shape, values).Data, err
+		}})
+	}
+	return weights.WriteDir(ctx, dir, list, weights.DirOptions{Add: func(temp string) error {
+		if err := writeFiles(temp, files); err != nil {
+			return err
+		}
+		return writeFiles(temp, configs)
+	}})
+}

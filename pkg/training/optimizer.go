@@ -1,0 +1,13 @@
+package training
+
+import (
+	"blip2/pkg/config"
+	"blip2/pkg/trainer"
+)
+
+// NewOptimizer returns the AdamW that a configuration describes.
+func NewOptimizer(o config.Optim) trainer.AdamW {
+	return trainer.AdamW{Betas: o.Betas, Eps: o.Eps, WeightDecay: o.WeightDecay, DecayRule: o.DecayRule,
+		LayerDecay: o.LayerDecay, GradClip: o.GradClip,
+		LossScale: trainer.LossScale{Dynamic: o.LossScale == 0, Value: float64(o.LossScale)}}
+}
