@@ -1,25 +1,78 @@
+// Package footprint predicts how much memory a compiled program takes, from its graph alone: nothing is compiled, and no
+// tensor is made.
+//
+// It does what XLA's compiler does, in large strokes. Results of matrix products, convolutions, reductions, gathers and
+// the like are written to memory; what is computed element by element becomes part of the operation that uses it, unless
+// a product needs it whole, or it is expensive and used more than once. A value lives until its last use, which may lie
+// behind such fused operations. Sums of gradients are made as soon as their terms are there, in the place of one of them.
 package footprint
 
 import (
+	"slices"
+
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
+// Prediction is the memory of a program's intermediate values, in bytes.
 type Prediction struct {
-	Temporary int64
-	At        int
-	Live      []*Node
+	Peak  int64 // most that lives at the same time
+	Nodes int   // operations of the graph
 }
 
-func bytes(n *Node) int64 {
+// Of predicts the memory of a program with these results. The results themselves and the parameters are not in it.
+func Of(results []*Node) Prediction {
+	a := newAnalysis(results)
+	a.findWritten()
+	a.sumInPlace()
+	a.findLastUses()
+	return a.peak()
+}
+
+// analysis is what is known of every node of a graph, by its id.
+type analysis struct {
+	nodes   []*Node
+	used    []bool    // a result depends on it
+	result  []bool    // it is a result, or lies in the place of one
+	users   [][]*Node // that use it
+	written []bool    // it is written to memory
+	at      []int     // when it is computed
+	place   []*Node   // the node whose memory it takes over; nil for memory of its own
+	last    []int     // when it is used last
+}
+
+func newAnalysis(results []*Node) *analysis {
+	nodes := results[0].Graph().Nodes()
+	n := len(nodes)
+	a := &analysis{nodes: nodes, used: make([]bool, n), result: make([]bool, n), users: make([][]*Node, n),
+		written: make([]bool, n), at: make([]int, n), place: make([]*Node, n), last: make([]int, n)}
+	stack := slices.Clone(results)
+	for _, r := range results {
+		a.result[r.Id()], a.used[r.Id()] = true, true
+	}
+	for len(stack) > 0 {
+		node := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		for _, in := range node.Inputs() {
+			a.users[in.Id()] = append(a.users[in.Id()], node)
+			if !a.used[in.Id()] {
+				a.used[in.Id()] = true
+				stack = append(stack, in)
+			}
+		}
+	}
+	return a
+}
+
+// size is the memory of a node's value. Nodes of several values are split into nodes of one.
+func size(n *Node) int64 {
 	if n.NumOutputs() != 1 {
 		return 0
 	}
-	var sum int64
-	sum += int64(n.Shape().Size()) * int64(n.Shape().DType.Size())
-	return sum
+	return int64(n.Shape().Size()) * int64(n.DType().Size())
 }
 
-func alias(n *Node) bool {
+// renames reports whether a node is another view of its input.
+func renames(n *Node) bool {
 	switch n.Type() {
 	case NodeTypeReshape, NodeTypeIdentity, NodeTypeTranspose:
 		return true
@@ -27,24 +80,8 @@ func alias(n *Node) bool {
 	return false
 }
 
-func heavy(n *Node) bool {
-	switch n.Type() {
-	case NodeTypeDotGeneral, NodeTypeConvGeneral, NodeTypeGather, NodeTypeScatterSum, NodeTypeReduceSum, NodeTypeReduceMax,
-		NodeTypeArgMinMax, NodeTypeConcatenate, NodeTypeRNGBitGenerator, NodeTypeSplitNode:
-		return true
-	}
-	return false
-}
-
-func expensive(n *Node) bool {
-	switch n.Type() {
-	case NodeTypeExp, NodeTypeErf, NodeTypeTanh, NodeTypeLog, NodeTypeSqrt, NodeTypeRsqrt, NodeTypeDiv:
-		return true
-	}
-	return false
-}
-
-func dot(n *Node) bool {
+// isProduct reports whether a node reads its inputs whole.
+func isProduct(n *Node) bool {
 	switch n.Type() {
 	case NodeTypeDotGeneral, NodeTypeConvGeneral:
 		return true
@@ -52,144 +89,123 @@ func dot(n *Node) bool {
 	return false
 }
 
-func Of(outs []*Node) Prediction {
-	nodes := outs[0].Graph().Nodes()
-	used := make([]bool, len(nodes))
-	var stack []*Node
-	for _, o := range outs {
-		if !used[o.Id()] {
-			used[o.Id()] = true
-			stack = append(stack, o)
-		}
+// isWritten reports whether the result of a node always goes to memory.
+func isWritten(n *Node) bool {
+	switch n.Type() {
+	case NodeTypeGather, NodeTypeScatterSum, NodeTypeReduceSum, NodeTypeReduceMax, NodeTypeArgMinMax,
+		NodeTypeConcatenate, NodeTypeRNGBitGenerator, NodeTypeSplitNode:
+		return true
 	}
-	for len(stack) > 0 {
-		n := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		for _, in := range n.Inputs() {
-			if !used[in.Id()] {
-				used[in.Id()] = true
-				stack = append(stack, in)
-			}
-		}
+	return isProduct(n)
+}
+
+// isExpensive reports whether a node is too dear to be computed once for every use.
+func isExpensive(n *Node) bool {
+	switch n.Type() {
+	case NodeTypeExp, NodeTypeErf, NodeTypeTanh, NodeTypeLog, NodeTypeSqrt, NodeTypeRsqrt, NodeTypeDiv:
+		return true
 	}
-	output := make([]bool, len(nodes))
-	for _, o := range outs {
-		output[o.Id()] = true
-	}
-	users := make([][]*Node, len(nodes))
-	for _, n := range nodes {
-		if used[n.Id()] {
-			for _, in := range n.Inputs() {
-				users[in.Id()] = append(users[in.Id()], n)
-			}
-		}
-	}
-	// realUsers skips aliases.
-	var real func(n *Node, f func(*Node))
-	real = func(n *Node, f func(*Node)) {
-		for _, u := range users[n.Id()] {
-			if alias(u) {
-				real(u, f)
-				continue
-			}
-			f(u)
-		}
-	}
-	mat := make([]bool, len(nodes))
-	for _, n := range nodes {
-		if !used[n.Id()] || alias(n) || n.Type() == NodeTypeParameter || n.Type() == NodeTypeConstant {
+	return false
+}
+
+// eachUser calls f for the users of a node's value, behind other views of it.
+func (a *analysis) eachUser(n *Node, f func(*Node)) {
+	for _, u := range a.users[n.Id()] {
+		if renames(u) {
+			a.eachUser(u, f)
 			continue
 		}
-		if heavy(n) {
-			mat[n.Id()] = true
+		f(u)
+	}
+}
+
+func (a *analysis) findWritten() {
+	for i, n := range a.nodes {
+		if !a.used[i] || renames(n) || n.Type() == NodeTypeParameter || n.Type() == NodeTypeConstant {
 			continue
 		}
-		count := 0
-		real(n, func(u *Node) {
-			count++
-			if dot(u) {
-				mat[n.Id()] = true
-			}
+		users, whole := 0, false
+		a.eachUser(n, func(u *Node) {
+			users++
+			whole = whole || isProduct(u)
 		})
-		if expensive(n) && count > 1 {
-			mat[n.Id()] = true
-		}
+		a.written[i] = isWritten(n) || whole || isExpensive(n) && users > 1
 	}
-	root := func(n *Node) *Node {
-		for alias(n) {
-			n = n.Inputs()[0]
-		}
-		return n
-	}
-	single := func(n *Node) bool {
-		c := 0
-		real(n, func(*Node) { c++ })
-		return c == 1
-	}
-	// Sums of gradients are made as soon as both terms are there, in the place of the first.
-	pos := make([]int, len(nodes))
-	inplace := make([]*Node, len(nodes))
-	for i, n := range nodes {
-		pos[i] = i
-		if !used[i] || n.Type() != NodeTypeAdd {
+}
+
+// sumInPlace finds sums of two written values that nothing else uses, such as gradients of a tensor by two ways.
+func (a *analysis) sumInPlace() {
+	for i, n := range a.nodes {
+		a.at[i] = i
+		if !a.used[i] || n.Type() != NodeTypeAdd {
 			continue
 		}
-		a, b := root(n.Inputs()[0]), root(n.Inputs()[1])
-		if a == b || !mat[a.Id()] || !mat[b.Id()] || !single(a) || !single(b) || bytes(a) != bytes(n) || bytes(b) != bytes(n) {
+		x, y := origin(n.Inputs()[0]), origin(n.Inputs()[1])
+		if x == y || !a.ends(x, n) || !a.ends(y, n) {
 			continue
 		}
-		mat[i] = true
-		pos[i] = max(pos[a.Id()], pos[b.Id()])
-		inplace[i] = a
+		a.written[i], a.at[i], a.place[i] = true, max(a.at[x.Id()], a.at[y.Id()]), x
 	}
-	lastOf := make([]int, len(nodes))
-	for i := len(nodes) - 1; i >= 0; i-- {
-		if !used[i] {
+	// The first terms of a sum that is a result lie in the result.
+	for i := len(a.nodes) - 1; i >= 0; i-- {
+		if a.result[i] && a.place[i] != nil {
+			a.result[a.place[i].Id()] = true
+		}
+	}
+}
+
+// origin is the node that a view is of.
+func origin(n *Node) *Node {
+	for renames(n) {
+		n = n.Inputs()[0]
+	}
+	return n
+}
+
+// ends reports whether a value is written, as large as the sum, and used by it alone.
+func (a *analysis) ends(x, sum *Node) bool {
+	users := 0
+	a.eachUser(x, func(*Node) { users++ })
+	return a.written[x.Id()] && users == 1 && size(x) == size(sum)
+}
+
+// findLastUses finds when a value is needed last: by a written user, or by one behind fused operations.
+func (a *analysis) findLastUses() {
+	for i := len(a.nodes) - 1; i >= 0; i-- {
+		if !a.used[i] {
 			continue
 		}
-		end := pos[i]
-		for _, u := range users[i] {
-			if mat[u.Id()] {
-				end = max(end, pos[u.Id()])
-			} else {
-				end = max(end, lastOf[u.Id()])
+		a.last[i] = a.at[i]
+		for _, u := range a.users[i] {
+			end := a.last[u.Id()]
+			if a.written[u.Id()] {
+				end = a.at[u.Id()]
 			}
-		}
-		lastOf[i] = end
-	}
-	// The first terms of a sum that is an output lie in the output.
-	for i := len(nodes) - 1; i >= 0; i-- {
-		if output[i] && inplace[i] != nil {
-			output[inplace[i].Id()] = true
+			a.last[i] = max(a.last[i], end)
 		}
 	}
-	delta := make([]int64, len(nodes)+1)
-	for i, n := range nodes {
-		if !used[i] || !mat[i] || output[i] {
+}
+
+func (a *analysis) peak() Prediction {
+	change := make([]int64, len(a.nodes)+1)
+	for i, n := range a.nodes {
+		if !a.used[i] || !a.written[i] || a.result[i] {
 			continue
 		}
-		from := pos[i]
-		if inplace[i] != nil {
+		from := a.at[i]
+		if a.place[i] != nil {
 			from++ // until then it is its first term
 		}
-		if lastOf[i] < from {
-			continue
-		}
-		delta[from] += bytes(n)
-		delta[lastOf[i]+1] -= bytes(n)
-	}
-	var p Prediction
-	var now int64
-	for i := range nodes {
-		now += delta[i]
-		if now > p.Temporary {
-			p.Temporary, p.At = now, i
+		if a.last[i] >= from {
+			change[from] += size(n)
+			change[a.last[i]+1] -= size(n)
 		}
 	}
-	for i, n := range nodes {
-		if used[i] && mat[i] && !output[i] && pos[i] <= p.At && lastOf[i] >= p.At {
-			p.Live = append(p.Live, n)
-		}
+	p := Prediction{Nodes: len(a.nodes)}
+	now := int64(0)
+	for _, c := range change {
+		now += c
+		p.Peak = max(p.Peak, now)
 	}
 	return p
 }
