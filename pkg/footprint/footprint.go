@@ -63,10 +63,14 @@ func newAnalysis(results []*Node) *analysis {
 	return a
 }
 
-// size is the memory of a node's value. Nodes of several values are split into nodes of one.
+// size is the memory of a node's value. Nodes of several values are split into nodes of one. Of random numbers, which
+// are such parts, nothing is kept but the decision that they are drawn for: a byte.
 func size(n *Node) int64 {
-	if n.NumOutputs() != 1 {
+	switch {
+	case n.NumOutputs() != 1:
 		return 0
+	case n.Type() == NodeTypeSplitNode:
+		return int64(n.Shape().Size())
 	}
 	return int64(n.Shape().Size()) * int64(n.DType().Size())
 }
