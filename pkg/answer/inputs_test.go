@@ -46,7 +46,7 @@ func TestFindInputs(t *testing.T) {
 	for arg, want := range map[string]string{
 		filepath.Join(dir, "no.png"): "no such file", filepath.Join(dir, "*.gif"): "fits",
 		filepath.Join(dir, "[.png"): "pattern", "http://": "no host", "http://[::1": "missing ']'",
-		filepath.Join(dir, "e.png"): "has no pictures"} {
+		filepath.Join(dir, "e.png"): "no pictures"} {
 		_, err := FindInputs([]string{arg}, nil)
 		says(t, arg, err, want)
 	}

@@ -185,6 +185,8 @@ func (o *generateOptions) parse(json bool) (err error) {
 		return usagef("--attention-layer is for --show-attention: name its file")
 	case o.stream && (o.out != "" || json):
 		return usagef("--stream shows text as it is written: leave out --out and --json")
+	case o.stream && (several || o.search.returned > 1):
+		return usagef("--stream shows one text: give one --prompt at most and no --num-return")
 	}
 	if err := o.checkChat(); err != nil {
 		return err

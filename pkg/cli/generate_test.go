@@ -82,6 +82,8 @@ func TestGenerateWrongUsage(t *testing.T) {
 		{"--model m --image a --out x --format coco --num-return 2", "one caption per picture"},
 		{"--model m --image a --out x --stream", "--stream"},
 		{"--model m --image a --json --stream", "--stream"},
+		{"--model m --image a --stream --prompt a --prompt b", "--stream shows one text"},
+		{"--model m --image a --stream --num-return 2 --sample", "--stream shows one text"},
 		{"--model m --image a --attention-layer mean", "--attention-layer is for --show-attention"},
 		{"--model m --image a --max-prompt-tokens -1", "--max-prompt-tokens -1"},
 		{"--model m --image a --vision-heads -1", "--vision-heads -1"},

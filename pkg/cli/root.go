@@ -44,8 +44,8 @@ usage or configuration, 130 interrupted after saving.`,
 		&cobra.Group{ID: groupCheck, Title: "Looking into it:"}, &cobra.Group{ID: groupSetup, Title: "Setup:"})
 	addCommands(root, groupTrain, newPretrainStage1Cmd(app), newPretrainStage2Cmd(app), newPretrainLMCmd(app))
 	addCommands(root, groupUse, newGenerateCmd(app))
-	addCommands(root, groupCheck, newConfigCmd(app), newVerifyCmd(app), newReportCmd(app), newScoreCmd(app),
-		newBenchCmd(app), newWeightsCmd(app), newTokenizeCmd(app))
+	addCommands(root, groupCheck, newConfigCmd(app), newPlanCmd(app), newDataCmd(app), newVerifyCmd(app),
+		newReportCmd(app), newScoreCmd(app), newBenchCmd(app), newWeightsCmd(app), newTokenizeCmd(app))
 	addCommands(root, groupSetup, newPluginCmd(app), newVersionCmd(app), newCompletionCmd(app))
 	root.SetHelpCommand(newHelpCmd())
 	app.prepare(root)

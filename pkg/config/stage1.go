@@ -148,7 +148,7 @@ type Train struct {
 	Accumulate              int      `yaml:"accumulate" in:"[1,)" doc:"micro-batches of a batch"`
 	MicroBatchSize          int      `yaml:"micro_batch_size" in:"[0,)" doc:"their pairs, in place of accumulate"`
 	ContrastiveAccumulation bool     `yaml:"contrastive_accumulation" doc:"ITC and negatives across them"`
-	MaxSkipped              int      `yaml:"max_skipped" in:"[0,)" hash:"-" doc:"skipped steps in a row before the stop"`
+	MaxSkipped              int      `yaml:"max_skipped" in:"[0,)" hash:"-" doc:"skipped steps in a row until the stop"`
 	LogEvery                int      `yaml:"log_every" in:"[1,)" hash:"-" doc:"steps between log lines"`
 	MaxTime                 Duration `yaml:"max_time" in:"[0,)" hash:"-" doc:"stop and save after this time; 0s for no limit"`
 }

@@ -8,7 +8,10 @@ import (
 	"image/jpeg"
 	"math"
 	"os"
+	"path/filepath"
 	"testing"
+
+	"github.com/parquet-go/parquet-go"
 )
 
 // photoLike makes a JPEG picture with gradients and texture, 4:2:0, about as large per pixel as a COCO photo.
@@ -160,4 +163,45 @@ func BenchmarkOrder(b *testing.B) {
 func webRow(i int) string {
 	return fmt.Sprintf(`{"image":"%05d/%09d.jpg","caption":"a picture of thing number %d on a table, stock photo"}`,
 		i/10000, i, i)
+}
+
+// BenchmarkParquetPicture opens pictures of 50 kB in an order of their own.
+func BenchmarkParquetPicture(b *testing.B) {
+	type row struct {
+		Image   []byte `parquet:"image"`
+		Caption string `parquet:"caption"`
+	}
+	const n, size = 1000, 50_000
+	var buf bytes.Buffer
+	w := parquet.NewGenericWriter[row](&buf, parquet.Compression(&parquet.Snappy), parquet.MaxRowsPerRowGroup(100))
+	random := newStream(1, 2, 3, purposeCrop)
+	for i := range n {
+		data := make([]byte, size)
+		for k := range data {
+			data[k] = byte(random.next())
+		}
+		if _, err := w.Write([]row{{data, fmt.Sprint("caption ", i)}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		b.Fatal(err)
+	}
+	file := filepath.Join(b.TempDir(), "pictures.parquet")
+	if err := os.WriteFile(file, buf.Bytes(), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	src, err := OpenAnnotations(AnnotationFile{Annotations: file})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer src.Close()
+	b.SetBytes(size)
+	for i := 0; b.Loop(); i++ {
+		r, err := src.Open(i * 379 % n)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Close()
+	}
 }

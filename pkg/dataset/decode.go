@@ -141,7 +141,7 @@ func (p *picture) openJPEG(data []byte, turn bool) error {
 	}
 	w, h, err := p.jpeg.Open(data)
 	if err == nil {
-		err = p.checkSize(w, h)
+		err = errors.Join(p.checkSize(w, h), checkClaim(w, h, len(data)))
 	}
 	if err != nil {
 		return fmt.Errorf("broken JPEG picture: %w", err)
@@ -159,6 +159,16 @@ func (p *picture) openJPEG(data []byte, turn bool) error {
 	}
 	orient(&p.img, &p.spare, way)
 	p.w, p.h = p.img.W, p.img.H
+	return nil
+}
+
+// checkClaim refuses JPEG files that claim a large picture and are far too small for it: even one colour all over takes
+// a byte for some 300 pixels, and a file cut short so early is worth nothing.
+func checkClaim(w, h, size int) error {
+	const large, perByte = 1 << 24, 2000
+	if pixels := int64(w) * int64(h); pixels > large && pixels > perByte*int64(size) {
+		return fmt.Errorf("the picture claims %d×%d pixels in %d bytes; refused", w, h, size)
+	}
 	return nil
 }
 

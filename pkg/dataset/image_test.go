@@ -184,17 +184,19 @@ func TestDecodeErrors(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"empty":     {nil, "empty"},
-		"html":      {[]byte("<html></html>"), "HTML"},
-		"lfs":       {[]byte("version https://git-lfs.github.com/spec/v1"), "Git LFS"},
-		"pdf":       {[]byte("%PDF-1.7"), "PDF"},
-		"avif":      {[]byte("\x00\x00\x00\x20ftypavif"), "AVIF"},
-		"text":      {[]byte("hello world"), "starts with 68 65"},
-		"truncated": {photo[:len(photo)*6/10], "broken JPEG"},
-		"header":    {photo[:20], "broken JPEG"},
-		"bit":       {flipped, "broken PNG"},
-		"bomb png":  {bombPNG(1<<20, 1<<20), "refused"},
-		"bomb jpeg": {bombJPEG(photo), "65500"},
+		"empty":      {nil, "empty"},
+		"html":       {[]byte("<html></html>"), "HTML"},
+		"lfs":        {[]byte("version https://git-lfs.github.com/spec/v1"), "Git LFS"},
+		"pdf":        {[]byte("%PDF-1.7"), "PDF"},
+		"avif":       {[]byte("\x00\x00\x00\x20ftypavif"), "AVIF"},
+		"text":       {[]byte("hello world"), "starts with 68 65"},
+		"truncated":  {photo[:len(photo)*6/10], "broken JPEG"},
+		"header":     {photo[:20], "broken JPEG"},
+		"bit":        {flipped, "broken PNG"},
+		"bomb png":   {bombPNG(1<<20, 1<<20), "refused"},
+		"bomb jpeg":  {bombJPEG(photo, "\xff\xff\xff\xff"), "65500"},
+		"big jpeg":   {bombJPEG(photo, "\xf0\x00\xf0\x00"), "refused"},
+		"tall claim": {bombJPEG(photo, "\x20\x00\x20\x00"), "8192×8192 pixels in"},
 	} {
 		if _, err := Decode(bytes.NewReader(c.data)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", name, err, c.want)
@@ -214,11 +216,11 @@ func bombPNG(w, h uint32) []byte {
 	return append(data, "\x00\x00\x00\x00IDAT"...)
 }
 
-// bombJPEG makes a JPEG picture claim 65535×65535 pixels.
-func bombJPEG(photo []byte) []byte {
+// bombJPEG makes a JPEG picture claim another height and width.
+func bombJPEG(photo []byte, size string) []byte {
 	photo = slices.Clone(photo)
 	frame := bytes.Index(photo, []byte{0xff, 0xc0})
-	copy(photo[frame+5:], "\xff\xff\xff\xff")
+	copy(photo[frame+5:], size)
 	return photo
 }
 

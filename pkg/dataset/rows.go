@@ -70,12 +70,3 @@ func (r *rows) at(row int64, draw func(n int64) int64) (image, text int) {
 		rest -= n
 	}
 }
-
-// CheckBatch fails if the source has fewer rows than a batch: a loader could never fill one.
-func CheckBatch(src Source, unit Unit, size int) error {
-	m, err := NewMixture(Mix{}, Part{Source: src, Unit: unit})
-	if err != nil {
-		return err
-	}
-	return m.CheckBatch(size)
-}

@@ -75,14 +75,18 @@ func (p *CachedProgram) prepare(backend compute.Backend, store *mlx.Store, prefi
 	return out
 }
 
-// logProbsOf turns logits [texts, vocab] into log-probabilities. A logit that is not a finite number makes all of its text
-// not a number.
+// logProbsOf turns logits [texts, vocab] into log-probabilities. A logit that is not a finite number makes all of its
+// text not a number.
 func logProbsOf(logits *graph.Node) *graph.Node {
 	dims := logits.Shape().Dimensions
 	wide := func(x *graph.Node) *graph.Node { return graph.BroadcastToDims(x, dims...) }
 	shifted := graph.Sub(logits, wide(graph.ReduceAndKeep(logits, graph.ReduceMax, -1)))
-	sum := graph.ReduceAndKeep(graph.Exp(shifted), graph.ReduceSum, -1)
-	return graph.Sub(shifted, wide(graph.Log(sum)))
+	// Stretch by stretch, because one float32 sum over a large vocabulary would lose the small numbers.
+	const stretch = 256
+	exps := graph.Pad(graph.Exp(shifted), graph.ScalarZero(logits.Graph(), logits.DType()),
+		compute.PadAxis{}, compute.PadAxis{End: (stretch - dims[1]%stretch) % stretch})
+	sums := graph.ReduceSum(graph.Reshape(exps, dims[0], -1, stretch), -1)
+	return graph.Sub(shifted, wide(graph.Log(graph.ReduceAndKeep(sums, graph.ReduceSum, -1))))
 }
 
 // Close frees the compiled programs.

@@ -159,3 +159,20 @@ func checkLogProbs(t *testing.T, backend compute.Backend) {
 		}
 	}
 }
+
+// TestLogProbsOfManyTokens: the sum over a large vocabulary is exact to some parts in a million.
+func TestLogProbsOfManyTokens(t *testing.T) {
+	const vocab = 50272
+	logits := graphtest.Normals(3, vocab, 0.5)
+	logits[7] = 12
+	sum := 0.0
+	for _, v := range logits {
+		sum += math.Exp(float64(v))
+	}
+	out := graphtest.Run(t, graphtest.Open(t, "go"), mlx.NewStore(), func(_ *mlx.Scope, in []*graph.Node) []*graph.Node {
+		return []*graph.Node{logProbsOf(in[0])}
+	}, tensors.FromFlatDataAndDimensions(logits, 1, vocab))[0]
+	if got, want := float64(out[7]), 12-math.Log(sum); math.Abs(got-want) > 3e-6 {
+		t.Errorf("log-probability %.8f, want %.8f", got, want)
+	}
+}

@@ -89,6 +89,9 @@ func (o BenchOptions) validate() error {
 // newBenchStore draws the weights.
 func newBenchStore(backend compute.Backend, o BenchOptions) (*mlx.Store, error) {
 	store := mlx.NewStore()
+	if o.Devices > 1 {
+		backend = nil // host memory: the first device must not hold what several will share
+	}
 	if err := model.InitializeOn(backend, store, Params(o.Config), o.Seed); err != nil {
 		return nil, err
 	}

@@ -155,7 +155,8 @@ func coupledRest(scope *model.Scope, cfg Config, rows *Node, in []*Node, allIDs 
 	return features, cfg.total(o.LossITC, o.LossITM, o.LossLM), o.terms()
 }
 
-// captionShares is what a token of each of the rows counts in L_itg: one of all tokens of its replica, and that one of R.
+// captionShares is what a token of each of the rows counts in L_itg: one of all tokens of its replica, and that one of
+// R.
 func captionShares(cfg Config, rows, allIDs *Node) *Node {
 	_, counted := captionLabels(cfg, allIDs)
 	tokens := MulScalar(ReduceSum(byReplica(counted, cfg), -1), float64(cfg.replicas())) // [R]

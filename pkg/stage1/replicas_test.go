@@ -62,14 +62,9 @@ func captionLoss(t *testing.T, cfg Config, d *hostBatch, from, n int) []float32 
 }
 
 func TestReplicasAreChecked(t *testing.T) {
-	for want, change := range map[string]func(*Config){
-		"-1 replicas":                         func(c *Config) { c.Replicas = -1 },
-		"2 replicas with coupled micro-batch": func(c *Config) { c.Replicas, c.MicroBatches, c.Coupled = 2, 2, true },
-	} {
-		cfg := tinyConfig()
-		change(&cfg)
-		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q in it", err, want)
-		}
+	cfg := tinyConfig()
+	cfg.Replicas = -1
+	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "-1 replicas") {
+		t.Errorf("got %v, want one of -1 replicas", err)
 	}
 }

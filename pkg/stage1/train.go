@@ -116,13 +116,13 @@ func (s *stage) initialise(r *training.Run) error {
 	}
 	if path := c.QFormer.Weights; path != "" {
 		coverage, err := pretrained.LoadQFormer(r.Store, QFormerParams(s.cfg), path, c.Seed,
-			pretrained.Options{Backend: r.Device.Backend})
+			pretrained.Options{Backend: r.Device.LoadTo()})
 		if err != nil {
 			return fmt.Errorf("qformer.weights: %w", err)
 		}
 		r.Log.Info("Q-Former loaded", "coverage", coverage.String())
 	}
-	if err := model.InitializeOn(r.Device.Backend, r.Store, Params(s.cfg), c.Seed); err != nil {
+	if err := model.InitializeOn(r.Device.LoadTo(), r.Store, Params(s.cfg), c.Seed); err != nil {
 		return err
 	}
 	vision := VisionParams(s.cfg)

@@ -34,8 +34,10 @@ type Coupled struct {
 	// Inputs are what Loss is given as in.
 	Inputs []Source
 	// Loss computes the features again, drawing the same random numbers in the same order before it draws others, and
-	// the share of what is left of the loss; rows are Coupling.Rows. It returns no features if the coupled loss has no gradient.
-	Loss func(scope *mlx.Scope, rows *Node, in, whole []*Node, rng *nn.RNG) (features []*Node, loss *Node, terms []*Node)
+	// the share of what is left of the loss; rows are Coupling.Rows. Without a gradient of the coupled loss it returns no
+	// features.
+	Loss func(scope *mlx.Scope, rows *Node, in, whole []*Node, rng *nn.RNG) (
+		features []*Node, loss *Node, terms []*Node)
 }
 
 // Coupling is what the coupled loss of a micro-batch is made of.

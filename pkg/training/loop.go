@@ -9,6 +9,7 @@ import (
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/configured"
 	"blip2/pkg/internal/measure"
 	"blip2/pkg/runlog"
 	"blip2/pkg/trainer"
@@ -73,16 +74,11 @@ func (d *display) start(done int) { d.phase = d.progress.Start("step", done, d.s
 
 func (r *Run) newLoader() (*dataset.Loader, error) {
 	c, in := r.config, r.inputs
-	a := c.Data.Augment
-	return dataset.NewMixtureLoader(r.mixture, in.Tokenizer, dataset.LoaderOptions{
-		BatchSize: c.Train.BatchSize, ImageSize: in.ImageSize, MaxTextLen: in.MaxTextLen, Seed: c.Seed,
-		Answers: dataset.AnswerMode(c.Data.Answers), Caption: in.Caption, Flip: a.Flip.Float(), EXIF: c.Data.EXIF,
-		Crop: dataset.Crop{Scale: a.CropScale, Ratio: a.CropRatio}, Truncated: dataset.Truncated(c.Data.Truncated),
-		Augment: dataset.RandAugment{Ops: a.RandAugment.Ops, Magnitude: a.RandAugment.Magnitude,
-			Mode: dataset.AugmentMode(a.RandAugment.Mode)},
-		Workers: c.Data.Workers, Prefetch: c.Data.Prefetch, MaxBadShare: c.Data.MaxBadShare.Float(),
-		Start: dataset.Position{Epoch: r.At.Epoch, Index: r.At.Index, Streams: r.At.Streams},
-	})
+	o := configured.LoaderOptions(c.Data)
+	o.BatchSize, o.ImageSize, o.MaxTextLen, o.Caption, o.Seed = c.Train.BatchSize, in.ImageSize, in.MaxTextLen, in.Caption,
+		c.Seed
+	o.Start = dataset.Position{Epoch: r.At.Epoch, Index: r.At.Index, Streams: r.At.Streams}
+	return dataset.NewMixtureLoader(r.mixture, in.Tokenizer, o)
 }
 
 func newSchedule(c config.Common, batchesPerEpoch int64) (trainer.Schedule, error) {

@@ -130,8 +130,8 @@ func recordedSteps(t *testing.T, f func(t *testing.T, dir string)) {
 	}
 }
 
-// TestRecordedGradientCaching: in micro-batches with gradient caching too, losses and gradients are those recorded, within
-// the case's tolerance.
+// TestRecordedGradientCaching: in micro-batches with gradient caching too, losses and gradients are those recorded,
+// within the case's tolerance.
 func TestRecordedGradientCaching(t *testing.T) {
 	backend := testBackend(t)
 	recordedSteps(t, func(t *testing.T, dir string) {

@@ -93,6 +93,19 @@ func open(ctx context.Context, s config.DataSource, shards ShardOpener) (dataset
 	return p, nil
 }
 
+// LoaderOptions are the choices of a loader that the section names; the caller adds the batch, its texts, the seed and the
+// start.
+func LoaderOptions(d config.Data) dataset.LoaderOptions {
+	a := d.Augment
+	return dataset.LoaderOptions{
+		Answers: dataset.AnswerMode(d.Answers), Flip: a.Flip.Float(), EXIF: d.EXIF,
+		Crop: dataset.Crop{Scale: a.CropScale, Ratio: a.CropRatio}, Truncated: dataset.Truncated(d.Truncated),
+		Augment: dataset.RandAugment{Ops: a.RandAugment.Ops, Magnitude: a.RandAugment.Magnitude,
+			Mode: dataset.AugmentMode(a.RandAugment.Mode)},
+		Workers: d.Workers, Prefetch: d.Prefetch, MaxBadShare: d.MaxBadShare.Float(),
+	}
+}
+
 // File is the annotation file that a data set names.
 func File(s config.DataSource) dataset.AnnotationFile {
 	c := s.Columns

@@ -222,67 +222,95 @@ func (f *bmpFile) row16(out, in []byte) {
 	}
 }
 
+// bmpRuns is the state of decoding run-length coded samples.
+type bmpRuns struct {
+	f     *bmpFile
+	pix   []byte
+	in    []byte
+	at    int // place of in in the file
+	n     int // pixels so far
+	total int
+	x     int // where the row stands
+}
+
 // runs decodes run-length coded samples, which lie at place at of the file.
 func (f *bmpFile) runs(pix, in []byte, at int) error {
-	total := f.w * f.h
-	n, x := 0, 0 // pixels so far, and where the row stands
-	put := func(c byte) {
-		if n < total {
-			copy(f.line(pix, n/f.w)[n%f.w*3:], f.colors[c][:])
-		}
-		n++
-	}
-	for n < total && len(in) >= 2 {
-		count, value := int(in[0]), in[1]
-		in, at = in[2:], at+2
-		if count > 0 {
-			count = max(min(count, f.w-x), 0)
-			for i := range count {
-				put(f.nibble(value, i))
+	r := bmpRuns{f: f, pix: pix, in: in, at: at, total: f.w * f.h}
+	for r.n < r.total && len(r.in) >= 2 {
+		count, value := int(r.in[0]), r.in[1]
+		r.skip(2)
+		if count == 0 {
+			if err := r.escape(value); err != nil {
+				return err
 			}
-			x += count
 			continue
 		}
-		switch value {
-		case 0: // end of the row
-			for n%f.w != 0 {
-				put(0)
-			}
-			x = 0
-		case 1: // end of the picture
-			in = nil
-		case 2: // to another place; Pillow takes the way from behind the two bytes that hold it, and so do we
-			if len(in) < 4 {
-				return ErrTruncated
-			}
-			for range min(int(in[2])+int(in[3])*f.w, total+1-n) {
-				put(0)
-			}
-			in, at = in[4:], at+4
-			x = n % f.w
-		default:
-			bytes := int(value)
-			if f.compression == bmpRLE4 {
-				bytes /= 2
-			}
-			if len(in) < bytes {
-				return ErrTruncated
-			}
-			for _, b := range in[:bytes] {
-				put(f.nibble(b, 0))
-				if f.compression == bmpRLE4 {
-					put(f.nibble(b, 1))
-				}
-			}
-			x += int(value)
-			in, at = in[bytes:], at+bytes
-			if at%2 != 0 && len(in) > 0 {
-				in, at = in[1:], at+1
-			}
+		count = max(min(count, f.w-r.x), 0)
+		for i := range count {
+			r.put(f.nibble(value, i))
+		}
+		r.x += count
+	}
+	if r.n < r.total {
+		return ErrTruncated
+	}
+	return nil
+}
+
+func (r *bmpRuns) skip(n int) { r.in, r.at = r.in[n:], r.at+n }
+
+// put writes the next pixel.
+func (r *bmpRuns) put(c byte) {
+	if r.n < r.total {
+		copy(r.f.line(r.pix, r.n/r.f.w)[r.n%r.f.w*3:], r.f.colors[c][:])
+	}
+	r.n++
+}
+
+// escape follows what a run of no pixels stands for.
+func (r *bmpRuns) escape(kind byte) error {
+	switch kind {
+	case 0: // end of the row
+		for r.n%r.f.w != 0 {
+			r.put(0)
+		}
+		r.x = 0
+	case 1: // end of the picture
+		r.in = nil
+	case 2: // to another place; Pillow takes the way from behind the two bytes that hold it, and so do we
+		if len(r.in) < 4 {
+			return ErrTruncated
+		}
+		for range min(int(r.in[2])+int(r.in[3])*r.f.w, r.total+1-r.n) {
+			r.put(0)
+		}
+		r.skip(4)
+		r.x = r.n % r.f.w
+	default:
+		return r.plain(int(kind))
+	}
+	return nil
+}
+
+// plain copies pixels that are no run; they fill an even number of bytes.
+func (r *bmpRuns) plain(pixels int) error {
+	size := pixels
+	if r.f.compression == bmpRLE4 {
+		size /= 2
+	}
+	if len(r.in) < size {
+		return ErrTruncated
+	}
+	for _, b := range r.in[:size] {
+		r.put(r.f.nibble(b, 0))
+		if r.f.compression == bmpRLE4 {
+			r.put(r.f.nibble(b, 1))
 		}
 	}
-	if n < total {
-		return ErrTruncated
+	r.x += pixels
+	r.skip(size)
+	if r.at%2 != 0 && len(r.in) > 0 {
+		r.skip(1)
 	}
 	return nil
 }

@@ -28,56 +28,80 @@ const (
 	tiffOldZip   = 32946
 )
 
-// read decompresses strip after strip, or tile after tile, and writes their pixels.
-func (f *tiffFile) read(pix []byte) error {
-	offsets, counts := f.entries[tagStripOffsets], f.entries[tagStripCounts]
-	tileW, tileH := f.w, min(f.number(tagRowsPerStrip, f.h), f.h)
-	if offsets.count == 0 {
-		offsets, counts = f.entries[tagTileOffsets], f.entries[tagTileCounts]
-		tileW, tileH = f.number(tagTileWidth, 0), f.number(tagTileHeight, 0)
+// tiffLayout says how the samples are cut into parts: strips, or tiles.
+type tiffLayout struct {
+	offsets, counts tiffEntry
+	w, h            int // of a part, in pixels
+	samples         int // per pixel in a part: 1 if every component has planes of its own
+	stride          int // bytes per row of a part
+}
+
+// layout finds the strips or tiles.
+func (f *tiffFile) layout() (tiffLayout, error) {
+	l := tiffLayout{offsets: f.entries[tagStripOffsets], counts: f.entries[tagStripCounts], w: f.w,
+		h: min(f.number(tagRowsPerStrip, f.h), f.h), samples: f.samples}
+	if l.offsets.count == 0 {
+		l.offsets, l.counts = f.entries[tagTileOffsets], f.entries[tagTileCounts]
+		l.w, l.h = f.number(tagTileWidth, 0), f.number(tagTileHeight, 0)
 	}
 	const maxTile = 1 << 16
-	if tileW < 1 || tileH < 1 || offsets.count == 0 || tileW > max(f.w, maxTile) || tileH > max(f.h, maxTile) {
-		return errors.New("the TIFF file does not say where its samples are")
+	if l.w < 1 || l.h < 1 || l.offsets.count == 0 || l.w > max(f.w, maxTile) || l.h > max(f.h, maxTile) {
+		return l, errors.New("the TIFF file does not say where its samples are")
 	}
-	planes, perChunk := 1, f.samples
 	if f.planar {
-		planes, perChunk = f.samples, 1
+		l.samples = 1
 	}
-	stride := rowBytes(tileW*perChunk, f.bits)
+	l.stride = rowBytes(l.w*l.samples, f.bits)
 	// A tile may be larger than the picture, but not by much.
-	if int64(stride)*int64(tileH) > 64*int64(len(pix))+1<<20 {
-		return fmt.Errorf("the TIFF file has parts of %d×%d pixels for a picture of %d×%d", tileW, tileH, f.w, f.h)
+	if int64(l.stride)*int64(l.h) > 192*int64(f.w)*int64(f.h)+1<<20 {
+		return l, fmt.Errorf("the TIFF file has parts of %d×%d pixels for a picture of %d×%d", l.w, l.h, f.w, f.h)
+	}
+	return l, nil
+}
+
+// read decompresses strip after strip, or tile after tile, and writes their pixels.
+func (f *tiffFile) read(pix []byte) error {
+	l, err := f.layout()
+	if err != nil {
+		return err
 	}
 	row := newTIFFRow(f)
 	i := uint64(0)
-	for plane := range planes {
-		for y := 0; y < f.h; y += tileH {
-			for x := 0; x < f.w; x += tileW {
-				if i >= offsets.count {
-					return ErrTruncated
-				}
-				part, err := f.part(offsets, counts, i)
-				if err != nil {
+	for plane := range f.samples / l.samples {
+		for y := 0; y < f.h; y += l.h {
+			for x := 0; x < f.w; x += l.w {
+				if err := f.writePart(pix, row, &l, i, x, y, plane); err != nil {
 					return err
 				}
 				i++
-				rows := min(tileH, f.h-y)
-				raw, err := f.expand(part, tileW, rows, tileH, stride)
-				if err != nil {
-					return err
-				}
-				for r := 0; r < rows; r++ {
-					if len(raw) < stride {
-						return ErrTruncated
-					}
-					f.unpredict(raw[:stride], perChunk)
-					n := min(tileW, f.w-x)
-					row.write(pix[((y+r)*f.w+x)*3:][:3*n], raw[:stride], plane)
-					raw = raw[stride:]
-				}
 			}
 		}
+	}
+	return nil
+}
+
+// writePart writes the pixels of strip or tile i, whose upper left one is at x, y.
+func (f *tiffFile) writePart(pix []byte, row *tiffRow, l *tiffLayout, i uint64, x, y, plane int) error {
+	if i >= l.offsets.count {
+		return ErrTruncated
+	}
+	part, err := f.part(l.offsets, l.counts, i)
+	if err != nil {
+		return err
+	}
+	rows := min(l.h, f.h-y)
+	raw, err := f.expand(part, l.w, rows, l.h, l.stride)
+	if err != nil {
+		return err
+	}
+	n := min(l.w, f.w-x)
+	for r := range rows {
+		if len(raw) < l.stride {
+			return ErrTruncated
+		}
+		f.unpredict(raw[:l.stride], l.samples)
+		row.write(pix[((y+r)*f.w+x)*3:][:3*n], raw[:l.stride], plane)
+		raw = raw[l.stride:]
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -228,6 +230,45 @@ func TestRandomAccess(t *testing.T) {
 	checkSource(t, openSource(t, Options{}, filepath.Join(dir, "s{000..003}.tar")), 100)
 	if all := openSource(t, Options{TopK: -1}, filepath.Join(dir, "*.tar")); all.Texts(0) != 3 {
 		t.Errorf("without top_k there are %d captions", all.Texts(0))
+	}
+}
+
+// A folder means the shards in it, whatever img2dataset has put beside them.
+func TestFolderOfShards(t *testing.T) {
+	dir := inFolder(t, shardsOf(t, 4, 6))
+	for _, name := range []string{"s000_stats.json", "s000.parquet", "shards.json"} {
+		writeFile(t, filepath.Join(dir, name), []byte("{}"))
+	}
+	for _, pattern := range []string{dir, dir + "/", filepath.Join(dir, "*"), "file://" + dir,
+		filepath.Join(dir, "{s000,s001}.tar")} {
+		checkSource(t, openSource(t, Options{}, pattern), 10)
+	}
+	for _, pattern := range []string{t.TempDir(), filepath.Join(dir, "x*"), "http://127.0.0.1/folder/"} {
+		if _, err := Locate(context.Background(), testStore(t), pattern); err == nil {
+			t.Errorf("%s is taken", pattern)
+		}
+	}
+}
+
+// A server that sends whole files only cannot give random access; its shards are read in order.
+func TestServerWithoutRanges(t *testing.T) {
+	local := inFolder(t, shardsOf(t, 10))
+	openSource(t, Options{}, filepath.Join(local, "s000.tar"))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Range")
+		http.ServeFile(w, r, filepath.Join(local, filepath.Base(r.URL.Path)))
+	}))
+	t.Cleanup(server.Close)
+	set := openStreams(t, small(), server.URL+"/s000.tar")
+	s := start(t, set, 1, nil)
+	want := next(t, s, 25)
+	state, err := s.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, next(t, s, 10)...)
+	if got := next(t, start(t, set, 1, state), 10); strings.Join(got, " ") != strings.Join(want[25:], " ") {
+		t.Errorf("continued: %q, want %q", got, want[25:])
 	}
 }
 

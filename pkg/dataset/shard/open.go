@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,7 +16,8 @@ import (
 	"blip2/pkg/storage"
 )
 
-// Locate lists the shards that patterns mean: paths or URLs with braces, and with * on disks and in buckets.
+// Locate lists the shards that patterns mean: paths or URLs with braces, and with * on disks and in buckets. A folder
+// means the .tar, .tar.gz and .tgz files in it; in a URL it ends with a slash.
 func Locate(ctx context.Context, store *storage.Store, patterns ...string) ([]string, error) {
 	var all []string
 	for _, pattern := range patterns {
@@ -24,19 +26,11 @@ func Locate(ctx context.Context, store *storage.Store, patterns ...string) ([]st
 			return nil, err
 		}
 		for _, name := range names {
-			if !storage.HasWildcard(name) {
-				all = append(all, name)
-				continue
-			}
-			found, err := store.List(ctx, name)
+			found, err := matching(ctx, store, name)
 			if err != nil {
 				return nil, err
 			}
-			for _, f := range found { // * takes the files beside the shards too
-				if !strings.HasSuffix(f, IndexSuffix) && !strings.HasSuffix(f, IndexSuffix+".lock") {
-					all = append(all, f)
-				}
-			}
+			all = append(all, found...)
 		}
 		if len(all) > maxExpanded {
 			return nil, fmt.Errorf("shard: %.200s: the patterns mean more than a million shards", pattern)
@@ -44,6 +38,52 @@ func Locate(ctx context.Context, store *storage.Store, patterns ...string) ([]st
 	}
 	if len(all) == 0 {
 		return nil, errors.New("shard: no shards are named")
+	}
+	return all, nil
+}
+
+// matching lists the shards that one name without braces means.
+func matching(ctx context.Context, store *storage.Store, name string) ([]string, error) {
+	rest, query := storage.SplitQuery(name)
+	if isFolder(rest) {
+		return inFolderOf(ctx, store, strings.TrimSuffix(rest, "/"), query)
+	}
+	if !storage.HasWildcard(name) {
+		return []string{name}, nil
+	}
+	found, err := store.List(ctx, name)
+	return slices.DeleteFunc(found, isBeside), err
+}
+
+// beside are the endings of files that lie beside shards, as indexes and what img2dataset writes of its work.
+var beside = []string{IndexSuffix, IndexSuffix + ".lock", ".json", ".parquet", ".csv", ".txt"}
+
+func isBeside(name string) bool {
+	rest, _ := storage.SplitQuery(name)
+	return slices.ContainsFunc(beside, func(end string) bool { return strings.HasSuffix(rest, end) })
+}
+
+func isFolder(name string) bool {
+	if strings.Contains(name, "://") && !strings.HasPrefix(name, "file://") {
+		return strings.HasSuffix(name, "/")
+	}
+	stat, err := os.Stat(strings.TrimPrefix(name, "file://"))
+	return err == nil && stat.IsDir()
+}
+
+// inFolderOf lists the shards in a folder.
+func inFolderOf(ctx context.Context, store *storage.Store, folder, query string) ([]string, error) {
+	var all []string
+	var first error
+	for _, end := range []string{"*.tar", "*.tar.gz", "*.tgz"} {
+		found, err := store.List(ctx, folder+"/"+end+query)
+		if err != nil && first == nil {
+			first = err
+		}
+		all = append(all, found...)
+	}
+	if len(all) == 0 {
+		return nil, first
 	}
 	return all, nil
 }
@@ -92,7 +132,11 @@ func indexable(ctx context.Context, store *storage.Store, shards []string) (bool
 			if err != nil {
 				return false, err
 			}
+			ranges := o.Info().Ranges
 			_ = o.Close()
+			if !ranges { // a server that sends whole files only
+				return false, nil
+			}
 			continue
 		}
 		packed, err := isPacked(strings.TrimPrefix(shard, "file://"))

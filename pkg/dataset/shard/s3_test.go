@@ -63,7 +63,7 @@ func TestBucket(t *testing.T) {
 	patient := small()
 	patient.Store = storage.New(storage.Options{Tries: 30, Wait: testWait})
 	defer patient.Store.Close()
-	for _, pattern := range []string{"s3://data/web/*.tar", "s3://data/web/s{000..002}.tar"} {
+	for _, pattern := range []string{"s3://data/web/", "s3://data/web/*.tar", "s3://data/web/s{000..002}.tar"} {
 		got := sequence(t, openStreams(t, patient, pattern+options), 1, 60)
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: another order", pattern)

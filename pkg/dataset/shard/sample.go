@@ -216,7 +216,8 @@ func (r *sampleReader) hold(m *member) {
 
 // giveDamage makes a sample of damage.
 func (r *sampleReader) giveDamage(s *sample) error {
-	s.start, s.end, s.bad, s.reason = r.damage.Offset, r.tar.in.at(), damaged, r.damage.Reason
+	s.start, s.bad, s.reason = r.damage.Offset, damaged, r.damage.Reason
+	s.end = max(s.start, r.tar.in.at())
 	if s.resync = r.tar.resync; r.tar.ended {
 		s.bad = cutOff
 	}

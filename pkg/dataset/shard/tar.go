@@ -151,10 +151,10 @@ func (t *tarReader) finish(m *member, size int64, long, pax *extra) error {
 	flag := t.head[156]
 	name := t.plainName()
 	switch {
-	case pax.hasName:
-		name = pax.name
 	case long.hasName:
 		name = long.name
+	case pax.hasName:
+		name = pax.name
 	}
 	if pax.hasSize {
 		size = pax.size

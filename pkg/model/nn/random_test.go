@@ -97,6 +97,53 @@ func TestUniformAndGumbel(t *testing.T) {
 	within(t, "mean square of Gumbel draws", spread, variance+euler*euler, 23.56-math.Pow(variance+euler*euler, 2), n)
 }
 
+// TestUniformOnXLA: the draws that XLA makes are spread evenly, neighbours and draws of other calls and states are
+// independent.
+func TestUniformOnXLA(t *testing.T) {
+	const n, buckets = 1 << 20, 1024
+	backend := graphtest.OpenXLA(t)
+	draw := func(seed int64) (a, b []float32) {
+		got := graphtest.Run(t, backend, model.NewStore(), func(_ *model.Scope, in []*Node) []*Node {
+			rng := NewRNG(in[0])
+			return []*Node{rng.Uniform(in[0].Graph(), 4, 64, n/256), rng.Uniform(in[0].Graph(), n)}
+		}, randomState(t, seed))
+		return got[0], got[1]
+	}
+	correlation := func(name string, a, b []float32) {
+		sum := 0.0
+		for i := range b {
+			sum += (float64(a[i]) - 0.5) * (float64(b[i]) - 0.5) * 12
+		}
+		within(t, name, sum/float64(len(b)), 0, 1, len(b))
+	}
+	var before []float32
+	for seed := int64(1); seed <= 4; seed++ {
+		first, second := draw(seed)
+		var counts [buckets]float64
+		for _, u := range first {
+			if u < 0 || u >= 1 {
+				t.Fatalf("uniform draw %g", u)
+			}
+			counts[int(u*buckets)]++
+		}
+		chi := 0.0
+		for _, c := range counts {
+			chi += (c - n/buckets) * (c - n/buckets) / (n / buckets)
+		}
+		if limit := buckets - 1 + 5*math.Sqrt(2*(buckets-1)); chi > limit {
+			t.Errorf("state %d: χ² of the distribution is %g, above %g", seed, chi, limit)
+		}
+		for _, lag := range []int{1, 2, 64, n / 256, n / 4} {
+			correlation("correlation of neighbours", first, first[lag:])
+		}
+		correlation("correlation of two calls", first, second)
+		if before != nil {
+			correlation("correlation of two states", first, before)
+		}
+		before = first
+	}
+}
+
 // TestCheckpointedDropout: in a checkpointed stretch, the backward pass draws the same numbers a second time.
 func TestCheckpointedDropout(t *testing.T) {
 	draws := func(n *Node) (count int) {
