@@ -3,16 +3,19 @@
 # (its plugin and METEOR's data are installed if they are missing), and a few seconds of every fuzz target. Without a C compiler the XLA part
 # is left out, and said so.
 #
-#   scripts/test.sh [--long]     --long fuzzes every target for a minute
+#   scripts/test.sh [--long]     --long fuzzes every target for a minute, and adds proofs that take minutes: a million
+#                                samples from shards, ten million rows, 64 pairs learned by heart, captions learned by
+#                                seeing, gradient caching and more devices on XLA
 #
 # The reference cases are looked for in ../shared/golden, or in $BLIP2_GOLDEN.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 fuzztime=5s
+long=
 case "${1:-}" in
   "") ;;
-  --long) fuzztime=60s ;;
+  --long) fuzztime=60s long=1 ;;
   *) echo "test.sh: unknown argument $1; want --long or nothing" >&2; exit 2 ;;
 esac
 
@@ -49,8 +52,20 @@ bin/blip2 plugin check xla:cpu
 bin/blip2 plugin install meteor
 
 echo "== tests on XLA CPU, METEOR among them"
-BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 ./pkg/model/...
-BLIP2_TEST_BACKEND=xla:cpu go test -timeout 30m -count=1 -run OnBackend ./pkg/verify
+export BLIP2_TEST_BACKEND=xla:cpu
+go test -timeout 30m -count=1 ./pkg/model/... ./pkg/trainer ./pkg/mesh ./pkg/plan
+go test -timeout 30m -count=1 -run 'OnBackend|HalfPrecision' ./pkg/verify
+go test -timeout 30m -count=1 -run 'FrozenDevices|DevicesFrozen' ./pkg/stage1
+go test -timeout 30m -count=1 -run 'Stretches|Remat|Reads' ./pkg/stage2
+if [ -n "$long" ]; then
+  echo "== proofs that take minutes"
+  go test -timeout 60m -count=1 -run 'Devices|SpreadLLM|ContrastiveAccumulationXLA' ./pkg/stage1 ./pkg/stage2
+  go test -timeout 60m -count=1 -run RecordedGradient ./pkg/verify
+  BLIP2_LONG=1 go test -timeout 60m -count=1 -run 'TestOverfitsRealPictures|TestSeeing' ./pkg/cli
+  BLIP2_LONG=1 go test -timeout 60m -count=1 -run TestSoak ./pkg/dataset/shard
+  BLIP2_ROWS=10000000 go test -timeout 60m -count=1 -run TestRowsInAFewBytes ./pkg/dataset
+fi
+unset BLIP2_TEST_BACKEND
 
 echo "== reference cases in the binary, on both backends"
 bin/blip2 verify --backend go

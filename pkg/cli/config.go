@@ -51,9 +51,9 @@ func newConfigShowCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Print the configuration that a training would use",
-		Long: `Prints the configuration of pretrain-stage1, or of the command that --for names, as it results from
-defaults, file, environment and flags, with one line of documentation per key. The output is itself a configuration file that gives the same values. Without
---config it shows the defaults, and keys that a training needs may be empty.`,
+		Long: `Prints the configuration of pretrain-stage1, or of the command that --for names, as it results from defaults,
+file, environment and flags, with one line of documentation per key. The output is itself a configuration file that
+gives the same values. Without --config it shows the defaults, and keys that a training needs may be empty.`,
 		Example: `  blip2 config show
   blip2 config show --config configs/quickstart.yaml --set optim.lr=1e-4
   blip2 config show --config configs/quickstart.yaml --json | jq .optim

@@ -23,9 +23,10 @@ func newDataCheckCmd(app *App) *cobra.Command {
 		Use:   "check",
 		Short: "Decode every picture and process every text",
 		Long: `Decodes every picture of the data sets and processes every text, and lists what a training could not use:
-pictures that cannot be decoded or are missing, and texts of which the processor leaves nothing. Pictures whose file ends
-too early are named, too (a training takes what is there, as the reference does), and pictures that occur twice. Sizes
-are compared with the published ones, where the file is known by its name or the configuration says what to expect.
+pictures that cannot be decoded or are missing, and texts of which the processor leaves nothing. Pictures whose file
+ends too early are named, too (a training takes what is there, as the reference does), and pictures that occur twice.
+Sizes are compared with the published ones, where the file is known by its name or the configuration says what to
+expect.
 
 With --journal an interrupted check goes on where it was. The exit code is 1 if anything cannot be used.`,
 		Example: `  blip2 data check --config configs/pretrain_stage1_vitl.yaml --journal check.journal

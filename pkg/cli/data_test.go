@@ -24,8 +24,8 @@ func checkSuccess(t *testing.T, name string, got result, says ...string) {
 	}
 }
 
-// newToyFolder writes the toy data set.
-func newToyFolder(t *testing.T) string {
+// toySet writes the toy data set.
+func toySet(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := toydata.Write(dir); err != nil {
@@ -35,7 +35,7 @@ func newToyFolder(t *testing.T) string {
 }
 
 func TestDataCheck(t *testing.T) {
-	dir := newToyFolder(t)
+	dir := toySet(t)
 	config := filepath.Join(dir, toydata.ConfigFile)
 	journal := filepath.Join(dir, "check.journal")
 	got := runApp(t, nil, "data", "check", "--config", config, "--journal", journal)
@@ -64,7 +64,7 @@ func TestDataCheck(t *testing.T) {
 }
 
 func TestDataStats(t *testing.T) {
-	dir := newToyFolder(t)
+	dir := toySet(t)
 	config := filepath.Join(dir, toydata.ConfigFile)
 	got := runApp(t, nil, "data", "stats", "--config", config, "--set",
 		"data.train=[{annotations: "+filepath.Join(dir, toydata.CaptionFile)+", images: "+filepath.Join(dir, toydata.ImagesDir)+
@@ -84,7 +84,7 @@ func TestDataStats(t *testing.T) {
 
 // TestDataShow: the page is that of the training's own loader, at any position.
 func TestDataShow(t *testing.T) {
-	dir := newToyFolder(t)
+	dir := toySet(t)
 	config := filepath.Join(dir, toydata.ConfigFile)
 	page := func(args ...string) string {
 		out := filepath.Join(dir, "page.html")
@@ -111,7 +111,7 @@ func TestDataShow(t *testing.T) {
 }
 
 func TestDataShardAndIndex(t *testing.T) {
-	dir := newToyFolder(t)
+	dir := toySet(t)
 	out := filepath.Join(dir, "shards")
 	got := runApp(t, nil, "data", "shard", "--config", filepath.Join(dir, toydata.ConfigFile), "--out", out, "--samples", "5")
 	checkSuccess(t, "shard", got, "3 shards with 12 samples", "0 left out")

@@ -159,7 +159,7 @@ func (r *Run) record(d *display, in trainer.Interval) error {
 		r.Log.Warn("steps skipped: loss or gradient not finite", "step", in.Step, "skipped", in.Skipped)
 	}
 	if starved(in) {
-		r.Log.Warn("the training waits for data: more data.workers may help", "step", in.Step,
+		r.Log.Info("the training waits for data: more data.workers may help", "step", in.Step,
 			"data_wait_s", in.WaitSeconds, "step_s", in.StepSeconds)
 	}
 	r.watchCompilations(in.Step)
