@@ -55,7 +55,7 @@ echo "== tests on XLA CPU, METEOR among them"
 export BLIP2_TEST_BACKEND=xla:cpu
 go test -timeout 30m -count=1 ./pkg/model/... ./pkg/trainer ./pkg/mesh ./pkg/plan
 go test -timeout 30m -count=1 -run 'OnBackend|HalfPrecision' ./pkg/verify
-go test -timeout 30m -count=1 -run 'FrozenDevices|DevicesFrozen' ./pkg/stage1
+go test -timeout 30m -count=1 -run TestDevicesEqualOne/frozen ./pkg/stage1
 go test -timeout 30m -count=1 -run 'Stretches|Remat|Reads' ./pkg/stage2
 if [ -n "$long" ]; then
   echo "== proofs that take minutes"
