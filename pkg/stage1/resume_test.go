@@ -263,7 +263,7 @@ func TestDataGiveOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The picture's two captions are 8.3 % of the rows; the second one comes in batch 3.
-	settings := []string{quick, "data.max_bad_share=8%", "checkpoint.every=0"}
+	settings := []string{quick, "data.max_bad_share=8%", "checkpoint.every=0", "data.truncated=reject"}
 	f := y.train(t, start{run: "a", set: settings})
 	wantError(t, "bad picture", f.err, "step 3:", "01.png", "max_bad_share", "the state after step 3 was saved")
 	if dir, _, err := checkpoint.Latest(f.dir); err != nil || filepath.Base(dir) != checkpoint.DirName(3) {
