@@ -88,17 +88,26 @@ func (o benchOptions) stage2(app *App) (string, *config.Stage2, stage2.Config, e
 		net, err = stage2.FromConfig(cfg)
 		return o.config.path, cfg, net, err
 	}
-	if llm, err := opt.Preset(o.model); err == nil {
-		net, err = stage2.WithLLM(cfg, &llm, nil)
-		return o.model, cfg, net, err
-	}
-	llm, err := t5.Preset(o.model)
-	if err != nil {
+	net, known, err := stage2ByName(cfg, o.model)
+	if !known {
 		return "", nil, net, usagef("--model %q is unknown%s", o.model,
 			suggest(o.model, slices.Concat(opt.Presets(), t5.Presets())))
 	}
-	net, err = stage2.WithLLM(cfg, nil, &llm)
 	return o.model, cfg, net, err
+}
+
+// stage2ByName is the model with a language model of the sizes that its name on the hub stands for.
+func stage2ByName(cfg *config.Stage2, name string) (net stage2.Config, known bool, err error) {
+	if llm, err := opt.Preset(name); err == nil {
+		net, err = stage2.WithLLM(cfg, &llm, nil)
+		return net, true, err
+	}
+	llm, err := t5.Preset(name)
+	if err != nil {
+		return net, false, nil
+	}
+	net, err = stage2.WithLLM(cfg, nil, &llm)
+	return net, true, err
 }
 
 // runBenchStage2 measures and prints.

@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,6 +18,7 @@ import (
 	"blip2/pkg/device"
 	"blip2/pkg/internal/measure"
 	"blip2/pkg/plan"
+	"blip2/pkg/stage1"
 	"blip2/pkg/stage2"
 )
 
@@ -132,6 +136,10 @@ func (opts planOptions) subject(app *App, cpu bool) (plan.Subject, error) {
 			return plan.Subject{}, err
 		}
 		vocab, err := benchVocabulary(cfg)
+		if errors.Is(err, fs.ErrNotExist) {
+			app.Log.Info("the vocabulary is not there yet: planning with that of bert-base-uncased", "file", cfg.Text.Vocab)
+			vocab, err = stage1.BERTVocabulary(), nil
+		}
 		if err != nil {
 			return plan.Subject{}, err
 		}
@@ -144,6 +152,12 @@ func (opts planOptions) subject(app *App, cpu bool) (plan.Subject, error) {
 			return plan.Subject{}, err
 		}
 		model, err := stage2.FromConfig(cfg)
+		if name := filepath.Base(cfg.LLM.Path); errors.Is(err, fs.ErrNotExist) {
+			if byName, known, wrong := stage2ByName(cfg, name); known {
+				app.Log.Info("the language model is not there yet: planning with the sizes of its name", "name", name)
+				model, err = byName, wrong
+			}
+		}
 		if err != nil {
 			return plan.Subject{}, err
 		}
@@ -181,20 +195,21 @@ func writePlan(w io.Writer, p *plan.Plan) error {
 	if !p.Fits {
 		fit = "DOES NOT FIT"
 	}
+	memory := func(n int64) string { return fmt.Sprintf("%.2f GB", float64(n)/1e9) }
 	for _, row := range [][2]string{
-		{"device", fmt.Sprintf("%d × %s, %s each, %.0f TFLOP/s", p.Devices, p.Device.Name, gigabytes(uint64(p.Device.Memory)),
+		{"device", fmt.Sprintf("%d × %s, %s each, %.0f TFLOP/s", p.Devices, p.Device.Name, memory(p.Device.Memory),
 			p.FLOPs/p.Step/p.Utilise/float64(p.Devices)/1e12)},
 		{"parameters", fmt.Sprintf("%s trained, %s frozen", millions(p.Trained), millions(p.NotTrained))},
 		{"batch", fmt.Sprintf("%d pairs, %d of them on a device at a time", p.Batch, p.MicroBatch)},
 		{"", ""},
-		{"memory of a device", fmt.Sprintf("%s: %s", gigabytes(uint64(p.Total)), fit)},
-		{"  trained weights", gigabytes(uint64(m.Weights))},
-		{"  frozen weights", gigabytes(uint64(m.Frozen))},
-		{"  optimizer", gigabytes(uint64(m.Optimizer))},
-		{"  sums of gradients", gigabytes(uint64(m.Accumulators))},
-		{"  gradients", gigabytes(uint64(m.Gradients))},
-		{"  activations and workspace", gigabytes(uint64(m.Activations))},
-		{"  batch", gigabytes(uint64(m.Batch))},
+		{"memory of a device", fmt.Sprintf("%s: %s", memory(p.Total), fit)},
+		{"  trained weights", memory(m.Weights)},
+		{"  frozen weights", memory(m.Frozen)},
+		{"  optimizer", memory(m.Optimizer)},
+		{"  sums of gradients", memory(m.Accumulators)},
+		{"  gradients", memory(m.Gradients)},
+		{"  activations and workspace", memory(m.Activations)},
+		{"  batch", memory(m.Batch)},
 		{"largest micro-batch", fmt.Sprintf("%d pairs", p.Largest)},
 		{"", ""},
 		{"work of a step", fmt.Sprintf("%.2f TFLOP", p.FLOPs/1e12)},
