@@ -233,7 +233,8 @@ func checkRunFolder(t *testing.T, f finished, y *toy, settings []string) {
 	if events, _ := filepath.Glob(filepath.Join(f.dir, "events.out.tfevents.*")); len(events) != 1 {
 		t.Errorf("event files: %v", events)
 	}
-	if log := string(readFile(t, f.dir, runlog.LogFile)); !strings.Contains(log, "msg=model") {
+	log := string(readFile(t, f.dir, runlog.LogFile))
+	if !strings.Contains(log, "msg=model") || strings.Count(log, "msg=interval step=") != 12 {
 		t.Errorf("%s is %q", runlog.LogFile, log)
 	}
 	checkModelFile(t, f, cfg)

@@ -49,7 +49,8 @@ func (r *Run) keepLog() error {
 		return fmt.Errorf("run folder: %w", err)
 	}
 	r.onClose(file.Close)
-	r.Log = slog.New(slog.NewMultiHandler(r.Log.Handler(), slog.NewTextHandler(file, nil)))
+	r.logFile = slog.New(slog.NewTextHandler(file, nil))
+	r.Log = slog.New(slog.NewMultiHandler(r.Log.Handler(), r.logFile.Handler()))
 	return nil
 }
 

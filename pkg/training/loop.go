@@ -163,7 +163,17 @@ func (r *Run) record(d *display, in trainer.Interval) error {
 			"data_wait_s", in.WaitSeconds, "step_s", in.StepSeconds)
 	}
 	r.watchCompilations(in.Step)
+	r.logInterval(in.Step, fields)
 	return r.Metrics.Record(in.Step, fields...)
+}
+
+// logInterval writes an interval as one line of log.txt. The terminal shows it as progress.
+func (r *Run) logInterval(step int, fields []runlog.Field) {
+	attributes := []any{"step", step}
+	for _, f := range fields {
+		attributes = append(attributes, f.Key, f.Value)
+	}
+	r.logFile.Info("interval", attributes...)
 }
 
 // watchCompilations says what was compiled, and warns where it happens again: shapes that vary cost a compilation each.

@@ -104,7 +104,8 @@ type Run struct {
 	model    Model
 	step     *trainer.Step
 	started  time.Time
-	fresh    bool // the run folder was made by this start, and nothing in it is worth keeping yet
+	fresh    bool         // the run folder was made by this start, and nothing in it is worth keeping yet
+	logFile  *slog.Logger // of the run folder alone
 	outcome  trainer.Outcome
 	last     trainer.Interval // that was recorded; its Step is 0 before the first
 	best     best
