@@ -9,11 +9,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/shard"
+	"blip2/pkg/storage"
 )
 
 type benchDataOptions struct {
 	images      string
 	annotations string
+	shards      string
 	count       int
 	size        int
 	workers     []int
@@ -34,6 +37,7 @@ and resizes straight into the batch, so that it is faster than its stages one af
 
 scripts/bench_pillow.py measures Python's way on the same pictures.`,
 		Example: `  blip2 bench data --images coco/train2014 --count 2000
+  blip2 bench data --shards "https://host/web/{00000..00009}.tar"
   blip2 bench data --images coco --annotations coco_karpathy_train.json --memory --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBenchData(cmd.Context(), app, opts) },
@@ -41,6 +45,7 @@ scripts/bench_pillow.py measures Python's way on the same pictures.`,
 	flags := cmd.Flags()
 	flags.StringVar(&opts.images, "images", "", "folder of pictures")
 	flags.StringVar(&opts.annotations, "annotations", "", "take the pictures of this file, relative to --images")
+	flags.StringVar(&opts.shards, "shards", "", "tar shards with indexes, a `path` or URL, in place of --images")
 	flags.IntVar(&opts.count, "count", 0, "pictures per measurement, taken again if there are fewer (default: all)")
 	flags.IntVar(&opts.size, "size", 224, "side of the result, in pixels")
 	flags.IntSliceVar(&opts.workers, "workers", []int{1, 2}, "numbers of workers to measure the whole way with")
@@ -60,10 +65,13 @@ type benchDataReport struct {
 
 // runBenchData measures and prints.
 func runBenchData(ctx context.Context, app *App, opts benchDataOptions) error {
-	if opts.images == "" {
-		return usagef("--images is missing: name a folder of pictures")
+	switch {
+	case opts.images == "" && opts.shards == "":
+		return usagef("--images is missing: name a folder of pictures, or shards with --shards")
+	case opts.shards != "" && (opts.images != "" || opts.annotations != ""):
+		return usagef("--shards goes without --images and --annotations")
 	}
-	src, name, err := opts.open()
+	src, name, err := opts.open(ctx, app)
 	if err != nil {
 		return err
 	}
@@ -103,7 +111,10 @@ type firstPictures struct {
 func (f firstPictures) Len() int { return f.n }
 
 // open gives the pictures and what to call them.
-func (o benchDataOptions) open() (dataset.Pictures, string, error) {
+func (o benchDataOptions) open(ctx context.Context, app *App) (dataset.Pictures, string, error) {
+	if o.shards != "" {
+		return o.openShards(ctx, app)
+	}
 	if o.annotations == "" {
 		src, err := dataset.PictureFolder(o.images)
 		return src, o.images, err
@@ -113,6 +124,19 @@ func (o benchDataOptions) open() (dataset.Pictures, string, error) {
 		return nil, "", err
 	}
 	return src, src.Name(), nil
+}
+
+// openShards opens shards by their indexes.
+func (o benchDataOptions) openShards(ctx context.Context, app *App) (dataset.Pictures, string, error) {
+	indexed, _, err := shard.Open(ctx, shard.Options{Log: app.Log}, o.shards)
+	if err == nil && indexed == nil {
+		err = usagef("%s can only be read in order: give local tars, or tars with their index beside them",
+			storage.Redact(o.shards))
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return indexed, storage.Redact(o.shards), nil
 }
 
 func (r benchDataReport) writeText(out io.Writer) error {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,26 @@ type server struct {
 	*httptest.Server
 	data   []byte
 	ranges []string
+	stall  atomic.Bool // answers stop after 400 kB, until the client gives up
+}
+
+// stalling is a writer of such an answer.
+type stalling struct {
+	http.ResponseWriter
+	ctx  context.Context
+	left int
+}
+
+func (w *stalling) Write(p []byte) (int, error) {
+	if len(p) <= w.left {
+		w.left -= len(p)
+		return w.ResponseWriter.Write(p)
+	}
+	n, _ := w.ResponseWriter.Write(p[:w.left])
+	w.left = 0
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	<-w.ctx.Done()
+	return n, w.ctx.Err()
 }
 
 func newServer(t *testing.T, data []byte) *server {
@@ -31,6 +52,9 @@ func newServer(t *testing.T, data []byte) *server {
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.ranges = append(s.ranges, r.Header.Get("Range"))
 		w.Header().Set("ETag", `"1"`)
+		if s.stall.Load() {
+			w = &stalling{w, r.Context(), 400_000}
+		}
 		http.ServeContent(w, r, "x", time.Unix(1, 0), bytes.NewReader(s.data))
 	}))
 	t.Cleanup(s.Close)
@@ -69,9 +93,11 @@ func TestFetchGoesOn(t *testing.T) {
 			cancel()
 		}
 	}
+	s.stall.Store(true)
 	if _, err := Fetch(ctx, f, o); err == nil {
 		t.Fatal("an interrupted download succeeded")
 	}
+	s.stall.Store(false)
 	if _, err := os.Stat(filepath.Join(dir, "set", "a.json")); err == nil {
 		t.Fatal("a part of the file has its name")
 	}
