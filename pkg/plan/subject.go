@@ -17,7 +17,7 @@ func Stage1(c *config.Stage1, vocab stage1.Vocabulary, dtype dtypes.DType) (Subj
 	cfg := stage1.NewConfig(c, vocab)
 	cfg.Compute = dtype
 	s := subject(c.Common(), dtype)
-	s.Task, s.Optimizer, s.Smallest = stage1.NewTask(cfg), stage1.NewOptimizer(c.Optim), 2
+	s.Task, s.Optimizer, s.Smallest = stage1.NewTask(cfg), training.NewOptimizer(c.Optim), 2
 	if cfg.FreezeVision {
 		s.Frozen = []trainer.Frozen{{Params: stage1.VisionParams(cfg), DType: dtype}}
 	}
@@ -37,7 +37,7 @@ func Stage1(c *config.Stage1, vocab stage1.Vocabulary, dtype dtypes.DType) (Subj
 func Stage2(c *config.Stage2, cfg stage2.Config, dtype, llm dtypes.DType) (Subject, error) {
 	cfg.Compute = dtype
 	s := subject(c.Common(), dtype)
-	s.Task, s.Optimizer, s.Smallest = stage2.NewTask(cfg), stage1.NewOptimizer(c.Optim), 1
+	s.Task, s.Optimizer, s.Smallest = stage2.NewTask(cfg), training.NewOptimizer(c.Optim), 1
 	s.Frozen = []trainer.Frozen{{Params: stage2.LLMParams(cfg), DType: llm}}
 	if cfg.FreezeVision {
 		s.Frozen = append(s.Frozen, trainer.Frozen{Params: stage2.VisionParams(cfg), DType: dtype})

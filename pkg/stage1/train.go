@@ -8,6 +8,7 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/configured"
 	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/pretrained"
@@ -76,10 +77,9 @@ func (s *stage) Prepare(r *training.Run) error {
 
 func (s *stage) addEvalSet(split string, src dataset.Source) error {
 	c := s.config
-	set, err := dataset.NewEvalSet(dataset.First(src, c.Eval.MaxImages), s.tok, dataset.EvalOptions{
-		ImageSize: c.Vision.ImageSize, MaxTextLen: c.Eval.MaxLen, Caption: s.caption(),
-		EXIF: c.Data.EXIF, Truncated: dataset.Truncated(c.Data.Truncated), Workers: c.Data.Workers,
-		MaxBadShare: c.Data.MaxBadShare.Float()})
+	o := configured.EvalOptions(c.Data)
+	o.ImageSize, o.MaxTextLen, o.Caption = c.Vision.ImageSize, c.Eval.MaxLen, s.caption()
+	set, err := dataset.NewEvalSet(dataset.First(src, c.Eval.MaxImages), s.tok, o)
 	if err != nil {
 		return err
 	}

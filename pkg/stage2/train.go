@@ -12,6 +12,7 @@ import (
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/dataset/configured"
 	"blip2/pkg/model"
 	"blip2/pkg/model/t5"
 	"blip2/pkg/naming"
@@ -111,9 +112,9 @@ func (s *stage) Prepare(r *training.Run) error {
 
 func (s *stage) addEvalSet(split string, src dataset.Source) error {
 	c := s.config
-	set, err := dataset.NewEvalSet(dataset.First(src, c.Eval.MaxImages), noTokens{}, dataset.EvalOptions{
-		ImageSize: c.Vision.ImageSize, MaxTextLen: noLength, Caption: s.caption(), EXIF: c.Data.EXIF,
-		Workers: c.Data.Workers, MaxBadShare: c.Data.MaxBadShare.Float()})
+	o := configured.EvalOptions(c.Data)
+	o.ImageSize, o.MaxTextLen, o.Caption = c.Vision.ImageSize, noLength, s.caption()
+	set, err := dataset.NewEvalSet(dataset.First(src, c.Eval.MaxImages), noTokens{}, o)
 	if err != nil {
 		return err
 	}

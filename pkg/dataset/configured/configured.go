@@ -106,6 +106,12 @@ func LoaderOptions(d config.Data) dataset.LoaderOptions {
 	}
 }
 
+// EvalOptions are the choices of an evaluation set that the section names; the caller adds sizes and texts.
+func EvalOptions(d config.Data) dataset.EvalOptions {
+	return dataset.EvalOptions{EXIF: d.EXIF, Truncated: dataset.Truncated(d.Truncated), Workers: d.Workers,
+		MaxBadShare: d.MaxBadShare.Float()}
+}
+
 // File is the annotation file that a data set names.
 func File(s config.DataSource) dataset.AnnotationFile {
 	c := s.Columns

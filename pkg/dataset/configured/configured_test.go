@@ -98,3 +98,11 @@ func TestErrorsNameTheDataSet(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestEvalOptions: what the section says of pictures holds for evaluation sets, too.
+func TestEvalOptions(t *testing.T) {
+	got := EvalOptions(config.Data{EXIF: true, Truncated: "reject", Workers: 3, MaxBadShare: 0.25})
+	if !got.EXIF || got.Truncated != dataset.TruncatedReject || got.Workers != 3 || got.MaxBadShare != 0.25 {
+		t.Errorf("%+v", got)
+	}
+}
