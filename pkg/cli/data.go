@@ -40,7 +40,24 @@ func (f *dataFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.source.Format, "format", "", "json, jsonl, csv, tsv or parquet (default: recognised)")
 	flags.StringVar(&f.source.ImageName, "image-name", "", "file names by id, such as COCO_train2014_%012d.jpg")
 	flags.StringVar(&f.source.Shards, "shards", "", "tar shards, a `path` or URL with braces or *, in place of --config")
+	addIndexFlag(cmd, &f.source.Index)
 	completeFiles(cmd, "annotations", "questions")
+}
+
+// addIndexFlag adds the choice between random access to shards and reading them in order.
+func addIndexFlag(cmd *cobra.Command, index *string) {
+	cmd.Flags().StringVar(index, "shard-index", "", "with --shards: auto, or never to read them in order (default auto)")
+}
+
+// checkIndex refuses other words than those of a configuration.
+func checkIndex(index, shards string) error {
+	switch {
+	case index != "" && index != "auto" && index != "never":
+		return usagef("--shard-index is auto or never, not %q", index)
+	case index != "" && shards == "":
+		return usagef("--shard-index goes with --shards; in a configuration it is the key index of a data set")
+	}
+	return nil
 }
 
 // dataConfig is what a configuration says of data.
@@ -62,6 +79,9 @@ func (f *dataFlags) load(app *App) (dataConfig, error) {
 		return dataConfig{}, usagef("--config goes without --annotations and --shards: the configuration names the data")
 	case f.source.Annotations != "" && f.source.Shards != "":
 		return dataConfig{}, usagef("give either --annotations or --shards")
+	}
+	if err := checkIndex(f.source.Index, f.source.Shards); err != nil {
+		return dataConfig{}, err
 	}
 	cfg, err := f.read(app)
 	if err == nil && byFlags {
@@ -93,32 +113,57 @@ func (f *dataFlags) read(app *App) (dataConfig, error) {
 	return dataConfig{}, unknownFor(f.command)
 }
 
-// namedSource is a data set under its key in the configuration.
+// namedSource is a data set under its key in the configuration: a source, or a stream where shards can only be read in
+// order.
 type namedSource struct {
 	key    string
 	config config.DataSource
-	source dataset.Source
+	dataset.Part
 }
 
-// open opens every data set by itself. Shards that can only be read in order are an error.
-func (f *dataFlags) open(ctx context.Context, app *App, cfg dataConfig) ([]namedSource, error) {
-	var out []namedSource
-	for _, list := range []struct {
-		key     string
-		sources []config.DataSource
-	}{{"data.train", cfg.Data.Train}, {"data.heldout", cfg.Data.Heldout}} {
-		for i, s := range list.sources {
-			src, err := configured.Evaluation(ctx, list.key, []config.DataSource{s}, configured.Shards(app.Log))
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, namedSource{fmt.Sprintf("%s[%d]", list.key, i), s, src})
-		}
+// start begins a phase of progress, in pictures, or in percent of a stream.
+func (s *namedSource) start(p *runlog.Progress, what string) *runlog.Phase {
+	if s.Source == nil {
+		return p.Start(what+" "+s.key+", percent", 0, 100)
 	}
-	if len(out) == 0 {
-		return nil, usagef("the configuration names no data (data.train)")
+	return p.Start(what+" "+s.key, 0, s.Source.Len())
+}
+
+// open opens every data set by itself: those of data.train first, then those of data.heldout.
+func (c dataConfig) open(ctx context.Context, app *App) ([]namedSource, error) {
+	out, err := openList(ctx, app, "data.train", c.Data.Train)
+	if err != nil {
+		return nil, err
+	}
+	heldout, err := openList(ctx, app, "data.heldout", c.Data.Heldout)
+	if out = append(out, heldout...); len(out) == 0 && err == nil {
+		err = usagef("the configuration names no data (data.train)")
+	}
+	return out, err
+}
+
+// openList opens the data sets of a list.
+func openList(ctx context.Context, app *App, list string, sources []config.DataSource) ([]namedSource, error) {
+	var out []namedSource
+	shards := configured.Shards(app.Log)
+	for i, s := range sources {
+		key := fmt.Sprintf("%s[%d]", list, i)
+		part, err := configured.One(ctx, key, s, shards)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, namedSource{key, s, part})
 	}
 	return out, nil
+}
+
+// partsOf are the data sets alone.
+func partsOf(sets []namedSource) []dataset.Part {
+	parts := make([]dataset.Part, len(sets))
+	for i := range sets {
+		parts[i] = sets[i].Part
+	}
+	return parts
 }
 
 // progress shows how far a command is.

@@ -28,10 +28,15 @@ ends too early are named, too (a training takes what is there, as the reference 
 Sizes are compared with the published ones, where the file is known by its name or the configuration says what to
 expect.
 
-With --journal an interrupted check goes on where it was. The exit code is 1 if anything cannot be used.`,
+Shards that can only be read in order (packed ones, those elsewhere without an index beside them, or any with
+--shard-index never) are read once from front to back; shards that are missing are listed.
+
+With --journal an interrupted check goes on where it was. What was good is not looked at again, and of shards that are
+read in order nothing is: remove the file to look at them anew. The exit code is 1 if anything cannot be used.`,
 		Example: `  blip2 data check --config configs/pretrain_stage1_vitl.yaml --journal check.journal
   blip2 data check --annotations coco_karpathy_train.json --images coco/images --workers 16
-  blip2 data check --shards "cc3m/{00000..00331}.tar" --json`,
+  blip2 data check --shards "cc3m/{00000..00331}.tar" --json
+  blip2 data check --shards "s3://bucket/laion/*.tar.gz" --journal check.journal --workers 32`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCheckData(cmd.Context(), app, opts) },
 	}
@@ -53,7 +58,7 @@ func runCheckData(ctx context.Context, app *App, opts dataCheckOptions) error {
 	if err != nil {
 		return err
 	}
-	sets, err := opts.data.open(ctx, app, cfg)
+	sets, err := cfg.open(ctx, app)
 	if err != nil {
 		return err
 	}
@@ -64,9 +69,9 @@ func runCheckData(ctx context.Context, app *App, opts dataCheckOptions) error {
 	progress := app.progress()
 	reports := make([]checkedSet, len(sets))
 	for i, s := range sets {
-		phase := progress.Start("checking "+s.key, 0, s.source.Len())
-		report, err := audit.Check(ctx, s.source, audit.CheckOptions{Workers: workers,
-			Journal: numbered(opts.journal, i), Progress: phase.Advance})
+		phase := s.start(progress, "checking")
+		report, err := s.check(ctx, audit.CheckOptions{Workers: workers, Journal: numbered(opts.journal, i),
+			Progress: phase.Advance})
 		phase.Done()
 		if err != nil {
 			if ctx.Err() != nil && opts.journal != "" {
@@ -85,6 +90,13 @@ func runCheckData(ctx context.Context, app *App, opts dataCheckOptions) error {
 		}
 	}
 	return nil
+}
+
+func (s *namedSource) check(ctx context.Context, o audit.CheckOptions) (*audit.CheckReport, error) {
+	if s.Source == nil {
+		return audit.CheckStream(ctx, s.Stream, o)
+	}
+	return audit.Check(ctx, s.Source, o)
 }
 
 // numbered is the name of the i-th of several files.

@@ -7,8 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"blip2/pkg/config"
-	"blip2/pkg/dataset/configured"
+	"blip2/pkg/dataset"
 	"blip2/pkg/dataset/shard"
 )
 
@@ -26,9 +25,11 @@ func newDataShardCmd(app *App) *cobra.Command {
 		Long: `Writes the pictures and captions of the data sets (data.train) as webdataset tar shards with their indexes, the
 pictures as they are. The bytes depend on the data and the options alone. A shard appears under its name when it is
 complete; after an interrupt the same command goes on with the first that is missing. shards.json beside them says what
-was written and what was left out.`,
+was written and what was left out. Shards may be packed anew: those of any form are read, also packed ones and those in
+buckets.`,
 		Example: `  blip2 data shard --annotations coco_karpathy_train.json --images coco/images --out shards/coco
-  blip2 data shard --config data.yaml --out shards/all --samples 5000 --size 512`,
+  blip2 data shard --config data.yaml --out shards/all --samples 5000 --size 512
+  blip2 data shard --shards "s3://bucket/web/*.tar.gz" --out shards/web`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDataShard(cmd.Context(), app, opts) },
 	}
@@ -54,16 +55,7 @@ func runDataShard(ctx context.Context, app *App, opts dataShardOptions) error {
 	if err != nil {
 		return err
 	}
-	src, err := configured.Evaluation(ctx, "data.train", append([]config.DataSource{}, cfg.Data.Train...),
-		configured.Shards(app.Log))
-	if err != nil {
-		return err
-	}
-	phase := app.progress().Start("packing", 0, src.Len())
-	opts.write.MaxBytes = opts.sizeMB * 1e6
-	opts.write.OnShard = func(done shard.Written) { phase.Advance(done.End) }
-	manifest, err := shard.Write(ctx, src, opts.write)
-	phase.Done()
+	manifest, err := opts.pack(ctx, app, cfg)
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			return fmt.Errorf("%w in %s; the same command goes on", ErrInterrupted, opts.write.Dir)
@@ -83,4 +75,38 @@ func runDataShard(ctx context.Context, app *App, opts dataShardOptions) error {
 	_, err = fmt.Fprintf(app.Out, "%d shards with %d samples, %.2f GB, in %s; %d left out\n", len(manifest.Shards), samples,
 		float64(bytes)/1e9, opts.write.Dir, len(manifest.Left))
 	return err
+}
+
+// pack writes the shards. Where a data set can only be read in order, all of them are read from front to back.
+func (o dataShardOptions) pack(ctx context.Context, app *App, cfg dataConfig) (*shard.Manifest, error) {
+	sets, err := openList(ctx, app, "data.train", cfg.Data.Train)
+	if err != nil {
+		return nil, err
+	}
+	parts := partsOf(sets)
+	var sources []dataset.Source
+	for _, p := range parts {
+		if p.Source != nil {
+			sources = append(sources, p.Source)
+		}
+	}
+	o.write.MaxBytes = o.sizeMB * 1e6
+	if len(sources) == len(parts) {
+		src, err := dataset.Concat(sources...)
+		if err != nil {
+			return nil, err
+		}
+		phase := app.progress().Start("packing", 0, src.Len())
+		defer phase.Done()
+		o.write.OnShard = func(done shard.Written, _ float64) { phase.Advance(done.End) }
+		return shard.Write(ctx, src, o.write)
+	}
+	set, err := dataset.InOrder(parts...)
+	if err != nil {
+		return nil, err
+	}
+	phase := app.progress().Start("packing, percent", 0, 100)
+	defer phase.Done()
+	o.write.OnShard = func(_ shard.Written, part float64) { phase.Advance(int(100 * part)) }
+	return shard.WriteStream(ctx, set, o.write)
 }

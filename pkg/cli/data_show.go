@@ -34,7 +34,7 @@ func newDataShowCmd(app *App) *cobra.Command {
 		Short: "Write a page with augmented batches as the model sees them",
 		Long: `Takes batches as the training would, cropped, mirrored, resized and mixed, at any position of the data, and
 writes them as one HTML page: every picture with its processed text, and with the tokens if the configuration names a
-vocabulary.`,
+vocabulary. Shards that can only be read in order are shown from their beginning.`,
 		Example: `  blip2 data show --config configs/quickstart.yaml --out batches.html
   blip2 data show --config configs/pretrain_stage1_vitl.yaml --batch 64 --epoch 1 --index 128000
   blip2 data show --annotations captions.csv --images pictures`,
@@ -85,7 +85,7 @@ func runDataShow(ctx context.Context, app *App, opts dataShowOptions) error {
 	if opts.batches < 1 || opts.batch < 0 {
 		return usagef("--batches must be at least 1, and --batch must not be negative")
 	}
-	training, err := configured.Open(ctx, cfg.Data, configured.Shards(app.Log))
+	training, err := opts.open(ctx, app, cfg)
 	if err != nil {
 		return err
 	}
@@ -124,6 +124,24 @@ func runDataShow(ctx context.Context, app *App, opts dataShowOptions) error {
 		app.Log.Warn("bad sample replaced", "key", bad.Key, "reason", bad.Reason)
 	}
 	return app.writeSheet(opts.out, page)
+}
+
+// open mixes the data sets of data.train.
+func (o dataShowOptions) open(ctx context.Context, app *App, cfg dataConfig) (*configured.Training, error) {
+	sets, err := openList(ctx, app, "data.train", cfg.Data.Train)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sets {
+		switch {
+		case s.Stream == nil:
+		case o.epoch > 0 || o.index > 0:
+			return nil, usagef("%s can only be read in order, from the beginning: leave out --epoch and --index", s.key)
+		case s.Stream.Pictures == 0 && len(sets) == 1:
+			s.Stream.Pictures = 1 << 20 // any number will do: of a single stream it is only the length of an epoch
+		}
+	}
+	return configured.Mix(cfg.Data, partsOf(sets))
 }
 
 // showOptions are those of the training, but for the size of the batch.

@@ -30,9 +30,13 @@ func newDataStatsCmd(app *App) *cobra.Command {
 		Long: `Counts the pictures and texts of the data sets, shows what an epoch takes of each under the configured
 mixture, and compares the numbers with what the configuration expects or what is published. Unless --counts is given, it
 also reads every text, for the lengths in words and (if the configuration names a vocabulary) in tokens, and opens some
-pictures for their sizes.`,
+pictures for their sizes.
+
+Shards that can only be read in order are read once from front to back, with --counts only where nothing says how many
+pictures to expect; all their pictures are measured.`,
 		Example: `  blip2 data stats --config configs/pretrain_stage1_vitl.yaml --counts
-  blip2 data stats --annotations coco_karpathy_train.json --images coco/images --sample 2000 --json`,
+  blip2 data stats --annotations coco_karpathy_train.json --images coco/images --sample 2000 --json
+  blip2 data stats --shards "https://host/web/{00000..00009}.tar.gz"`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDataStats(cmd.Context(), app, opts) },
 	}
@@ -56,21 +60,16 @@ func runDataStats(ctx context.Context, app *App, opts dataStatsOptions) error {
 	if err != nil {
 		return err
 	}
-	training, err := configured.Open(ctx, cfg.Data, configured.Shards(app.Log))
+	sets, details, err := opts.look(ctx, app, cfg)
 	if err != nil {
 		return err
 	}
-	s := dataStats{Mix: cfg.Data.Mix.By, Epoch: training.Mixture.Rows(), Shares: training.Mixture.Shares(), Sizes: []string{}}
-	for i, share := range s.Shares {
-		named := namedSource{config: cfg.Data.Train[i]}
-		for _, line := range unexpectedSizes(named, int(share.Pictures), int(share.Texts)) {
-			s.Sizes = append(s.Sizes, share.Name+": "+line)
-		}
+	s, err := newDataStats(cfg, sets[:len(cfg.Data.Train)], details)
+	if err != nil {
+		return err
 	}
 	if !opts.counts {
-		if s.Details, err = opts.measure(ctx, app, cfg); err != nil {
-			return err
-		}
+		s.Details = details
 	}
 	if app.Globals.JSON {
 		return writeJSON(app.Out, s)
@@ -78,12 +77,73 @@ func runDataStats(ctx context.Context, app *App, opts dataStatsOptions) error {
 	return s.write(app.Out, cfg.maxLen)
 }
 
-// measure looks at every data set that can be read anywhere.
-func (opts dataStatsOptions) measure(ctx context.Context, app *App, cfg dataConfig) ([]audit.Stats, error) {
-	sets, err := opts.data.open(ctx, app, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("%w; --counts does without", err)
+// look opens the data sets and measures them. With --counts it opens those of data.train alone, and reads only what has
+// to be counted.
+func (opts dataStatsOptions) look(ctx context.Context, app *App, cfg dataConfig) ([]namedSource, []audit.Stats, error) {
+	if opts.counts {
+		sets, err := openList(ctx, app, "data.train", cfg.Data.Train)
+		if err != nil {
+			return nil, nil, err
+		}
+		details, err := countStreams(ctx, app, sets)
+		return sets, details, err
 	}
+	sets, err := cfg.open(ctx, app)
+	if err != nil {
+		return nil, nil, err
+	}
+	details, err := opts.measure(ctx, app, cfg, sets)
+	return sets, details, err
+}
+
+// newDataStats mixes the data sets of data.train. details are what was measured of each of them; the zero value where
+// nothing was.
+func newDataStats(cfg dataConfig, sets []namedSource, details []audit.Stats) (dataStats, error) {
+	for i := range sets {
+		if s := sets[i].Stream; s != nil && s.Pictures == 0 {
+			s.Pictures = int64(details[i].Pictures)
+		}
+	}
+	training, err := configured.Mix(cfg.Data, partsOf(sets))
+	if err != nil {
+		return dataStats{}, err
+	}
+	s := dataStats{Mix: cfg.Data.Mix.By, Epoch: training.Mixture.Rows(), Shares: training.Mixture.Shares(), Sizes: []string{}}
+	for i := range s.Shares {
+		share := &s.Shares[i]
+		if sets[i].Stream != nil && details[i].Pictures > 0 {
+			share.Pictures, share.Texts = int64(details[i].Pictures), int64(details[i].Texts)
+		}
+		for _, line := range unexpectedSizes(sets[i], int(share.Pictures), int(share.Texts)) {
+			s.Sizes = append(s.Sizes, share.Name+": "+line)
+		}
+	}
+	return s, nil
+}
+
+// countStreams reads the data sets whose size nobody knows.
+func countStreams(ctx context.Context, app *App, sets []namedSource) ([]audit.Stats, error) {
+	out := make([]audit.Stats, len(sets))
+	progress := app.progress()
+	for i := range sets {
+		s := &sets[i]
+		if s.Stream == nil || s.Stream.Pictures > 0 {
+			continue
+		}
+		phase := s.start(progress, "counting")
+		stats, err := audit.MeasureStream(ctx, s.Stream, audit.StatsOptions{Progress: phase.Advance})
+		phase.Done()
+		if err != nil {
+			return nil, err
+		}
+		out[i] = *stats
+	}
+	return out, nil
+}
+
+// measure looks at every data set.
+func (opts dataStatsOptions) measure(ctx context.Context, app *App, cfg dataConfig, sets []namedSource) ([]audit.Stats,
+	error) {
 	o := audit.StatsOptions{Sample: opts.sample, Within: cfg.maxLen}
 	if cfg.vocab != "" {
 		tok, err := tokenizer.LoadWordPiece(cfg.vocab)
@@ -95,9 +155,15 @@ func (opts dataStatsOptions) measure(ctx context.Context, app *App, cfg dataConf
 	progress := app.progress()
 	var out []audit.Stats
 	for _, s := range sets {
-		phase := progress.Start("reading "+s.key, 0, s.source.Len())
+		phase := s.start(progress, "reading")
 		o.Progress = phase.Advance
-		stats, err := audit.Measure(ctx, s.source, o)
+		var stats *audit.Stats
+		var err error
+		if s.Source != nil {
+			stats, err = audit.Measure(ctx, s.Source, o)
+		} else {
+			stats, err = audit.MeasureStream(ctx, s.Stream, o)
+		}
 		phase.Done()
 		if err != nil {
 			return nil, err
@@ -121,6 +187,9 @@ func (s dataStats) write(w io.Writer, maxLen int) error {
 	}
 	for _, d := range s.Details {
 		fmt.Fprintf(w, "\n%s\n", d.Name)
+		if d.Unusable > 0 {
+			fmt.Fprintf(w, "  %d of %d pictures cannot be used: blip2 data check names them\n", d.Unusable, d.Pictures)
+		}
 		writeHistogram(w, "texts per picture", d.PerImage)
 		writeHistogram(w, "words per text", d.Words)
 		if d.Tokens != nil {

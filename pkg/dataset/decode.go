@@ -108,10 +108,12 @@ func (p *picture) read(r io.Reader) error {
 		return fmt.Errorf("reading the picture: %w", err)
 	}
 	if n > maxFileBytes {
-		return fmt.Errorf("the file is larger than %d MiB; that is no picture to train on", maxFileBytes>>20)
+		return errTooLarge
 	}
 	return nil
 }
+
+var errTooLarge = fmt.Errorf("the file is larger than %d MiB; that is no picture to train on", maxFileBytes>>20)
 
 // open finds out the picture's size; turn has its EXIF orientation applied. JPEG pictures that need no turning are
 // decoded later, when it is known which part of them is wanted; all others are decoded here.

@@ -39,6 +39,11 @@ type StreamSet struct {
 	Pictures int64
 	// Open starts the stream behind the sample at which State gave the state, or at the beginning where it is nil.
 	Open func(ctx context.Context, seed int64, state json.RawMessage) (Stream, error)
+	// Once reads the set from front to back a single time, from where State of such a reading stood, or from the
+	// beginning where it is nil; nil where that is not possible.
+	Once func(ctx context.Context, state json.RawMessage) (Pass, error)
+	// Fingerprint names what Once reads: where it is the same, so are the samples.
+	Fingerprint string
 }
 
 // Part is one data set of a mixture: either a Source or a StreamSet.

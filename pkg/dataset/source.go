@@ -33,10 +33,12 @@ type Source interface {
 	Open(i int) (io.ReadCloser, error)
 }
 
+var errNoSource = errors.New("dataset: no source of pictures is given; name at least one annotation file")
+
 // Concat puts several sources one after the other; rows are drawn in proportion to their number of rows.
 func Concat(sources ...Source) (Source, error) {
 	if len(sources) == 0 {
-		return nil, errors.New("dataset: no source of pictures is given; name at least one annotation file")
+		return nil, errNoSource
 	}
 	if len(sources) == 1 {
 		return sources[0], nil

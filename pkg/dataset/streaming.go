@@ -23,7 +23,7 @@ type Stream interface {
 
 // Sample is one picture of a stream with what is known of it.
 type Sample struct {
-	Example Example
-	Picture []byte // encoded; the receiver may keep it
-	Err     error  // why the sample cannot be used; nil if it can
+	Example Example // its ImageID is negative where the sample has none
+	Picture []byte  // encoded; the receiver may keep it
+	Err     error   // why the sample cannot be used; nil if it can
 }

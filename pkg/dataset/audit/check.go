@@ -64,9 +64,12 @@ func (r *CheckReport) Good() bool { return r.Unreadable == 0 && r.EmptyTexts == 
 type CheckOptions struct {
 	Workers int
 	// Journal is a file that remembers which pictures were good, so that a check that was interrupted goes on where it
-	// was; "" for none. It fits one data set only, and is made anew for another.
-	Journal  string
-	Progress func(done int) // is told how many pictures were looked at, those of the journal included
+	// was; "" for none. It fits one data set only, and is made anew for another. For a stream it remembers what was bad,
+	// too, and where the stream stood.
+	Journal string
+	// Progress is told how many pictures were looked at, those of the journal included; for a stream, whose pictures are
+	// counted only by the check, how many percent of it.
+	Progress func(done int)
 }
 
 // Check decodes every picture of a source and processes every text. It holds 8 bytes per picture.
@@ -139,22 +142,60 @@ func (c *checker) look(i int) error {
 		c.texts.Add(int64(texts))
 		return nil
 	}
-	example, err := c.src.Example(i)
+	f := examine(c.read(i))
+	c.hashes[i] = f.hash
+	c.texts.Add(int64(f.texts))
+	if len(f.problems) > 0 {
+		c.add(i, f.problems...)
+		return nil
+	}
+	return c.journal.good(i, f.hash, f.texts)
+}
+
+// read reads picture i and what is known of it.
+func (c *checker) read(i int) (e dataset.Example, picture []byte, known, readable error) {
+	e, known = c.src.Example(i)
+	if e.Key == "" {
+		e.Key = fmt.Sprintf("picture %d", i)
+	}
+	if known != nil {
+		return e, nil, known, nil
+	}
+	r, err := c.src.Open(i)
 	if err != nil {
-		c.add(i, Problem{fmt.Sprintf("picture %d", i), Unreadable, err.Error()})
-		return nil
+		return e, nil, nil, err
 	}
-	c.texts.Add(int64(len(example.Captions) + len(example.Questions)))
-	problems := textProblems(example)
-	kind, reason := c.picture(i)
-	if kind != "" {
-		problems = append(problems, Problem{example.Key, kind, reason})
+	picture, err = io.ReadAll(io.LimitReader(r, maxPicture))
+	return e, picture, nil, errors.Join(err, r.Close())
+}
+
+// finding is what was found out about one picture.
+type finding struct {
+	key      string
+	hash     uint64 // of the picture's file; 0 where there is none
+	texts    int
+	problems []Problem
+}
+
+// examine looks at a picture and its texts: known is why nothing is known of it, readable why its file cannot be read.
+func examine(e dataset.Example, picture []byte, known, readable error) finding {
+	f := finding{key: e.Key}
+	if known != nil {
+		f.problems = []Problem{{e.Key, Unreadable, known.Error()}}
+		return f
 	}
-	if len(problems) > 0 {
-		c.add(i, problems...)
-		return nil
+	f.texts = len(e.Captions) + len(e.Questions)
+	f.problems = textProblems(e)
+	if readable != nil {
+		f.problems = append(f.problems, Problem{e.Key, Unreadable, readable.Error()})
+		return f
 	}
-	return c.journal.good(i, c.hashes[i], len(example.Captions)+len(example.Questions))
+	sum := sha256.Sum256(picture)
+	f.hash = max(binary.LittleEndian.Uint64(sum[:]), 1)
+	if kind, reason := pictureProblem(picture); kind != "" {
+		f.problems = append(f.problems, Problem{e.Key, kind, reason})
+	}
+	return f
 }
 
 func (c *checker) add(i int, problems ...Problem) {
@@ -181,18 +222,8 @@ func textProblems(e dataset.Example) []Problem {
 	return out
 }
 
-// picture reads, hashes and decodes picture i and says what is wrong with it.
-func (c *checker) picture(i int) (kind, reason string) {
-	r, err := c.src.Open(i)
-	if err != nil {
-		return Unreadable, err.Error()
-	}
-	data, err := io.ReadAll(io.LimitReader(r, maxPicture))
-	if err = errors.Join(err, r.Close()); err != nil {
-		return Unreadable, err.Error()
-	}
-	sum := sha256.Sum256(data)
-	c.hashes[i] = max(binary.LittleEndian.Uint64(sum[:]), 1)
+// pictureProblem decodes a picture and says what is wrong with it.
+func pictureProblem(data []byte) (kind, reason string) {
 	_, strict := dataset.DecodeAs(bytes.NewReader(data), dataset.TruncatedReject)
 	if strict == nil {
 		return "", ""
@@ -213,49 +244,55 @@ func (c *checker) report() *CheckReport {
 	}
 	slices.Sort(pictures)
 	for _, i := range pictures {
-		for _, p := range c.found[i] {
-			switch p.Kind {
-			case Unreadable:
-				r.Unreadable++
-			case Truncated:
-				r.Truncated++
-			case NoText:
-				r.EmptyTexts++
-			}
-			if len(r.Problems) < maxListed {
-				r.Problems = append(r.Problems, p)
-			}
-		}
+		r.note(c.found[i])
 	}
-	c.duplicates(r)
+	count, pairs := duplicates(c.hashes)
+	r.Duplicates = count
+	for _, p := range pairs {
+		r.Twice = append(r.Twice, Duplicate{c.key(int(p[0])), c.key(int(p[1]))})
+	}
 	return r
 }
 
-// duplicates finds pictures of equal hashes, without a table of all of them.
-func (c *checker) duplicates(r *CheckReport) {
-	order := make([]int32, 0, len(c.hashes))
-	for i, h := range c.hashes {
+// note counts problems, and lists them while there is room.
+func (r *CheckReport) note(problems []Problem) {
+	for _, p := range problems {
+		switch p.Kind {
+		case Unreadable:
+			r.Unreadable++
+		case Truncated:
+			r.Truncated++
+		case NoText:
+			r.EmptyTexts++
+		}
+		if len(r.Problems) < maxListed {
+			r.Problems = append(r.Problems, p)
+		}
+	}
+}
+
+// duplicates finds equal hashes, but for zeros, without a table of all of them: how many are those of an earlier
+// picture, and the first pairs of picture and earlier picture.
+func duplicates(hashes []uint64) (count int, pairs [][2]int32) {
+	order := make([]int32, 0, len(hashes))
+	for i, h := range hashes {
 		if h != 0 {
 			order = append(order, int32(i))
 		}
 	}
 	slices.SortFunc(order, func(a, b int32) int {
-		return cmp.Or(cmp.Compare(c.hashes[a], c.hashes[b]), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(hashes[a], hashes[b]), cmp.Compare(a, b))
 	})
-	var pairs [][2]int32
 	first := int32(0)
 	for k, i := range order {
-		if k == 0 || c.hashes[i] != c.hashes[first] {
+		if k == 0 || hashes[i] != hashes[first] {
 			first = i
 			continue
 		}
-		r.Duplicates++
 		pairs = append(pairs, [2]int32{i, first})
 	}
 	slices.SortFunc(pairs, func(a, b [2]int32) int { return cmp.Compare(a[0], b[0]) })
-	for _, p := range pairs[:min(len(pairs), maxListed)] {
-		r.Twice = append(r.Twice, Duplicate{c.key(int(p[0])), c.key(int(p[1]))})
-	}
+	return len(pairs), pairs[:min(len(pairs), maxListed)]
 }
 
 func (c *checker) key(i int) string {

@@ -23,12 +23,14 @@ import (
 
 // StatsOptions say what Stats looks at.
 type StatsOptions struct {
-	Sample int // pictures that are opened for their size, spread evenly; 0 for none, negative for all
+	// Sample is how many pictures are opened for their size, spread evenly; 0 for none, negative for all. Of a stream,
+	// which is read whole anyway, all are.
+	Sample int
 	// Length counts a text's tokens; nil leaves them out.
 	Length func(text string) int
 	// Within are the lengths in tokens whose share of the texts is given, such as max_len.
 	Within   int
-	Progress func(done int) // is told how many pictures were looked at
+	Progress func(done int) // is told how many pictures were looked at; of a stream, how many percent of it
 }
 
 // Stats are the sizes of a data set.
@@ -36,6 +38,7 @@ type Stats struct {
 	Name     string      `json:"name"`
 	Pictures int         `json:"pictures"`
 	Texts    int         `json:"texts"`
+	Unusable int         `json:"unusable"` // pictures of whose texts nothing can be read, and broken members of shards
 	PerImage Histogram   `json:"texts_per_picture"`
 	Words    Histogram   `json:"words_per_text"` // after the text processor
 	Tokens   *Histogram  `json:"tokens_per_text,omitempty"`
@@ -116,55 +119,107 @@ func (c counter) quantile(values []int, count int, q float64) int {
 	return values[len(values)-1]
 }
 
-// CountTexts is the number of texts of a source, from memory.
-func CountTexts(src dataset.Source) int {
-	n := 0
-	for i := range src.Len() {
-		n += src.Texts(i)
-	}
-	return n
-}
-
 // Measure reads every text of a source and the heads of some pictures.
 func Measure(ctx context.Context, src dataset.Source, o StatsOptions) (*Stats, error) {
-	s := &Stats{Name: src.Name(), Pictures: src.Len()}
-	perImage, words, tokens := counter{}, counter{}, counter{}
-	sizes := newSizes(src, o.Sample)
+	m := newMeasuring(src.Name(), o)
+	step := 1
+	if o.Sample > 0 {
+		step = max(1, src.Len()/o.Sample)
+	}
 	for i := range src.Len() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		e, err := src.Example(i)
-		if err != nil {
-			return nil, fmt.Errorf("%s: picture %d: %w", src.Name(), i, err)
+		m.texts(&e, err)
+		if o.Sample != 0 && i%step == 0 {
+			m.sizes.open(src, i)
 		}
-		texts := textsOf(e)
-		perImage[len(texts)]++
-		s.Texts += len(texts)
-		for _, text := range texts {
-			words[len(strings.Fields(text))]++
-			if o.Length != nil {
-				tokens[o.Length(text)]++
-			}
-		}
-		sizes.look(src, i)
 		if o.Progress != nil {
 			o.Progress(i + 1)
 		}
 	}
-	s.PerImage, s.Words, s.Sizes = perImage.histogram(), words.histogram(), sizes.report()
-	if o.Length != nil {
-		h := tokens.histogram()
+	return m.result(), nil
+}
+
+// MeasureStream is Measure for a data set that can only be read in order: it is read once, from front to back.
+func MeasureStream(ctx context.Context, set *dataset.StreamSet, o StatsOptions) (*Stats, error) {
+	if set.Once == nil {
+		return nil, fmt.Errorf("%s cannot be read from front to back", set.Name)
+	}
+	pass, err := set.Once(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer pass.Close()
+	m := newMeasuring(set.Name, o)
+	for {
+		s, err := pass.Next(ctx)
+		if err == io.EOF {
+			return m.result(), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		m.texts(&s.Example, s.Err)
+		if o.Sample != 0 {
+			m.sizes.look(s.Picture, s.Err)
+		}
+		if o.Progress != nil {
+			o.Progress(int(100 * pass.Done()))
+		}
+	}
+}
+
+// measuring is a Measure in progress.
+type measuring struct {
+	o                       StatsOptions
+	stats                   Stats
+	perImage, words, tokens counter
+	sizes                   sizes
+}
+
+func newMeasuring(name string, o StatsOptions) *measuring {
+	return &measuring{o: o, stats: Stats{Name: name}, perImage: counter{}, words: counter{}, tokens: counter{},
+		sizes: sizes{formats: map[string]int{}, width: counter{}, height: counter{}, bytes: counter{}}}
+}
+
+// texts measures the texts of the next picture; err is why nothing is known of them.
+func (m *measuring) texts(e *dataset.Example, err error) {
+	m.stats.Pictures++
+	if err != nil {
+		m.stats.Unusable++
+		return
+	}
+	texts := textsOf(*e)
+	m.perImage[len(texts)]++
+	m.stats.Texts += len(texts)
+	for _, text := range texts {
+		m.words[len(strings.Fields(text))]++
+		if m.o.Length != nil {
+			m.tokens[m.o.Length(text)]++
+		}
+	}
+}
+
+func (m *measuring) result() *Stats {
+	s := &m.stats
+	s.PerImage, s.Words = m.perImage.histogram(), m.words.histogram()
+	if m.o.Sample != 0 {
+		s.Sizes = m.sizes.report()
+	}
+	if m.o.Length != nil {
+		h := m.tokens.histogram()
 		fit := 0
-		for n, count := range tokens {
-			if n <= o.Within {
+		for n, count := range m.tokens {
+			if n <= m.o.Within {
 				fit += count
 			}
 		}
 		share := float64(fit) / float64(max(s.Texts, 1))
 		s.Tokens, s.Fit = &h, &share
 	}
-	return s, nil
+	return s
 }
 
 // textsOf are an example's processed captions and questions.
@@ -179,37 +234,27 @@ func textsOf(e dataset.Example) []string {
 	return out
 }
 
-// sizes opens every step-th picture.
+// sizes are those of the pictures that were opened.
 type sizes struct {
-	step                 int
 	opened, failed       int
 	formats              map[string]int
 	width, height, bytes counter
 }
 
-func newSizes(src dataset.Source, sample int) *sizes {
-	s := &sizes{formats: map[string]int{}, width: counter{}, height: counter{}, bytes: counter{}}
-	switch {
-	case sample < 0:
-		s.step = 1
-	case sample > 0:
-		s.step = max(1, src.Len()/sample)
-	}
-	return s
-}
-
-func (s *sizes) look(src dataset.Source, i int) {
-	if s.step == 0 || i%s.step != 0 {
-		return
-	}
-	s.opened++
+// open looks at picture i.
+func (s *sizes) open(src dataset.Source, i int) {
 	r, err := src.Open(i)
 	if err != nil {
-		s.failed++
+		s.look(nil, err)
 		return
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxPicture))
+	s.look(io.ReadAll(io.LimitReader(r, maxPicture)))
+}
+
+// look looks at the head of a picture's file; err is why it cannot be read.
+func (s *sizes) look(data []byte, err error) {
+	s.opened++
 	if err != nil {
 		s.failed++
 		return
@@ -226,9 +271,6 @@ func (s *sizes) look(src dataset.Source, i int) {
 }
 
 func (s *sizes) report() *SizeReport {
-	if s.step == 0 {
-		return nil
-	}
 	return &SizeReport{Opened: s.opened, Failed: s.failed, Formats: s.formats, Width: s.width.histogram(),
 		Height: s.height.histogram(), Bytes: s.bytes.histogram()}
 }

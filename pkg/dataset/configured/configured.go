@@ -24,19 +24,26 @@ type Training struct {
 // Open opens the data sets listed under data.train and mixes them. shards may be nil where none are to be read.
 func Open(ctx context.Context, d config.Data, shards ShardOpener) (*Training, error) {
 	var parts []dataset.Part
-	var sources []dataset.Source
 	for i, s := range d.Train {
-		part, err := open(ctx, s, shards)
+		part, err := One(ctx, fmt.Sprintf("data.train[%d]", i), s, shards)
 		if err != nil {
-			return nil, fmt.Errorf("data.train[%d]: %w", i, err)
-		}
-		if part.Source != nil {
-			sources = append(sources, part.Source)
-		}
-		if part.Unit == "" {
-			part.Unit = dataset.Unit(d.Unit)
+			return nil, err
 		}
 		parts = append(parts, part)
+	}
+	return Mix(d, parts)
+}
+
+// Mix mixes the data sets listed under data.train, which are open.
+func Mix(d config.Data, parts []dataset.Part) (*Training, error) {
+	var sources []dataset.Source
+	for i := range parts {
+		if parts[i].Source != nil {
+			sources = append(sources, parts[i].Source)
+		}
+		if parts[i].Unit == "" {
+			parts[i].Unit = dataset.Unit(d.Unit)
+		}
 	}
 	mix := dataset.Mix{By: dataset.MixBy(d.Mix.By), EpochRows: int64(d.Mix.EpochRows)}
 	m, err := dataset.NewMixture(mix, parts...)
@@ -66,6 +73,15 @@ func Evaluation(ctx context.Context, key string, list []config.DataSource, shard
 	return dataset.Concat(sources...)
 }
 
+// One opens a single data set, listed under a key of the configuration: either a Source or a StreamSet.
+func One(ctx context.Context, key string, s config.DataSource, shards ShardOpener) (dataset.Part, error) {
+	part, err := open(ctx, s, shards)
+	if err != nil {
+		return part, fmt.Errorf("%s: %w", key, err)
+	}
+	return part, nil
+}
+
 // open opens one data set.
 func open(ctx context.Context, s config.DataSource, shards ShardOpener) (dataset.Part, error) {
 	p := dataset.Part{Unit: dataset.Unit(s.Unit), Weight: s.Weight, Share: s.Share}
@@ -86,8 +102,10 @@ func open(ctx context.Context, s config.DataSource, shards ShardOpener) (dataset
 	}
 	if p.Source != nil {
 		p.Source = dataset.FirstTexts(p.Source, s.MaxTexts)
+		return p, nil
 	}
-	if p.Stream != nil && p.Stream.Pictures == 0 {
+	p.Stream = p.Stream.FirstTexts(s.MaxTexts)
+	if p.Stream.Pictures == 0 {
 		p.Stream.Pictures = int64(s.Expect.Images)
 	}
 	return p, nil

@@ -28,10 +28,11 @@ type cursor struct {
 // item is what a lane gives: a sample, or the end of an epoch.
 type item struct {
 	sample dataset.Sample
-	next   cursor // behind it
-	ended  bool   // nothing but the end of an epoch
-	lost   error  // why the shard that the sample stands for cannot be read
-	err    error  // the lane cannot go on
+	next   cursor  // behind it
+	done   float64 // how much of the lane's shards was read, of one epoch
+	ended  bool    // nothing but the end of an epoch
+	lost   error   // why the shard that the sample stands for cannot be read
+	err    error   // the lane cannot go on
 }
 
 func (i *item) bytes() int64 { return int64(len(i.sample.Picture)) + 512 }
@@ -112,7 +113,7 @@ func (l *lane) run(ctx context.Context, at cursor) {
 			at = cursor{epoch: at.epoch, place: at.place + 1}
 		}
 		at = cursor{epoch: at.epoch + 1}
-		if !l.queue.put(item{next: at, ended: true}) {
+		if !l.queue.put(item{next: at, ended: true}) || l.p.once {
 			return
 		}
 	}
@@ -138,11 +139,11 @@ func (l *lane) lose(shard string, at cursor, err error) bool {
 
 // shard reads a shard from a cursor to its end.
 func (l *lane) shard(ctx context.Context, shard string, at cursor) error {
-	in, closeInput, err := l.p.open(ctx, shard, at.offset)
+	in, o, err := l.p.open(ctx, shard, at.offset)
 	if err != nil {
 		return err
 	}
-	defer closeInput()
+	defer o.close()
 	r := newSampleReader(in, true)
 	r.tar.resync = at.resync
 	name, base := storage.Redact(shard), baseName(shard)
@@ -158,7 +159,8 @@ func (l *lane) shard(ctx context.Context, shard string, at cursor) error {
 		if s.bad == cutOff {
 			next = cursor{epoch: at.epoch, place: at.place + 1}
 		}
-		if !l.queue.put(item{sample: l.sample(&s, name, base), next: next}) {
+		done := (float64(at.place) + o.part()) / float64(len(l.p.shards))
+		if !l.queue.put(item{sample: l.sample(&s, name, base), next: next, done: done}) {
 			return errQueueClosed
 		}
 		if s.bad == cutOff {
@@ -173,7 +175,7 @@ func (l *lane) sample(s *sample, name, base string) dataset.Sample {
 	if key == "" {
 		key = fmt.Sprintf("byte %d", s.start)
 	}
-	out := dataset.Sample{Example: dataset.Example{Key: base + "/" + key}, Err: s.err(name)}
+	out := dataset.Sample{Example: dataset.Example{Key: base + "/" + key, ImageID: -1}, Err: s.err(name)}
 	if out.Err == nil {
 		out.Picture = s.pixels
 		s.record.fill(&out.Example, l.p.o.TopK)
@@ -223,8 +225,37 @@ type packedInput struct {
 // readAhead is the size of the buffer of each lane for what comes over the network, in bytes.
 const readAhead = 256 << 10
 
+// opened is a shard that is being read.
+type opened struct {
+	o    *storage.Object
+	r    io.ReadCloser
+	from int64 // first byte read
+	n    int64 // bytes read
+}
+
+// Read counts what is read.
+func (f *opened) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	f.n += int64(n)
+	return n, err
+}
+
+// part is how much of the shard was read, 0 if its size is not known.
+func (f *opened) part() float64 {
+	if size := f.o.Info().Size; size > 0 {
+		return float64(f.from+f.n) / float64(size)
+	}
+	return 0
+}
+
+// close ends the reading; the shard was only read, so that there is nothing to lose.
+func (f *opened) close() {
+	_ = f.r.Close()
+	_ = f.o.Close()
+}
+
 // open opens a shard for reading in order from an offset. A packed shard must be unpacked up to there.
-func (p *plan) open(ctx context.Context, shard string, offset int64) (input, func(), error) {
+func (p *plan) open(ctx context.Context, shard string, offset int64) (input, *opened, error) {
 	o, err := p.object(ctx, shard)
 	if err != nil {
 		return nil, nil, err
@@ -242,24 +273,20 @@ func (p *plan) open(ctx context.Context, shard string, offset int64) (input, fun
 	} else if size := o.Info().Size; size >= 0 && offset > size {
 		return nil, nil, errors.Join(shorter(o.Name(), offset), o.Close())
 	}
-	r := o.Range(ctx, from, -1)
-	closeAll := func() {
-		_ = r.Close()
-		_ = o.Close()
-	}
-	buffered := bufio.NewReaderSize(r, readAhead)
+	f := &opened{o: o, r: o.Range(ctx, from, -1), from: from}
+	buffered := bufio.NewReaderSize(f, readAhead)
 	if !packed {
-		return &streamInput{r: buffered, length: o.Info().Size, pos: offset}, closeAll, nil
+		return &streamInput{r: buffered, length: o.Info().Size, pos: offset}, f, nil
 	}
 	in, err := unpack(buffered, offset)
 	if err != nil {
-		closeAll()
+		f.close()
 		if err == io.EOF {
 			err = shorter(o.Name(), offset)
 		}
 		return nil, nil, err
 	}
-	return in, closeAll, nil
+	return in, f, nil
 }
 
 // shorter is the error for a shard that ends before the place where the stream was left.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"strconv"
 	"sync"
 
@@ -17,7 +18,8 @@ type plan struct {
 	o           Options
 	seed        int64
 	shards      []string
-	maxLost     int // per epoch
+	maxLost     int  // per epoch
+	once        bool // ends behind the first epoch
 	fingerprint string
 	cache       *cache // nil without
 }
@@ -29,6 +31,7 @@ func streamSet(o Options, shards []string) (*dataset.StreamSet, error) {
 			"(blip2 data shard), or read them independently", o.Name, len(shards), o.Ranks)
 	}
 	c := newCache(&o)
+	pass := passPlan(o, shards, c)
 	return &dataset.StreamSet{Name: o.Name,
 		Open: func(ctx context.Context, seed int64, state json.RawMessage) (dataset.Stream, error) {
 			p := &plan{o: o, seed: seed, shards: shards, maxLost: o.MaxLost, cache: c}
@@ -37,14 +40,31 @@ func streamSet(o Options, shards []string) (*dataset.StreamSet, error) {
 			}
 			p.fingerprint = p.hash()
 			return openStream(ctx, p, state)
-		}}, nil
+		},
+		Once: func(ctx context.Context, state json.RawMessage) (dataset.Pass, error) {
+			return openStream(ctx, pass, state)
+		},
+		Fingerprint: pass.fingerprint}, nil
 }
 
-// hash names everything that decides the order.
+// passPlan reads every sample once, shard after shard in the order of the pattern. Shards that are missing or forbidden
+// are reported as bad samples, however many they are.
+func passPlan(o Options, shards []string, c *cache) *plan {
+	o.Buffer, o.Lanes, o.InOrder, o.Resample = 1, 1, true, false
+	o.Rank, o.Ranks, o.Independent = 0, 1, false
+	p := &plan{o: o, shards: shards, maxLost: len(shards), cache: c, once: true}
+	p.fingerprint = p.hash()
+	return p
+}
+
+// hash names everything that decides the order, and of a single reading what it gives.
 func (p *plan) hash() string {
 	h := fnv.New64a()
 	o := &p.o
 	fmt.Fprintln(h, p.seed, o.Buffer, o.BufferBytes, o.Lanes, o.InOrder, o.Resample, o.Rank, o.Ranks, o.Independent)
+	if p.once {
+		fmt.Fprintln(h, "once", o.TopK)
+	}
 	for _, shard := range p.shards {
 		fmt.Fprintln(h, storage.Redact(shard)) // signatures of addresses may change
 	}
@@ -115,6 +135,7 @@ type stream struct {
 type buffer struct {
 	samples    []dataset.Sample
 	start, end string // states, without the last part
+	done       float64
 	err        error
 }
 
@@ -147,16 +168,21 @@ func openStream(ctx context.Context, p *plan, state json.RawMessage) (*stream, e
 // fill makes buffers until the stream is closed.
 func (s *stream) fill(ctx context.Context, at position) {
 	epochs := 0 // without a sample
+	none := at.Lanes[0] == cursor{}
 	for {
 		b := &buffer{start: s.p.state(&at)}
 		ended, err := s.collect(b, &at)
 		if ended {
 			epochs++
 		}
+		none = none && len(b.samples) == 0
 		if len(b.samples) > 0 {
 			epochs = 0
-		} else if epochs > 1 && err == nil {
-			err = fmt.Errorf("shard: %s: the shards hold no samples", s.p.o.Name)
+		} else if err == nil && (epochs > 1 || ended && s.p.once) {
+			err = io.EOF
+			if !s.p.once || none {
+				err = fmt.Errorf("shard: %s: the shards hold no samples", s.p.o.Name)
+			}
 		}
 		if err != nil {
 			b = &buffer{err: err}
@@ -202,6 +228,7 @@ func (s *stream) collect(b *buffer, at *position) (ended bool, err error) {
 			return false, i.err
 		}
 		at.Lanes[lane], at.Turn = i.next, (lane+1)%len(s.lanes)
+		b.done = i.done
 		if i.lost != nil {
 			if err := s.lose(at.Epoch, i.lost); err != nil {
 				return false, err
@@ -254,6 +281,14 @@ func (s *stream) Next(ctx context.Context) (dataset.Sample, error) {
 	s.now.samples[s.given] = dataset.Sample{}
 	s.given++
 	return sample, nil
+}
+
+// Done is how much of a single reading was given.
+func (s *stream) Done() float64 {
+	if s.err == io.EOF {
+		return 1
+	}
+	return s.now.done
 }
 
 // Close ends the reading and waits for it.

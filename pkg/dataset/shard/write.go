@@ -29,8 +29,9 @@ type WriteOptions struct {
 	Ranked bool
 	// MaxBad is how many samples may be unusable; they are left out. Negative means any number.
 	MaxBad int
-	// OnShard is told of every shard that is complete, also of those that an earlier call wrote; nil means nobody is.
-	OnShard func(done Written)
+	// OnShard is told of every shard that is complete, also of those that an earlier call wrote, and how much of the
+	// source was read by then, 0 to 1; nil means nobody is.
+	OnShard func(done Written, part float64)
 }
 
 // Written is a complete shard.
@@ -40,6 +41,8 @@ type Written struct {
 	End     int    `json:"end"`
 	Samples int    `json:"samples"`
 	Bytes   int64  `json:"bytes"`
+	// State is where a source that can only be read in order stood behind the shard.
+	State json.RawMessage `json:"state,omitempty"`
 }
 
 // Left is a sample that was left out.
@@ -53,7 +56,7 @@ type Left struct {
 // interrupted is continued.
 type Manifest struct {
 	Source   string         `json:"source"`
-	Pictures int            `json:"pictures"`
+	Pictures int            `json:"pictures"` // of a source that can only be read in order 0 until it was read
 	Settings map[string]any `json:"settings"`
 	Complete bool           `json:"complete"`
 	Shards   []Written      `json:"shards"`
@@ -67,6 +70,39 @@ const ManifestName = "shards.json"
 // source and the options. A shard appears under its name when it is complete and safe on the disk; after an interrupt
 // or a crash the same call goes on with the first shard that is missing.
 func Write(ctx context.Context, src dataset.Source, o WriteOptions) (*Manifest, error) {
+	w := &writer{name: src.Name(), pictures: src.Len(), o: o}
+	return w.run(ctx, func() (dataset.Pass, error) { return dataset.SourcePass(src, w.next), nil })
+}
+
+// WriteStream is Write for a data set that can only be read in order; the samples come as Once gives them.
+func WriteStream(ctx context.Context, set *dataset.StreamSet, o WriteOptions) (*Manifest, error) {
+	w := &writer{name: set.Name, pictures: -1, fingerprint: set.Fingerprint, o: o}
+	return w.run(ctx, func() (dataset.Pass, error) { return set.Once(ctx, w.state) })
+}
+
+type writer struct {
+	name        string
+	pictures    int    // -1 if that is not known
+	fingerprint string // of what is read in order
+	o           WriteOptions
+	m           Manifest
+
+	pass  dataset.Pass
+	next  int             // number of the sample that comes next
+	state json.RawMessage // of pass in front of it
+	held  *taken          // that sample, if it was read already
+	ended bool
+}
+
+// taken is a sample that was read, and the state behind it.
+type taken struct {
+	dataset.Sample
+	state json.RawMessage
+}
+
+// run writes what is missing; open starts the reading where the writer stands.
+func (w *writer) run(ctx context.Context, open func() (dataset.Pass, error)) (*Manifest, error) {
+	o := &w.o
 	setDefault(&o.Prefix, "shard-")
 	setDefault(&o.Samples, 10_000)
 	setDefault(&o.MaxBytes, 1<<30)
@@ -76,13 +112,19 @@ func Write(ctx context.Context, src dataset.Source, o WriteOptions) (*Manifest, 
 	if err := os.MkdirAll(o.Dir, 0o777); err != nil {
 		return nil, fmt.Errorf("shard: %w", err)
 	}
-	w := &writer{src: src, o: o}
 	if err := w.resume(); err != nil {
 		return nil, err
 	}
-	for _, done := range w.m.Shards {
-		w.tell(done)
+	if w.m.Complete {
+		w.tellAll(1)
+		return &w.m, nil
 	}
+	var err error
+	if w.pass, err = open(); err != nil {
+		return &w.m, fmt.Errorf("shard: %w", err)
+	}
+	defer w.pass.Close()
+	w.tellAll(w.pass.Done())
 	for !w.m.Complete {
 		if err := w.shard(ctx); err != nil {
 			return &w.m, err
@@ -91,26 +133,51 @@ func Write(ctx context.Context, src dataset.Source, o WriteOptions) (*Manifest, 
 	return &w.m, nil
 }
 
-type writer struct {
-	src  dataset.Source
-	o    WriteOptions
-	m    Manifest
-	next int // picture
+func (w *writer) tellAll(part float64) {
+	for _, done := range w.m.Shards {
+		w.tell(done, part)
+	}
 }
 
-func (w *writer) tell(done Written) {
+func (w *writer) tell(done Written, part float64) {
 	if w.o.OnShard != nil {
-		w.o.OnShard(done)
+		w.o.OnShard(done, part)
 	}
+}
+
+// take gives the next sample, which stays the next one until passed.
+func (w *writer) take(ctx context.Context) (*dataset.Sample, error) {
+	if w.held == nil {
+		s, err := w.pass.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		state, err := w.pass.State()
+		if err != nil {
+			return nil, err
+		}
+		w.held = &taken{s, state}
+	}
+	return &w.held.Sample, nil
+}
+
+// passed goes on behind the next sample.
+func (w *writer) passed() {
+	w.next, w.state, w.held = w.next+1, w.held.state, nil
+	w.ended = w.next == w.pictures
 }
 
 func (w *writer) manifestPath() string { return filepath.Join(w.o.Dir, ManifestName) }
 
 // resume takes over what an earlier call with the same source and settings has written.
 func (w *writer) resume() error {
-	w.m = Manifest{Source: w.src.Name(), Pictures: w.src.Len(), Shards: []Written{}, Left: []Left{},
+	w.m = Manifest{Source: w.name, Pictures: max(w.pictures, 0), Shards: []Written{}, Left: []Left{},
 		Settings: map[string]any{"samples": float64(w.o.Samples), "max_bytes": float64(w.o.MaxBytes),
 			"ranked": w.o.Ranked, "prefix": w.o.Prefix}}
+	if w.fingerprint != "" {
+		w.m.Settings["source"] = w.fingerprint
+	}
+	w.ended = w.pictures == 0
 	data, err := os.ReadFile(w.manifestPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := w.checkFree(); err != nil {
@@ -127,6 +194,9 @@ func (w *writer) resume() error {
 	}
 	settings, _ := json.Marshal(w.m.Settings)
 	oldSettings, _ := json.Marshal(old.Settings)
+	if w.pictures < 0 {
+		w.m.Pictures = old.Pictures
+	}
 	if old.Source != w.m.Source || old.Pictures != w.m.Pictures || !bytes.Equal(settings, oldSettings) {
 		return fmt.Errorf("shard: %s holds shards of another source or with other settings (%s of %s); choose another "+
 			"folder, or empty it", w.o.Dir, oldSettings, old.Source)
@@ -137,7 +207,8 @@ func (w *writer) resume() error {
 			break // what follows is written again, byte for byte
 		}
 		w.m.Shards = append(w.m.Shards, done)
-		w.next = done.End
+		w.next, w.state = done.End, done.State
+		w.ended = w.next == w.pictures
 	}
 	for _, left := range old.Left {
 		if left.Index < w.next {
@@ -175,10 +246,13 @@ func (w *writer) shard(ctx context.Context) error {
 		return buffered.Flush()
 	})
 	if err != nil {
-		w.m.Left, w.next = w.m.Left[:left], done.First
+		w.m.Left = w.m.Left[:left]
 		return fmt.Errorf("shard: %w", err)
 	}
 	done.End = w.next
+	if w.pictures < 0 {
+		done.State = w.state
+	}
 	if done.Samples == 0 { // everything that was left could not be used
 		if err := os.Remove(path); err != nil {
 			return fmt.Errorf("shard: %w", err)
@@ -189,12 +263,14 @@ func (w *writer) shard(ctx context.Context) error {
 		}
 		w.m.Shards = append(w.m.Shards, done)
 	}
-	w.m.Complete = w.next == w.src.Len()
+	if w.m.Complete = w.ended; w.ended {
+		w.m.Pictures = w.next
+	}
 	if err := w.writeManifest(); err != nil {
 		return err
 	}
 	if done.Samples > 0 {
-		w.tell(done)
+		w.tell(done, w.pass.Done())
 	}
 	return nil
 }
@@ -213,75 +289,81 @@ func (w *writer) writeManifest() error {
 
 // fill writes samples until the shard is full or the source at its end.
 func (w *writer) fill(ctx context.Context, t *tarWriter, done *Written) error {
-	for ; w.next < w.src.Len() && done.Samples < w.o.Samples; w.next++ {
-		if err := ctx.Err(); err != nil {
+	for !w.ended && done.Samples < w.o.Samples {
+		s, err := w.take(ctx)
+		if err == io.EOF {
+			w.ended = true
+			return nil
+		}
+		if err != nil {
 			return err
 		}
-		picture, text, ext, err := w.sample(w.next)
+		text, ext, err := w.sample(s)
 		if err != nil {
-			var bad *badSample
-			if !errors.As(err, &bad) {
+			if err := w.leave(s, err); err != nil {
 				return err
-			}
-			w.m.Left = append(w.m.Left, Left{w.next, bad.key, bad.Error()})
-			if w.o.MaxBad >= 0 && len(w.m.Left) > w.o.MaxBad {
-				return fmt.Errorf("%d samples of %s cannot be used, more than the %d allowed; the last is %s: %w",
-					len(w.m.Left), w.src.Name(), w.o.MaxBad, bad.key, err)
 			}
 			continue
 		}
-		size := 2*block + padded(int64(len(picture))) + padded(int64(len(text)))
+		size := 2*block + padded(int64(len(s.Picture))) + padded(int64(len(text)))
 		if done.Samples > 0 && t.n+size+2*block > w.o.MaxBytes {
 			return nil
 		}
 		key := fmt.Sprintf("%09d", w.next)
-		if err := t.add(key+"."+ext, picture); err != nil {
+		if err := t.add(key+"."+ext, s.Picture); err != nil {
 			return err
 		}
 		if err := t.add(key+".json", text); err != nil {
 			return err
 		}
 		done.Samples++
+		w.passed()
 	}
 	return nil
 }
 
-// badSample says why a sample is left out.
-type badSample struct {
-	key string
-	error
+// leave leaves out a sample that cannot be used, if that is still allowed.
+func (w *writer) leave(s *dataset.Sample, err error) error {
+	var bad *badSample
+	if !errors.As(err, &bad) {
+		return err
+	}
+	w.m.Left = append(w.m.Left, Left{w.next, s.Example.Key, bad.Error()})
+	if w.o.MaxBad >= 0 && len(w.m.Left) > w.o.MaxBad {
+		return fmt.Errorf("%d samples of %s cannot be used, more than the %d allowed; the last is %s: %w", len(w.m.Left),
+			w.name, w.o.MaxBad, s.Example.Key, err)
+	}
+	w.passed()
+	return nil
 }
+
+// badSample says why a sample is left out.
+type badSample struct{ error }
 
 func (b *badSample) Unwrap() error { return b.error }
 
-// sample reads picture i and makes its text member.
-func (w *writer) sample(i int) (picture, text []byte, ext string, err error) {
-	e, err := w.src.Example(i)
-	if err != nil {
-		return nil, nil, "", &badSample{e.Key, err}
-	}
-	r, err := w.src.Open(i)
-	if err != nil {
-		return nil, nil, "", &badSample{e.Key, err}
-	}
-	defer r.Close()
-	picture, err = io.ReadAll(io.LimitReader(r, maxPicture+1))
+// sample makes the text member of a sample, and finds the ending of its picture.
+func (w *writer) sample(s *dataset.Sample) (text []byte, ext string, err error) {
 	switch {
-	case err != nil:
-		return nil, nil, "", &badSample{e.Key, err}
-	case len(picture) > maxPicture:
-		return nil, nil, "", &badSample{e.Key, errors.New(tooLarge.String())}
+	case s.Err != nil:
+		return nil, "", &badSample{s.Err}
+	case len(s.Picture) > maxPicture:
+		return nil, "", &badSample{errors.New(tooLarge.String())}
 	}
-	if ext = pictureKind(picture); ext == "" {
-		return nil, nil, "", &badSample{e.Key, errors.New("the file is not a jpg, png, webp, gif, bmp or tiff picture")}
+	if ext = pictureKind(s.Picture); ext == "" {
+		return nil, "", &badSample{errors.New("the file is not a jpg, png, webp, gif, bmp or tiff picture")}
+	}
+	e := s.Example
+	if e.ImageID < 0 {
+		e.ImageID = int64(w.next)
 	}
 	if text, err = w.text(&e); err != nil {
-		return nil, nil, "", err
+		return nil, "", err
 	}
 	if len(text) > maxText || len(e.Captions) == 0 {
-		return nil, nil, "", &badSample{e.Key, errors.New("it has no captions, or they are too long")}
+		return nil, "", &badSample{errors.New("it has no captions, or they are too long")}
 	}
-	return picture, text, ext, nil
+	return text, ext, nil
 }
 
 // text is the .json member of a sample.

@@ -4,9 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,7 +131,7 @@ func TestWriteContinues(t *testing.T) {
 		o.Dir = filepath.Join(t.TempDir(), "part")
 		ctx, cancel := context.WithCancel(context.Background())
 		n := 0
-		o.OnShard = func(Written) {
+		o.OnShard = func(Written, float64) {
 			if n++; n > stop {
 				cancel()
 			}
@@ -142,7 +144,7 @@ func TestWriteContinues(t *testing.T) {
 		// As after a kill between a shard and the manifest, and in the middle of a shard.
 		writeFile(t, filepath.Join(o.Dir, fmt.Sprintf("shard-%06d.tar", stop+1)), []byte("half"))
 		told := 0
-		o.OnShard = func(Written) { told++ }
+		o.OnShard = func(Written, float64) { told++ }
 		m, err := Write(context.Background(), toy{60}, o)
 		if err != nil || told != len(m.Shards) {
 			t.Fatalf("continued at %d: told of %d shards, %v", stop, told, err)
@@ -188,5 +190,96 @@ func TestWriteRefuses(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(mine, "shard-000000.tar")); err != nil || !bytes.Equal(got, data) {
 		t.Error("they were changed")
+	}
+}
+
+// Shards written from shards that can only be read in order are those that are written from them by their indexes, and
+// a writing that is stopped goes on without reading what is done.
+func TestWriteStream(t *testing.T) {
+	dir := inFolder(t, shardsOf(t, 10, 3, 25, 1, 12))
+	o := WriteOptions{Samples: 7, MaxBytes: 9_000, Dir: filepath.Join(t.TempDir(), "anywhere")}
+	if _, err := Write(t.Context(), openSource(t, Options{}, filepath.Join(dir, "*.tar")), o); err != nil {
+		t.Fatal(err)
+	}
+	want := folderOf(t, o.Dir)
+	delete(want, ManifestName) // holds where the stream stood
+	set := openStreams(t, Options{NoIndex: true}, filepath.Join(dir, "*.tar"))
+	for _, stop := range []int{0, 1, 4, 100} {
+		o.Dir = filepath.Join(t.TempDir(), "in order")
+		ctx, cancel := context.WithCancel(t.Context())
+		n := 0
+		o.OnShard = func(Written, float64) {
+			if n++; n > stop {
+				cancel()
+			}
+		}
+		if _, err := WriteStream(ctx, set, o); stop < 100 && !errors.Is(err, context.Canceled) {
+			t.Fatalf("stopped at %d: %v", stop, err)
+		}
+		cancel()
+		o.OnShard = nil
+		var given []int
+		counted := *set
+		counted.Once = func(ctx context.Context, state json.RawMessage) (dataset.Pass, error) {
+			given = append(given, len(state))
+			return set.Once(ctx, state)
+		}
+		m, err := WriteStream(t.Context(), &counted, o)
+		if err != nil || !m.Complete || m.Pictures != 51 {
+			t.Fatalf("continued at %d: %+v, %v", stop, m, err)
+		}
+		if len(given) > 1 || len(given) == 1 && given[0] == 0 {
+			t.Errorf("continued at %d: it was read from the beginning", stop)
+		}
+		got := folderOf(t, o.Dir)
+		delete(got, ManifestName)
+		if !maps.Equal(got, want) {
+			t.Errorf("stopped at %d: other shards", stop)
+		}
+		other := openStreams(t, Options{NoIndex: true, TopK: -1, Name: set.Name}, filepath.Join(dir, "*.tar"))
+		_, err = WriteStream(t.Context(), other, o)
+		if err == nil || !strings.Contains(err.Error(), "choose another folder") {
+			t.Errorf("other captions: %v", err)
+		}
+	}
+}
+
+// A source and a stream after another are written together, whatever they are, and continued in either.
+func TestWriteInOrder(t *testing.T) {
+	dir := inFolder(t, shardsOf(t, 5, 6))
+	var sets [3]*dataset.StreamSet
+	x := openSource(t, Options{Name: "x"}, filepath.Join(dir, "s000.tar"))
+	y := openStreams(t, Options{Name: "y", NoIndex: true}, filepath.Join(dir, "s001.tar"))
+	for i, parts := range [][]dataset.Part{{{Source: x}, {Stream: y}}, {{Stream: y}, {Source: x}},
+		{{Source: x}, {Stream: y}, {Source: x}}} {
+		var err error
+		if sets[i], err = dataset.InOrder(parts...); err != nil {
+			t.Fatal(err)
+		}
+		all, states := rest(t, passOf(t, sets[i], nil))
+		for at, state := range states {
+			if got, _ := rest(t, passOf(t, sets[i], state)); !slices.Equal(got, all[at:]) {
+				t.Errorf("set %d from sample %d: %q, want %q", i, at, got, all[at:])
+			}
+		}
+		if n := []int{11, 11, 16}[i]; len(all) != n {
+			t.Errorf("set %d has %d samples: %q", i, len(all), all)
+		}
+	}
+	if sets[0].Fingerprint == sets[1].Fingerprint || sets[0].Name != "x and 1 more" {
+		t.Errorf("%q, %q", sets[0].Fingerprint, sets[0].Name)
+	}
+	o := WriteOptions{Samples: 4, Dir: t.TempDir()}
+	m, err := WriteStream(t.Context(), sets[2], o)
+	if err != nil || m.Pictures != 16 || len(m.Shards) != 4 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, bad := range []string{`{"set":7}`, `{"set":0,"state":-1}`, `{"set":0,"state":"x"}`, `[]`} {
+		if p, err := sets[0].Once(t.Context(), []byte(bad)); err == nil {
+			t.Errorf("the state %s is taken: %v", bad, p)
+		}
+	}
+	if _, err := dataset.InOrder(dataset.Part{Stream: &dataset.StreamSet{Name: "endless"}}); err == nil {
+		t.Error("a stream without an end is read from front to back")
 	}
 }
