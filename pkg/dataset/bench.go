@@ -101,20 +101,33 @@ type BenchRun struct {
 // Bench measures the way of pictures into a training batch: read, decode the part that a random crop needs, resize it,
 // augment it if asked for, and copy it normalised into the batch. It fails on the first picture that cannot be used.
 func Bench(ctx context.Context, src Pictures, o BenchOptions) (*BenchReport, error) {
-	if src.Len() < 1 || o.Size < 1 || o.Count < 0 {
-		return nil, errors.New("dataset: a benchmark needs pictures, and sizes of at least 1")
-	}
-	if err := o.Augment.check(); err != nil {
-		return nil, err
-	}
 	if o.Count == 0 {
 		o.Count = src.Len()
 	}
-	b := bench{src: src, o: o, report: &BenchReport{Pictures: o.Count, Size: o.Size, JPEG: jpegDecoderName()}}
-	if err := b.stages(ctx); err != nil {
+	if src.Len() < 1 {
+		return nil, errors.New("dataset: a benchmark needs pictures")
+	}
+	b := bench{src: src, o: o}
+	return b.measure(ctx, func() (*stopwatch, error) { return nil, nil })
+}
+
+// measure makes the report. read measures the reading by itself; nil where it is a stage like the others.
+func (b *bench) measure(ctx context.Context, read func() (*stopwatch, error)) (*BenchReport, error) {
+	if b.o.Size < 1 || b.o.Count < 1 {
+		return nil, errors.New("dataset: a benchmark needs pictures, and sizes of at least 1")
+	}
+	if err := b.o.Augment.check(); err != nil {
 		return nil, err
 	}
-	for _, n := range o.Workers {
+	b.report = &BenchReport{Pictures: b.o.Count, Size: b.o.Size, JPEG: jpegDecoderName()}
+	watch, err := read()
+	if err != nil {
+		return nil, err
+	}
+	if err := b.stages(ctx, watch); err != nil {
+		return nil, err
+	}
+	for _, n := range b.o.Workers {
 		if err := b.run(ctx, n); err != nil {
 			return nil, err
 		}
@@ -124,6 +137,7 @@ func Bench(ctx context.Context, src Pictures, o BenchOptions) (*BenchReport, err
 
 type bench struct {
 	src    Pictures
+	set    *StreamSet // where the pictures of a run come from, if not from src
 	o      BenchOptions
 	report *BenchReport
 }
@@ -152,8 +166,8 @@ func (w *stopwatch) time(f func() error) error {
 // benchGroup is how many pictures go through a stage together: enough for the clock, few enough for memory.
 const benchGroup = 16
 
-// stages measures the stages by groups of pictures.
-func (b *bench) stages(ctx context.Context) error {
+// stages measures the stages by groups of pictures. read is the reading, if that was measured by itself.
+func (b *bench) stages(ctx context.Context, read *stopwatch) error {
 	watches := []*stopwatch{{name: "read"}, {name: "decode"}, {name: "resize"}, {name: "augment"}, {name: "copy"}}
 	group := make([]scratch, benchGroup)
 	for at := 0; at < b.o.Count; at += benchGroup {
@@ -163,6 +177,9 @@ func (b *bench) stages(ctx context.Context) error {
 		if err := b.group(group[:min(benchGroup, b.o.Count-at)], at, watches); err != nil {
 			return err
 		}
+	}
+	if read != nil {
+		watches[0] = read
 	}
 	for _, w := range watches {
 		if w.name == "augment" && b.o.Augment.Ops == 0 {
@@ -241,37 +258,55 @@ func (b *bench) read(s *scratch, i int) error {
 	return errors.Join(s.read(r), r.Close())
 }
 
+// supply reads the next picture of a run; ok is false at its end. name says which one it is, in messages. It is safe for
+// concurrent use.
+type supply func(s *scratch) (i int, name string, ok bool, err error)
+
+// anywhere supplies a run with the pictures of src.
+func (b *bench) anywhere() supply {
+	var next atomic.Int64
+	return func(s *scratch) (int, string, bool, error) {
+		i := int(next.Add(1)) - 1
+		if i >= b.o.Count {
+			return i, "", false, nil
+		}
+		return i, fmt.Sprintf("picture %d", i%b.src.Len()), true, b.read(s, i)
+	}
+}
+
 // run measures the whole way with a number of workers.
 func (b *bench) run(ctx context.Context, workers int) error {
 	if workers < 1 {
 		return fmt.Errorf("dataset: a benchmark with %d workers", workers)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	next, end := b.anywhere(), func() {}
+	if b.set != nil {
+		var err error
+		if next, end, err = b.inOrder(ctx); err != nil {
+			return err
+		}
+	}
+	defer end()
 	o := b.loader()
-	var next atomic.Int64
-	var failed sync.Once
 	var group sync.WaitGroup
-	var first error
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	watch := stopwatch{}
 	err := watch.time(func() error {
 		for range workers {
 			group.Go(func() {
 				var s scratch
 				dst := make([]float32, 3*o.ImageSize*o.ImageSize)
-				for i := int(next.Add(1)) - 1; i < b.o.Count && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-					if err := b.whole(&s, &o, dst, i); err != nil {
-						failed.Do(func() { first = fmt.Errorf("dataset: picture %d: %w", i%b.src.Len(), err) })
-						cancel()
+				for more := true; more && ctx.Err() == nil; {
+					var err error
+					if more, err = whole(&s, &o, dst, next); err != nil {
+						cancel(err)
 					}
 				}
 			})
 		}
 		group.Wait()
-		if first == nil {
-			return ctx.Err()
-		}
-		return first
+		return context.Cause(ctx)
 	})
 	if err != nil {
 		return err
@@ -282,15 +317,22 @@ func (b *bench) run(ctx context.Context, workers int) error {
 	return nil
 }
 
-// whole takes picture i the whole way.
-func (b *bench) whole(s *scratch, o *LoaderOptions, dst []float32, i int) error {
-	if err := b.read(s, i); err != nil {
-		return err
+// whole takes the next picture the whole way, if there is one.
+func whole(s *scratch, o *LoaderOptions, dst []float32, next supply) (more bool, err error) {
+	i, name, ok, err := next(s)
+	if !ok && err == nil {
+		return false, nil
 	}
-	if err := s.open(TruncatedAccept, false); err != nil {
-		return err
+	if err == nil {
+		err = s.open(TruncatedAccept, false)
 	}
-	return s.write(dst, o.transform(s, 0, int64(i)))
+	if err == nil {
+		err = s.write(dst, o.transform(s, 0, int64(i)))
+	}
+	if err != nil {
+		return false, fmt.Errorf("dataset: %s: %w", name, err)
+	}
+	return true, nil
 }
 
 // InMemory reads the pictures of src once and gives them from memory, for measurements that leave the disk out.

@@ -3,6 +3,7 @@ package dataset
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -155,5 +156,44 @@ func TestBench(t *testing.T) {
 	}
 	if src, err := PictureFolder("testdata/pictures"); err != nil || src.Len() < 100 {
 		t.Errorf("the test's own folder: %v", err)
+	}
+}
+
+// TestBenchStream: the whole way is measured of pictures that come in order, too, by stage and number of workers.
+func TestBenchStream(t *testing.T) {
+	set, closed := streamSet(7, nil)
+	r, err := BenchStream(t.Context(), set, BenchOptions{Count: 20, Size: 16, Workers: []int{1, 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range r.Stages {
+		names = append(names, s.Name)
+	}
+	if got := strings.Join(names, " "); got != "read decode resize copy" || len(r.Runs) != 2 || r.Pictures != 20 ||
+		r.Runs[1].Workers != 3 || r.MeanBytes == 0 || r.Stages[0].Seconds <= 0 {
+		t.Errorf("%s: %+v", got, r)
+	}
+	if *closed != 4 { // into memory, alone, and two runs
+		t.Errorf("%d streams were closed", *closed)
+	}
+	if r, err := BenchStream(t.Context(), set, BenchOptions{Size: 16}); err != nil || r.Pictures != 7 {
+		t.Errorf("without a number: %+v, %v", r, err)
+	}
+	for name, change := range map[string]func(*counting){
+		"sample 4":         func(c *counting) { c.broken = map[int64]error{4: errors.New("member is broken")} },
+		"shard 7 at byte":  func(c *counting) { c.fails = 3 },
+		"member is broken": func(c *counting) { c.broken = map[int64]error{0: errors.New("member is broken")} },
+		"not a JPEG":       func(c *counting) { c.src.broken = map[int]bool{2: true} },
+		"at least 1":       func(c *counting) { c.src.n = 7 },
+	} {
+		set, _ := streamSet(7, change)
+		o := BenchOptions{Count: 20, Size: 16, Workers: []int{2}}
+		if name == "at least 1" {
+			o.Size = 0
+		}
+		if _, err := BenchStream(t.Context(), set, o); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v does not contain %q", err, name)
+		}
 	}
 }
