@@ -25,10 +25,11 @@ func checkPacked(codec format.CompressionCodec, page []byte, h *pageHeader) erro
 	}
 	want := h.unpacked
 	if h.kind == dataPageV2 {
-		if h.levels < 0 || h.levels > int64(len(page)) || h.levels > want {
-			return fmt.Errorf("its levels have %d bytes of %d", h.levels, len(page))
+		levels := h.repLevels + h.defLevels
+		if h.repLevels < 0 || h.defLevels < 0 || levels < 0 || levels > int64(len(page)) || levels > want {
+			return fmt.Errorf("its levels have %d and %d bytes of %d", h.repLevels, h.defLevels, len(page))
 		}
-		page, want = page[h.levels:], want-h.levels
+		page, want = page[levels:], want-levels
 		if h.plain {
 			return nil
 		}

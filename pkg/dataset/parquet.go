@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/format"
@@ -28,7 +29,8 @@ const (
 // parquetFile gives the pictures that a Parquet file holds.
 type parquetFile struct {
 	r      file
-	column int        // the pictures' among the leaves
+	column int // the pictures' among the leaves
+	kind   parquetKind
 	chunks []pageList // per row group
 	starts []int64    // first row of every row group, and one more
 	groups []parquet.RowGroup
@@ -41,6 +43,7 @@ type pageList struct {
 	end     int64
 	rows    []int64 // first row of every page, within the row group
 	offsets []int64
+	checked []atomic.Bool // pages that were found good
 }
 
 // Close closes the file.
@@ -60,14 +63,14 @@ func (d *document) openParquet(f file) (err error) {
 	if err != nil {
 		return fmt.Errorf("the Parquet file is damaged: %w", err)
 	}
-	columns, picture, err := d.parquetColumns(pf)
+	columns, picture, kind, err := d.parquetColumns(pf)
 	if err != nil {
 		return err
 	}
 	if pf.NumRows() < 0 || pf.NumRows()*minRowBits > 8*d.size {
 		return fmt.Errorf("the Parquet file is damaged: it claims %d rows in %d bytes", pf.NumRows(), d.size)
 	}
-	pictures := &parquetFile{r: f, column: picture, starts: []int64{0}, groups: pf.RowGroups()}
+	pictures := &parquetFile{r: f, column: picture, kind: kind, starts: []int64{0}, groups: pf.RowGroups()}
 	lines, err := temporary()
 	if err != nil {
 		return err
@@ -95,6 +98,7 @@ func (d *document) openParquet(f file) (err error) {
 // parquetColumn is a leaf of the schema that is of use.
 type parquetColumn struct {
 	index  int
+	kind   parquetKind
 	field  string // name in the lines
 	status bool   // img2dataset's: rows that are not a "success" have no picture
 }
@@ -109,7 +113,8 @@ func pictureColumn(name string) bool {
 }
 
 // parquetColumns picks the columns with texts, and the one with pictures (−1 if there is none).
-func (d *document) parquetColumns(pf *parquet.File) (columns []parquetColumn, picture int, err error) {
+func (d *document) parquetColumns(pf *parquet.File) (columns []parquetColumn, picture int, pictures parquetKind,
+	err error) {
 	picture = -1
 	for _, path := range pf.Schema().Columns() {
 		leaf, _ := pf.Schema().Lookup(path...)
@@ -117,19 +122,20 @@ func (d *document) parquetColumns(pf *parquet.File) (columns []parquetColumn, pi
 		kind := leaf.Node.Type().Kind()
 		bytesType := kind == parquet.ByteArray || kind == parquet.FixedLenByteArray
 		text := isText(leaf.Node.Type())
+		how := parquetKind{leaf.MaxRepetitionLevel, leaf.MaxDefinitionLevel, kind}
 		switch {
 		case leaf.MaxRepetitionLevel == 0 && bytesType && !text && picture < 0 &&
 			(len(path) == 1 && pictureColumn(name) || len(path) == 2 && last == "bytes"):
-			picture = leaf.ColumnIndex
+			picture, pictures = leaf.ColumnIndex, how
 		case len(path) == 2 && last == "path" && pictureColumn(name):
-			columns = append(columns, parquetColumn{index: leaf.ColumnIndex, field: "image"})
+			columns = append(columns, parquetColumn{index: leaf.ColumnIndex, kind: how, field: "image"})
 		case len(path) == 1 && name == "status":
-			columns = append(columns, parquetColumn{index: leaf.ColumnIndex, status: true})
+			columns = append(columns, parquetColumn{index: leaf.ColumnIndex, kind: how, status: true})
 		case d.names.roleOf(name) == roleNone, kind == parquet.Boolean, kind == parquet.Float, kind == parquet.Double,
 			kind == parquet.Int96, leaf.MaxRepetitionLevel > 1, len(path) > 1 && leaf.MaxRepetitionLevel == 0,
 			len(path) > 3 && (len(path) > 4 || last != "answer" && last != "raw"):
 		default:
-			columns = append(columns, parquetColumn{index: leaf.ColumnIndex, field: name})
+			columns = append(columns, parquetColumn{index: leaf.ColumnIndex, kind: how, field: name})
 		}
 	}
 	named := picture >= 0
@@ -138,10 +144,10 @@ func (d *document) parquetColumns(pf *parquet.File) (columns []parquetColumn, pi
 		named = named || what == roleImage || what == roleImageID
 	}
 	if !named {
-		return nil, 0, fmt.Errorf("no column holds pictures or their file names (columns: %.200s)",
+		return nil, 0, pictures, fmt.Errorf("no column holds pictures or their file names (columns: %.200s)",
 			strings.Join(columnNames(pf), ", "))
 	}
-	return columns, picture, nil
+	return columns, picture, pictures, nil
 }
 
 func isText(t parquet.Type) bool {
@@ -170,7 +176,7 @@ func (d *document) parquetGroup(w *parquetWriter, p *parquetFile, g int, pf *par
 	}
 	chunks, meta := group.ColumnChunks(), pf.Metadata().RowGroups[g].Columns
 	if p.column >= 0 {
-		pages, err := d.walkPages(&meta[p.column].MetaData, n)
+		pages, err := d.walkPages(&meta[p.column].MetaData, p.kind, n, true)
 		if err != nil {
 			return fmt.Errorf("the pictures: %w", err)
 		}
@@ -184,7 +190,7 @@ func (d *document) parquetGroup(w *parquetWriter, p *parquetFile, g int, pf *par
 		}
 	}()
 	for _, c := range w.columns {
-		if _, err := d.walkPages(&meta[c.index].MetaData, -1); err != nil {
+		if _, err := d.walkPages(&meta[c.index].MetaData, c.kind, n, false); err != nil {
 			return fmt.Errorf("column %s: %w", c.field, err)
 		}
 		readers = append(readers, &columnReader{pages: chunks[c.index].Pages()})
@@ -220,6 +226,9 @@ func (c *columnReader) next(row []parquet.Value) ([]parquet.Value, error) {
 				return row, errors.New("the column ends too early")
 			}
 			return row, nil
+		}
+		if len(row) > maxTexts {
+			return row, fmt.Errorf("it has more than %d values", maxTexts)
 		}
 		if !c.have[0].IsNull() {
 			row = append(row, c.have[0].Clone())
@@ -366,13 +375,16 @@ func (p *parquetFile) picture(text []byte) (_ io.ReadCloser, err error) {
 	if !ok {
 		return nil, errors.New("the Parquet file's pictures cannot be read one by one")
 	}
-	packed := document{r: p.r, size: list.end}
-	h, err := packed.pageHeader(list.offsets[page], list.end)
-	if err == nil {
-		err = packed.checkPage(list.codec, list.offsets[page], &h)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the page of the picture: %w", err)
+	if !list.checked[page].Load() {
+		packed := document{r: p.r, size: list.end}
+		h, err := packed.pageHeader(list.offsets[page], list.end)
+		if err == nil {
+			err = packed.checkPage(list.codec, p.kind, list.offsets[page], &h)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the page of the picture: %w", err)
+		}
+		list.checked[page].Store(true)
 	}
 	pages := chunk.PagesFrom(&jumpReader{r: p.r, prefix: list.prefix, target: list.offsets[page]})
 	defer pages.Close()
@@ -442,9 +454,8 @@ func checkFooter(r io.ReaderAt, size int64) error {
 	return t.structure(0, nil)
 }
 
-// walkPages finds the pages of a column chunk by their headers, and refuses sizes that cannot be. For pictures, rows is
-// the number of rows that they must have together; −1 for other columns.
-func (d *document) walkPages(meta *format.ColumnMetaData, rows int64) (pageList, error) {
+// walkPages finds the pages of a column chunk of so many rows by their headers, and refuses sizes that cannot be.
+func (d *document) walkPages(meta *format.ColumnMetaData, kind parquetKind, rows int64, pictures bool) (pageList, error) {
 	pages := pageList{prefix: meta.DataPageOffset, codec: meta.Codec}
 	base := meta.DataPageOffset
 	if meta.DictionaryPageOffset != 0 {
@@ -461,8 +472,8 @@ func (d *document) walkPages(meta *format.ColumnMetaData, rows int64) (pageList,
 		if err != nil {
 			return pages, fmt.Errorf("the page at byte %d: %w", at, err)
 		}
-		if rows < 0 || h.kind == dictionaryPage { // pages of pictures are looked at when they are read
-			if err := d.checkPage(meta.Codec, at, &h); err != nil {
+		if !pictures || h.kind == dictionaryPage { // pages of pictures are looked at when they are read
+			if err := d.checkPage(meta.Codec, kind, at, &h); err != nil {
 				return pages, fmt.Errorf("the page at byte %d: %w", at, err)
 			}
 		}
@@ -476,9 +487,10 @@ func (d *document) walkPages(meta *format.ColumnMetaData, rows int64) (pageList,
 		}
 		at = next
 	}
-	if rows >= 0 && total != rows {
-		return pages, fmt.Errorf("its pages have %d rows, the row group %d", total, rows)
+	if most := rows + 8*d.size; kind.repetition == 0 && total != rows || total > most {
+		return pages, fmt.Errorf("its pages have %d values, the row group %d rows", total, rows)
 	}
+	pages.checked = make([]atomic.Bool, len(pages.offsets))
 	return pages, nil
 }
 
@@ -496,17 +508,22 @@ type pageHeader struct {
 	unpacked   int64 // size of the page
 	compressed int64
 	values     int64
-	levels     int64 // size of what is never compressed of a version 2 page
-	plain      bool  // nothing is compressed of it
+	encoding   int64
+	repLevels  int64 // sizes of what is never compressed of a version 2 page
+	defLevels  int64
+	plain      bool // nothing is compressed of it
 }
 
 // checkPage reads the page at an offset and checks that it is what its header says.
-func (d *document) checkPage(codec format.CompressionCodec, at int64, h *pageHeader) error {
+func (d *document) checkPage(codec format.CompressionCodec, kind parquetKind, at int64, h *pageHeader) error {
 	page := make([]byte, h.compressed)
 	if _, err := d.r.ReadAt(page, at+h.size); err != nil {
 		return fmt.Errorf("reading: %w", err)
 	}
-	return checkPacked(codec, page, h)
+	if err := checkPacked(codec, page, h); err != nil {
+		return err
+	}
+	return kind.checkValues(codec, page, h)
 }
 
 // pageHeader reads the header of the page at an offset.
@@ -517,28 +534,27 @@ func (d *document) pageHeader(at, end int64) (pageHeader, error) {
 		if _, err := d.r.ReadAt(buf, at); err != nil {
 			return pageHeader{}, fmt.Errorf("reading: %w", err)
 		}
-		var h pageHeader
 		t := thrift{data: buf}
+		said := map[[2]int]int64{{8, 7}: 1}
 		err = t.structure(0, func(path [2]int, v int64) {
-			switch path {
-			case [2]int{1, 0}:
-				h.kind = v
-			case [2]int{2, 0}:
-				h.unpacked = v
-			case [2]int{3, 0}:
-				h.compressed = v
-			case [2]int{5, 1}, [2]int{7, 1}, [2]int{8, 1}:
-				h.values = v
-			case [2]int{8, 5}, [2]int{8, 6}:
-				h.levels += v
-			case [2]int{8, 7}:
-				h.plain = v == 0
+			if path[0] >= 0 && path[0] <= 8 && path[1] >= 0 && path[1] <= 8 { // the others are of no use
+				said[path] = v
 			}
 		})
 		if err != nil {
 			continue
 		}
-		h.size = int64(t.at)
+		h := pageHeader{size: int64(t.at), kind: said[[2]int{1, 0}], unpacked: said[[2]int{2, 0}],
+			compressed: said[[2]int{3, 0}]}
+		switch h.kind {
+		case dataPage:
+			h.values, h.encoding = said[[2]int{5, 1}], said[[2]int{5, 2}]
+		case dictionaryPage:
+			h.values, h.encoding = said[[2]int{7, 1}], said[[2]int{7, 2}]
+		case dataPageV2:
+			h.values, h.encoding = said[[2]int{8, 1}], said[[2]int{8, 4}]
+			h.defLevels, h.repLevels, h.plain = said[[2]int{8, 5}], said[[2]int{8, 6}], said[[2]int{8, 7}] == 0
+		}
 		if h.compressed < 0 || at+h.size+h.compressed > end || h.unpacked < 0 || h.unpacked > maxPage ||
 			h.values < 0 || h.values > maxPageValues {
 			return h, fmt.Errorf("it has %d values in %d bytes, %d unpacked, of %d", h.values, h.compressed, h.unpacked,

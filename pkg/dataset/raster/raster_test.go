@@ -174,6 +174,7 @@ func TestRefused(t *testing.T) {
 		"tiff count":    {with([4]uint32{tagStripOffsets, 4, 1 << 30, 8}), "where its samples are"},
 		"webp bomb":     {large, errLarge.Error()},
 		"webp no riff":  {[]byte("RIFF\x00\x00\x00\x00WEBX"), "not a WebP"},
+		"webp no room":  {[]byte("RIFF\x01\x00\x00\x00WEBP"), errWebP.Error()},
 		"webp no chunk": {[]byte("RIFF\x04\x00\x00\x00WEBP"), "no picture"},
 	} {
 		decode := decoders()[strings.Replace(strings.Fields(name)[0], "tiff", "tif", 1)]

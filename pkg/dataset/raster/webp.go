@@ -21,7 +21,10 @@ func DecodeWebP(data []byte, canvas Canvas) error {
 		return errors.New("not a WebP file")
 	}
 	size := uint64(binary.LittleEndian.Uint32(data[4:]))
-	if size+8 > uint64(len(data)) {
+	switch {
+	case size < 4: // shorter than what was just read
+		return errWebP
+	case size+8 > uint64(len(data)):
 		return ErrTruncated
 	}
 	rest := data[12 : size+8]
