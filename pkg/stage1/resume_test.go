@@ -13,6 +13,7 @@ import (
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
+	"blip2/pkg/internal/toydata"
 	"blip2/pkg/runlog"
 	"blip2/pkg/trainer"
 )
@@ -68,6 +69,7 @@ func TestOneTraining(t *testing.T) {
 	}
 	y.copyRun(t, "stopped", "damaged")
 	y.copyRun(t, "stopped", "ruined")
+	y.copyRun(t, "stopped", "changed")
 
 	t.Run("workers", func(t *testing.T) {
 		other := y.mustTrain(t, start{run: "workers", set: []string{quick, "data.workers=5", "data.prefetch=1"}})
@@ -103,6 +105,22 @@ func TestOneTraining(t *testing.T) {
 			checkpoint.OptimizerFile, "new run")
 		if string(readFile(t, f.dir, checkpoint.Folder, checkpoint.LatestFile)) == "" || len(f.series(t)) != 6 {
 			t.Error("a refused resume changed the run")
+		}
+	})
+	t.Run("other data", func(t *testing.T) {
+		path := y.path(toydata.CaptionFile)
+		captions := readFile(t, path)
+		more := bytes.Replace(captions, []byte(`"split":"heldout"`), []byte(`"split":"train"`), 1)
+		for _, data := range [][]byte{more, captions} {
+			if err := os.WriteFile(path, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			f := y.train(t, start{run: "changed", set: []string{quick}, resume: true})
+			if bytes.Equal(data, captions) {
+				sameCheckpoint(t, "with the data brought back", f, whole, 10)
+				continue
+			}
+			wantError(t, "other data", f.err, "resume", "data.train[0] (toys) has 26 rows and had 24", "start a new run")
 		}
 	})
 	t.Run("time limit", func(t *testing.T) {

@@ -22,8 +22,9 @@ type State struct {
 	ConfigHash string `json:"config_hash"` // of the settings that decide the arithmetic
 	Command    string `json:"command"`     // such as "pretrain-stage1"
 
-	Streams  string   `json:"streams,omitempty"` // where the streams of the data stand
-	Progress Progress `json:"progress,omitzero"` // of Step; checkpoints of runs that skipped nothing may lack it
+	Streams  string   `json:"streams,omitempty"`   // where the streams of the data stand
+	DataRows string   `json:"data_rows,omitempty"` // of every data set, as "24 1850": the order depends on them
+	Progress Progress `json:"progress,omitzero"`   // of Step; checkpoints of runs that skipped nothing may lack it
 }
 
 // TakeSnapshot copies the trained tensors and their optimizer slots from the device, under checkpoint names; the

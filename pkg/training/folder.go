@@ -100,6 +100,9 @@ func (r *Run) restore(context.Context) error {
 		return fmt.Errorf("resume: %s was made with other settings (hash %.12s, now %.12s): go on with the run's own "+
 			"%s, or start a new run", loaded.Dir, state.ConfigHash, hash, runlog.ConfigFile)
 	}
+	if err := r.checkData(state.DataRows); err != nil {
+		return fmt.Errorf("resume: %s: %w", loaded.Dir, err)
+	}
 	if err := trainer.Restore(r.Store, r.model.Task.Params, loaded); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}

@@ -3,7 +3,10 @@ package training
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"blip2/pkg/checkpoint"
@@ -104,11 +107,40 @@ func (r *Run) save(writer *checkpoint.Writer, at trainer.Position) error {
 	r.asked = time.Now()
 	snapshot, err := trainer.TakeSnapshot(r.Store, r.model.Task.Params, at.Step, trainer.State{
 		Seed: r.config.Seed, Epoch: at.Epoch, Index: at.Index, Streams: at.Streams,
-		ConfigHash: r.stage.Config().Hash(), Command: r.stage.Command(), Progress: r.step.Progress()})
+		DataRows: r.dataRows(), ConfigHash: r.stage.Config().Hash(), Command: r.stage.Command(),
+		Progress: r.step.Progress()})
 	if err != nil {
 		return err
 	}
 	return writer.Enqueue(snapshot)
+}
+
+// dataRows are the rows of every data set, as trainer.State has them.
+func (r *Run) dataRows() string {
+	var rows []string
+	for _, share := range r.mixture.Shares() {
+		rows = append(rows, strconv.FormatInt(share.Rows, 10))
+	}
+	return strings.Join(rows, " ")
+}
+
+// checkData refuses data sets of other sizes than those that a checkpoint was made with: what stands at a position would
+// be another row. Checkpoints that do not say the sizes are taken as they are.
+func (r *Run) checkData(had string) error {
+	if had == "" || had == r.dataRows() {
+		return nil
+	}
+	const remedy = "the order would be another one; bring the data back as they were, or start a new run"
+	now, then := strings.Fields(r.dataRows()), strings.Fields(had)
+	if len(now) != len(then) {
+		return fmt.Errorf("there are %d data sets and there were %d: %s", len(now), len(then), remedy)
+	}
+	i := 0
+	for now[i] == then[i] && i < len(now)-1 {
+		i++
+	}
+	return fmt.Errorf("data.train[%d] (%s) has %s rows and had %s: %s", i, r.mixture.Shares()[i].Name, now[i], then[i],
+		remedy)
 }
 
 // slowDisk is what a disk is taken to write in bytes per second before the first checkpoint has shown it.
