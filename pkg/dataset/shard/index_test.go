@@ -12,12 +12,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"blip2/pkg/dataset"
+	"blip2/pkg/internal/atomicfile"
 	"blip2/pkg/internal/measure"
 )
 
@@ -216,6 +218,49 @@ func TestReadOnlyFolder(t *testing.T) {
 	info = IndexInfo{}
 	if got := in.keep([]string{filepath.Join(dir, "nosuch", "x")}, x, &info); got != x || info.Index != "" {
 		t.Errorf("got %p, %q", got, info.Index)
+	}
+}
+
+// Where the disk is full, the index lies in the cache folder, or if that is full too in memory: the shards are read all
+// the same, the reason is said, and nothing half-written is left.
+func TestFullDiskForIndexes(t *testing.T) {
+	dir := inFolder(t, shardsOf(t, 60, 40))
+	cache := t.TempDir()
+	for _, full := range [][]string{{dir}, {dir, cache}} {
+		var log bytes.Buffer
+		o := Options{Log: logTo(&log), Indexer: Indexer{CacheDir: cache, Rebuild: true}}
+		o.Indexer.write = func(path string, fill func(io.Writer) error) error {
+			return atomicfile.Write(path, func(w io.Writer) error {
+				if slices.Contains(full, filepath.Dir(path)) {
+					w = fullDisk{w}
+				}
+				// The head and the entries are more than the disk takes.
+				var b bytes.Buffer
+				if err := fill(&b); err != nil {
+					return err
+				}
+				_, err := w.Write(b.Bytes())
+				return err
+			})
+		}
+		checkSource(t, openSource(t, o, filepath.Join(dir, "*.tar")), 100)
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 2 {
+			t.Errorf("the folder holds %v, %v", entries, err)
+		}
+		kept, err := os.ReadDir(cache)
+		if err != nil || len(kept) != 4-2*len(full) {
+			t.Errorf("%d folders are full: the cache holds %v, %v", len(full), kept, err)
+		}
+		if said := strings.Contains(log.String(), "could not be kept") && strings.Contains(log.String(), "no space left"); said !=
+			(len(full) == 2) {
+			t.Errorf("%d folders are full: %s", len(full), log.String())
+		}
+		for _, e := range kept {
+			if err := os.Remove(filepath.Join(cache, e.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -25,6 +26,8 @@ type Indexer struct {
 	Log      *slog.Logger // nil means silence
 	// Rebuild makes every index anew, whether it is good or not.
 	Rebuild bool
+
+	write func(path string, fill func(io.Writer) error) error // nil means atomicfile.Write
 }
 
 func (in *Indexer) log() *slog.Logger {
@@ -166,12 +169,16 @@ func openIndex(path string) (*index, error) {
 
 // keep writes an index to the first place that takes it, and gives the index as it lies there.
 func (in *Indexer) keep(places []string, x *index, info *IndexInfo) *index {
+	write := in.write
+	if write == nil {
+		write = atomicfile.Write
+	}
 	var first error
 	for i, place := range places {
 		if i > 0 {
 			_ = os.MkdirAll(filepath.Dir(place), 0o777)
 		}
-		err := atomicfile.Write(place, x.encode)
+		err := write(place, x.encode)
 		if err == nil {
 			info.Index = place
 			if mapped, err := openIndex(place); err == nil {
