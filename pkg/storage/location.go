@@ -75,8 +75,11 @@ func parseWeb(s string) (location, error) {
 	}
 	bare := *u
 	bare.User, bare.RawQuery, bare.ForceQuery, bare.Fragment = nil, "", false, ""
-	return location{scheme: u.Scheme, key: s, name: bare.String()}, nil
+	return location{scheme: u.Scheme, key: s, name: braces.Replace(bare.String())}, nil
 }
+
+// braces brings back those of a pattern, which addresses do not have.
+var braces = strings.NewReplacer("%7B", "{", "%7D", "}")
 
 // parseBucket takes keys as they are written: neither s3:// nor gs:// addresses are escaped.
 func parseBucket(scheme, rest string) (location, error) {

@@ -395,6 +395,7 @@ func TestLocations(t *testing.T) {
 		"s3://b/k/x.tar":           {scheme: "s3", bucket: "s3://b", key: "k/x.tar", name: "s3://b/k/x.tar"},
 		"s3://b/k/%41?region=a":    {scheme: "s3", bucket: "s3://b?region=a", key: "k/%41", name: "s3://b/k/%41"},
 		"gs://b/k":                 {scheme: "gs", bucket: "gs://b", key: "k", name: "gs://b/k"},
+		"http://h/{0..9}.tar":      {scheme: "http", key: "http://h/{0..9}.tar", name: "http://h/{0..9}.tar"},
 		"https://me:pw@h/x?sig=ab": {scheme: "https", key: "https://me:pw@h/x?sig=ab", name: "https://h/x"},
 	} {
 		if got, err := parse(s); err != nil || got != want {

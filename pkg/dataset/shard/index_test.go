@@ -221,6 +221,18 @@ func TestReadOnlyFolder(t *testing.T) {
 	}
 }
 
+// What is packed cannot be indexed, and nothing is left beside it.
+func TestPackedIsNotIndexed(t *testing.T) {
+	dir := inFolder(t, map[string][]byte{"s.tar": gzipped(t, shardsOf(t, 3)["s000.tar"])})
+	_, err := (&Indexer{CacheDir: t.TempDir()}).Index(t.Context(), filepath.Join(dir, "s.tar"))
+	if err == nil || !strings.Contains(err.Error(), "packed with gzip") {
+		t.Errorf("got %v", err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("the folder holds %v", entries)
+	}
+}
+
 // Where the disk is full, the index lies in the cache folder, or if that is full too in memory: the shards are read all
 // the same, the reason is said, and nothing half-written is left.
 func TestFullDiskForIndexes(t *testing.T) {

@@ -94,6 +94,13 @@ func (in *Indexer) load(ctx context.Context, tar string) (*index, IndexInfo, err
 	case !stat.Mode().IsRegular():
 		return nil, info, fmt.Errorf("shard: %s is not a regular file", tar)
 	}
+	if packed, err := isPacked(tar); err != nil || packed {
+		if err == nil {
+			err = fmt.Errorf("shard: %s is packed with gzip, and can only be read in order: unpack it to index it, or pack it "+
+				"anew with blip2 data shard", tar)
+		}
+		return nil, info, err
+	}
 	places := in.places(tar)
 	if x := in.find(places, stat, &info); x != nil && !in.Rebuild {
 		return x, info, nil
