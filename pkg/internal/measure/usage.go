@@ -130,35 +130,3 @@ func (w *Watch) Stop() Memory {
 	}
 	return w.peak
 }
-
-// CPUSeconds returns the processor time that the process has used, all cores together; 0 where the system does not
-// tell. Unlike the clock it does not count what other programs take.
-func CPUSeconds() float64 {
-	text, err := os.ReadFile("/proc/self/stat")
-	if err != nil {
-		return 0
-	}
-	return parseCPUSeconds(string(text))
-}
-
-// ticksPerSecond is the unit of Linux's /proc/PID/stat on every architecture that Go supports.
-const ticksPerSecond = 100
-
-// parseCPUSeconds adds up utime and stime of Linux's /proc/PID/stat (fields 14 and 15). The second field is the
-// program's name in parentheses, which may hold anything, so fields are counted from its end.
-func parseCPUSeconds(stat string) float64 {
-	end := strings.LastIndexByte(stat, ')')
-	fields := strings.Fields(stat[end+1:])
-	if end < 0 || len(fields) < 13 {
-		return 0
-	}
-	total := 0.0
-	for _, field := range fields[11:13] {
-		ticks, err := strconv.ParseUint(field, 10, 64)
-		if err != nil {
-			return 0
-		}
-		total += float64(ticks)
-	}
-	return total / ticksPerSecond
-}
