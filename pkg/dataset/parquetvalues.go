@@ -22,6 +22,9 @@ type parquetKind struct {
 // spareValues is how many values beyond those of its header a page may have: the last ones are padded.
 const spareValues = 1024
 
+// plainDictionary is how older programs call the encoding of dictionaries and of the indexes into them.
+const plainDictionary = 2
+
 var (
 	errRuns    = errors.New("its runs of values do not fit it")
 	errDeltas  = errors.New("its differences of values do not fit it")
@@ -32,8 +35,8 @@ var (
 // there is.
 func (k parquetKind) mustLook(h *pageHeader) bool {
 	levels := h.kind != dictionaryPage && (k.repetition > 0 || k.definition > 0)
-	return levels || h.encoding != int64(format.Plain) && h.encoding != int64(format.PlainDictionary) ||
-		h.kind != dictionaryPage && h.encoding == int64(format.PlainDictionary)
+	return levels || h.encoding != int64(format.Plain) && h.encoding != plainDictionary ||
+		h.kind != dictionaryPage && h.encoding == plainDictionary
 }
 
 // checkValues checks the data of a page, as they lie in the file, after checkPacked. It unpacks them if it must.
@@ -82,7 +85,7 @@ func (k parquetKind) checkEncoded(encoding format.Encoding, data []byte, n int64
 	switch encoding {
 	case format.Plain, format.ByteStreamSplit:
 		return nil
-	case format.PlainDictionary, format.RLEDictionary:
+	case plainDictionary, format.RLEDictionary:
 		if len(data) == 0 {
 			return nil
 		}

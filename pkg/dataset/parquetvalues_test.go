@@ -136,7 +136,7 @@ func TestPagesOfManyValues(t *testing.T) {
 		want     string
 	}{
 		{"a run", format.RLEDictionary, "\x08" + run(4e9, 1), "runs of values"},
-		{"runs", format.PlainDictionary, "\x08" + strings.Repeat(run(90, 1), 100), "runs of values"},
+		{"runs", plainDictionary, "\x08" + strings.Repeat(run(90, 1), 100), "runs of values"},
 		{"a run cut off", format.RLEDictionary, "\x20" + run(9, 1, 2, 3), "runs of values"},
 		{"groups", format.RLEDictionary, "\x01" + groups(1<<31-1), "runs of values"},
 		{"groups that overflow", format.RLEDictionary, "\x01" + groups(1<<62), "runs of values"},
