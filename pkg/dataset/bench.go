@@ -258,8 +258,8 @@ func (b *bench) read(s *scratch, i int) error {
 	return errors.Join(s.read(r), r.Close())
 }
 
-// supply reads the next picture of a run; ok is false at its end. name says which one it is, in messages. It is safe for
-// concurrent use.
+// supply reads the next picture of a run; ok is false at its end. name says which one it is, in messages. It is safe
+// for concurrent use.
 type supply func(s *scratch) (i int, name string, ok bool, err error)
 
 // anywhere supplies a run with the pictures of src.

@@ -12,9 +12,9 @@ import (
 const maxBenchBytes = 256 << 20
 
 // BenchStream is Bench for pictures that can only be read in order: they come as in a training. The reading goes on in
-// the background as far as the stream reads ahead. It is therefore measured alone first, taking pictures as fast as they
-// come, and the other stages with the first pictures in memory, at most 256 MiB of them. Options.Count must be given
-// unless the set says how many pictures it has.
+// the background as far as the stream reads ahead. It is therefore measured alone first, taking pictures as fast as
+// they come, and the other stages with the first pictures in memory, at most 256 MiB of them. Options.Count must be
+// given unless the set says how many pictures it has.
 //
 // The clock starts when the first picture has come, so that making connections does not count. What the stream has read
 // ahead by then, and what it reads ahead at the end, make no difference if it is little beside all pictures.

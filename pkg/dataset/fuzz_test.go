@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,10 +128,8 @@ func FuzzParquet(f *testing.F) {
 	for _, version := range []int{1, 2} {
 		var b bytes.Buffer
 		w := parquet.NewGenericWriter[row](&b, parquet.DataPageVersion(version))
-		if _, err := w.Write([]row{{"a/1.jpg", []string{"x", "y"}, 5, []byte("P")}, {"a/2.jpg", []string{"x"}, 6, nil}}); err != nil {
-			f.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
+		_, err := w.Write([]row{{"a/1.jpg", []string{"x", "y"}, 5, []byte("P")}, {"a/2.jpg", []string{"x"}, 6, nil}})
+		if err := errors.Join(err, w.Close()); err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b.Bytes())

@@ -455,7 +455,8 @@ func checkFooter(r io.ReaderAt, size int64) error {
 }
 
 // walkPages finds the pages of a column chunk of so many rows by their headers, and refuses sizes that cannot be.
-func (d *document) walkPages(meta *format.ColumnMetaData, kind parquetKind, rows int64, pictures bool) (pageList, error) {
+func (d *document) walkPages(meta *format.ColumnMetaData, kind parquetKind, rows int64, pictures bool) (pageList,
+	error) {
 	pages := pageList{prefix: meta.DataPageOffset, codec: meta.Codec}
 	base := meta.DataPageOffset
 	if meta.DictionaryPageOffset != 0 {

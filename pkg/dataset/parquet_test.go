@@ -320,7 +320,8 @@ func TestPackedPages(t *testing.T) {
 		{"zstd frames", format.Zstd, zstd(0x20, 1, 3, 0, 0, 7, 0x28), pageHeader{unpacked: 1}, "Zstandard"},
 		{"zstd size", format.Zstd, zstd(0xa0, 0, 0, 0, 1, 3, 0, 0, 7), pageHeader{unpacked: 1}, "unpacks to 16777216"},
 		{"zstd cut", format.Zstd, zstd(0x20, 1, 2, 0), pageHeader{unpacked: 1}, "Zstandard"},
-		{"levels", format.Zstd, []byte{1}, pageHeader{kind: dataPageV2, unpacked: 9, defLevels: 2}, "levels have 0 and 2 bytes"},
+		{"levels", format.Zstd, []byte{1}, pageHeader{kind: dataPageV2, unpacked: 9, defLevels: 2},
+			"levels have 0 and 2 bytes"},
 		{"lz4", format.Lz4Raw, []byte{1}, pageHeader{unpacked: 9}, "write the file with snappy"},
 	} {
 		if err := checkPacked(c.codec, c.page, &c.h); err == nil || !strings.Contains(err.Error(), c.want) {

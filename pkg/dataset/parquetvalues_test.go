@@ -103,8 +103,9 @@ func TestDeltas(t *testing.T) {
 			}
 			var got32 []int32
 			var got64 []int64
-			rest32, err32 := walkDeltas(append(short, "rest"...), int64(n), 32, func(v int64) { got32 = append(got32, int32(v)) })
-			rest64, err64 := walkDeltas(append(long, "rest"...), int64(n), 64, func(v int64) { got64 = append(got64, v) })
+			short, long = append(short, "rest"...), append(long, "rest"...)
+			rest32, err32 := walkDeltas(short, int64(n), 32, func(v int64) { got32 = append(got32, int32(v)) })
+			rest64, err64 := walkDeltas(long, int64(n), 64, func(v int64) { got64 = append(got64, v) })
 			if err32 != nil || err64 != nil || !slices.Equal(got32, narrow) || !slices.Equal(got64, wide) ||
 				string(rest32) != "rest" || string(rest64) != "rest" {
 				t.Fatalf("%d values of %d bits: %v, %v, %q, %q", n, bits, err32, err64, rest32, rest64)
@@ -160,7 +161,8 @@ func TestPagesOfManyValues(t *testing.T) {
 			t.Errorf("%s: error %v does not contain %q", c.name, err, c.want)
 		}
 	}
-	if err := (parquetKind{}).checkEncoded(format.DeltaLengthByteArray, []byte(equal+strings.Repeat("x", 6400)), 100); err != nil {
+	good := []byte(equal + strings.Repeat("x", 6400))
+	if err := (parquetKind{}).checkEncoded(format.DeltaLengthByteArray, good, 100); err != nil {
 		t.Errorf("good lengths: %v", err)
 	}
 	// Texts that grow from one to the next: each is the one before and 50 bytes more.
@@ -172,7 +174,8 @@ func TestPagesOfManyValues(t *testing.T) {
 	a, _ := (&delta.BinaryPackedEncoding{}).EncodeInt32(nil, prefixes)
 	b, _ := (&delta.BinaryPackedEncoding{}).EncodeInt32(nil, suffixes)
 	page := slices.Concat(a, b, bytes.Repeat([]byte("x"), 50*n))
-	if err := (parquetKind{}).checkEncoded(format.DeltaByteArray, page, n); err == nil || !strings.Contains(err.Error(), "stand for") {
+	err := (parquetKind{}).checkEncoded(format.DeltaByteArray, page, n)
+	if err == nil || !strings.Contains(err.Error(), "stand for") {
 		t.Errorf("texts that grow: %v", err)
 	}
 	// Levels are runs, too, in front of plain values, packed or not.

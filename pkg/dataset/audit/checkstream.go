@@ -106,7 +106,8 @@ func (c *streamChecker) run(ctx context.Context, workers int, progress func(int)
 	return errors.Join(ended, pass.Close())
 }
 
-// supply gives the samples of a stream to the workers, and their order to the one who counts, until the end or an error.
+// supply gives the samples of a stream to the workers, and their order to the one who counts, until the end or an
+// error.
 func supply(ctx context.Context, pass dataset.Pass, jobs, order chan<- *streamJob) error {
 	for {
 		sample, err := pass.Next(ctx)

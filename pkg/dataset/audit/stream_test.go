@@ -120,7 +120,8 @@ func TestCheckStreamGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{"cut": journal[:len(journal)-5], "nothing": nil,
-		"no journal": []byte("BLIP2CHK"), "flipped": append(append([]byte{}, journal[:len(journal)/2]...), strings.Repeat("x", len(journal)/2)...)} {
+		"no journal": []byte("BLIP2CHK"),
+		"flipped":    append(bytes.Clone(journal[:len(journal)/2]), strings.Repeat("x", len(journal)/2)...)} {
 		if err := os.WriteFile(path, data, 0o666); err != nil {
 			t.Fatal(err)
 		}

@@ -62,8 +62,8 @@ func change(t *testing.T, path string, how func(data []byte) []byte) {
 	}
 }
 
-// A bit that is flipped in a picture costs that picture alone: it is named and replaced, and everything else stays where
-// it was, whether shards are read anywhere or in order.
+// A bit that is flipped in a picture costs that picture alone: it is named and replaced, and everything else stays
+// where it was, whether shards are read anywhere or in order.
 func TestTrainingWithFlippedBits(t *testing.T) {
 	dir := toyShards(t)
 	disk := config.DataSource{Shards: filepath.Join(dir, "shard-{000000..000003}.tar"), Name: "toy"}
@@ -118,8 +118,8 @@ func TestTrainingWithTruncatedShard(t *testing.T) {
 	}
 }
 
-// A shard that disappears half-way stops a training that reads in order with its name and the byte. When it is back, the
-// training goes on where it was, in the order that it would have had. Read anywhere, its samples are bad ones, named.
+// A shard that disappears half-way stops a training that reads in order with its name. When it is back, the training
+// goes on where it was, in the order that it would have had. Read anywhere, its samples are bad ones, named.
 func TestTrainingWithoutAShard(t *testing.T) {
 	dir := toyShards(t)
 	var gone atomic.Bool

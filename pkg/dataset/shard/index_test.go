@@ -264,8 +264,8 @@ func TestFullDiskForIndexes(t *testing.T) {
 		if err != nil || len(kept) != 4-2*len(full) {
 			t.Errorf("%d folders are full: the cache holds %v, %v", len(full), kept, err)
 		}
-		if said := strings.Contains(log.String(), "could not be kept") && strings.Contains(log.String(), "no space left"); said !=
-			(len(full) == 2) {
+		said := strings.Contains(log.String(), "could not be kept") && strings.Contains(log.String(), "no space left")
+		if said != (len(full) == 2) {
 			t.Errorf("%d folders are full: %s", len(full), log.String())
 		}
 		for _, e := range kept {

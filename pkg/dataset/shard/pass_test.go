@@ -53,8 +53,8 @@ func rest(t testing.TB, p dataset.Pass) (all []string, states [][]byte) {
 	}
 }
 
-// A single reading gives every sample once, in the order of the shards, whatever the ranks and the buffer, and goes on at
-// any sample where it was left.
+// A single reading gives every sample once, in the order of the shards, whatever the ranks and the buffer, and goes on
+// at any sample where it was left.
 func TestPass(t *testing.T) {
 	shards := shardsOf(t, 10, 3, 25, 1, 12)
 	packed := map[string][]byte{}
