@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go/format"
 )
 
@@ -50,7 +52,7 @@ func checkPacked(codec format.CompressionCodec, page []byte, h *pageHeader) erro
 	case format.Gzip:
 		n, err = gzipSize(page, want)
 	case format.Zstd:
-		n, err = zstdSize(page)
+		n, err = zstdSize(page, want)
 	default:
 		return fmt.Errorf("it is compressed with %s; write the file with snappy, gzip or zstd", codec)
 	}
@@ -69,10 +71,16 @@ func gzipSize(page []byte, limit int64) (int64, error) {
 	return io.Copy(io.Discard, io.LimitReader(z, limit+1))
 }
 
-var errZstd = errors.New("it is no Zstandard data, or of more than one frame, or of a size that is not given")
+var errZstd = errors.New("it is no Zstandard data, or of more than one frame")
 
-// zstdSize is the size that a single Zstandard frame (RFC 8878) has according to its header. Its reader stops there.
-func zstdSize(page []byte) (int64, error) {
+// zstdDecoder unpacks no more than there is room for.
+var zstdDecoder = sync.OnceValues(func() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true))
+})
+
+// zstdSize is the size that a single Zstandard frame (RFC 8878) has according to its header, or where that does not say
+// when it is unpacked; then it stops behind limit. Readers stop behind the frame.
+func zstdSize(page []byte, limit int64) (int64, error) {
 	if len(page) < 6 || binary.LittleEndian.Uint32(page) != 0xfd2fb528 {
 		return 0, errZstd
 	}
@@ -86,9 +94,10 @@ func zstdSize(page []byte) (int64, error) {
 	if size == 0 && single {
 		size = 1
 	}
-	if size == 0 || at+size > len(page) {
+	if at+size > len(page) {
 		return 0, errZstd
 	}
+	given := size > 0
 	var field [8]byte
 	copy(field[:], page[at:at+size])
 	n := binary.LittleEndian.Uint64(field[:])
@@ -113,8 +122,24 @@ func zstdSize(page []byte) (int64, error) {
 	if descriptor>>2&1 == 1 {
 		at += 4 // checksum
 	}
-	if at != len(page) || n > maxPage {
+	switch {
+	case at != len(page) || n > maxPage:
 		return 0, errZstd
+	case given:
+		return int64(n), nil
 	}
-	return int64(n), nil
+	return unpackedZstd(page, limit)
+}
+
+// unpackedZstd is the size of a frame that does not give it, as programs that write without knowing it leave it out.
+func unpackedZstd(page []byte, limit int64) (int64, error) {
+	d, err := zstdDecoder()
+	if err != nil {
+		return 0, err
+	}
+	data, err := d.DecodeAll(page, make([]byte, 0, limit+1))
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		return limit + 1, nil
+	}
+	return int64(len(data)), err
 }

@@ -316,7 +316,8 @@ func TestPackedPages(t *testing.T) {
 		{"claim", format.Gzip, bomb, pageHeader{unpacked: 200 << 20, compressed: 1000}, "are said to unpack to"},
 		{"snappy", format.Snappy, []byte{0xff, 0xff, 0xff, 0xff, 0x0f}, pageHeader{unpacked: 10}, "no Snappy data"},
 		{"snappy", format.Snappy, []byte{20, 0}, pageHeader{unpacked: 10}, "unpacks to 20 bytes"},
-		{"zstd without size", format.Zstd, zstd(0, 0, 1, 0, 0), pageHeader{unpacked: 10}, "Zstandard"},
+		{"zstd without size", format.Zstd, zstd(0, 0, 1, 0, 0), pageHeader{unpacked: 10}, "unpacks to 0 bytes"},
+		{"zstd bomb", format.Zstd, zstd(0, 0x50, 3, 0, 0x10, 7), pageHeader{unpacked: 10}, "unpacks to 11 bytes"},
 		{"zstd frames", format.Zstd, zstd(0x20, 1, 3, 0, 0, 7, 0x28), pageHeader{unpacked: 1}, "Zstandard"},
 		{"zstd size", format.Zstd, zstd(0xa0, 0, 0, 0, 1, 3, 0, 0, 7), pageHeader{unpacked: 1}, "unpacks to 16777216"},
 		{"zstd cut", format.Zstd, zstd(0x20, 1, 2, 0), pageHeader{unpacked: 1}, "Zstandard"},
@@ -328,7 +329,7 @@ func TestPackedPages(t *testing.T) {
 			t.Errorf("%s: error %v does not contain %q", c.name, err, c.want)
 		}
 	}
-	if n, err := zstdSize(zstd(0x20, 1, 3|1<<1, 0, 0, 7)); n != 1 || err != nil {
+	if n, err := zstdSize(zstd(0x20, 1, 3|1<<1, 0, 0, 7), 1); n != 1 || err != nil {
 		t.Errorf("one byte repeated: %d, %v", n, err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 func TestParquetEncodings(t *testing.T) {
 	type row struct {
 		Path    string   `parquet:"path,delta,snappy"`
-		Caption string   `parquet:"caption,dict,snappy"`
+		Caption string   `parquet:"caption,dict,zstd"`
 		ImageID int64    `parquet:"image_id,delta,gzip"`
 		Picture []byte   `parquet:"jpg,optional,dict,snappy"`
 		More    []string `parquet:"captions,list"`
