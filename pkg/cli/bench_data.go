@@ -36,9 +36,10 @@ the batch. It prints the images per second of every stage, measured alone with o
 worker and with two, by the clock and by processor time. The whole way decodes no more of a picture than its crop needs
 and resizes straight into the batch, so that it is faster than its stages one after the other.
 
-The pictures are those of a folder, of an annotation file, or of shards, which are read as a training reads them: anywhere
-if they have an index or can be given one, else in order; --shard-index never reads any in order. With --from the pictures
-of a folder are also packed into shards, in a temporary folder, and measured from each kind of source that is named, or all:
+The pictures are those of a folder, of an annotation file, or of shards, which are read as a training reads them:
+anywhere if they have an index or can be given one, else in order; with --shard-index never always in order. With --from
+the pictures of a folder are also packed into shards, in a temporary folder, and measured from each kind of source that
+is named, or from all:
 
   folder          the files as they are
   tar             shards read in order
