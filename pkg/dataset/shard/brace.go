@@ -29,8 +29,11 @@ func Expand(pattern string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("shard: %.200s: %w", pattern, err)
 	}
-	for i, name := range names {
-		names[i] = strings.NewReplacer(`\{`, "{", `\}`, "}", `\,`, ",").Replace(name)
+	if strings.Contains(pattern, `\`) {
+		escapes := strings.NewReplacer(`\{`, "{", `\}`, "}", `\,`, ",")
+		for i, name := range names {
+			names[i] = escapes.Replace(name)
+		}
 	}
 	return names, nil
 }
