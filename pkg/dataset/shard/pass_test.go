@@ -140,3 +140,18 @@ func TestPassWithDamage(t *testing.T) {
 		t.Errorf("shards without samples: %v", err)
 	}
 }
+
+// max_texts holds for shards in order, too, in training and in a single reading.
+func TestFirstTextsOfStreams(t *testing.T) {
+	set := openStreams(t, Options{NoIndex: true}, filepath.Join(inFolder(t, shardsOf(t, 5)), "*.tar"))
+	one := set.FirstTexts(1)
+	for i, s := range []dataset.Stream{start(t, one, 1, nil), passOf(t, one, nil), passOf(t, set.FirstTexts(0), nil)} {
+		sample, err := s.Next(context.Background())
+		if err != nil || len(sample.Example.Captions) != []int{1, 1, 2}[i] {
+			t.Errorf("stream %d: %q, %v", i, sample.Example.Captions, err)
+		}
+	}
+	if one.Fingerprint == set.Fingerprint || one.Name != set.Name {
+		t.Errorf("%q, %q", one.Fingerprint, one.Name)
+	}
+}
