@@ -22,10 +22,15 @@ const (
 // counts in steps, {c..a} are letters, and braces may stand inside braces. Braces that are none of these stay as they
 // are, and so does what follows a backslash.
 func Expand(pattern string) ([]string, error) {
+	return expandTo(pattern, maxExpanded)
+}
+
+// expandTo is Expand to so many names.
+func expandTo(pattern string, most int) ([]string, error) {
 	if len(pattern) > maxPattern {
 		return nil, fmt.Errorf("shard: %.200s…: the pattern is longer than %d bytes", pattern, maxPattern)
 	}
-	names, err := expand(pattern, 0)
+	names, err := expand(pattern, 0, most)
 	if err != nil {
 		return nil, fmt.Errorf("shard: %.200s: %w", pattern, err)
 	}
@@ -38,7 +43,7 @@ func Expand(pattern string) ([]string, error) {
 	return names, nil
 }
 
-func expand(s string, depth int) ([]string, error) {
+func expand(s string, depth, most int) ([]string, error) {
 	if depth > maxBraces {
 		return nil, fmt.Errorf("braces are nested more than %d deep", maxBraces)
 	}
@@ -48,12 +53,12 @@ func expand(s string, depth int) ([]string, error) {
 		choices := []string{""}
 		if parts != nil {
 			var err error
-			if choices, err = expandParts(parts, depth); err != nil {
+			if choices, err = expandParts(parts, depth, most); err != nil {
 				return nil, err
 			}
 		}
-		if len(results)*len(choices) > maxExpanded {
-			return nil, fmt.Errorf("it stands for more than a million names")
+		if len(results)*len(choices) > most {
+			return nil, tooMany(most)
 		}
 		size := len(choices) * len(results) * open
 		for _, left := range results {
@@ -75,6 +80,8 @@ func expand(s string, depth int) ([]string, error) {
 	}
 	return results, nil
 }
+
+func tooMany(most int) error { return fmt.Errorf("it stands for more than %d names", most) }
 
 // firstBrace finds the first pair of braces that means something: s[open:end], and what stands between its commas, or
 // the two or three parts of a range. Without one, open and end are the length of s.
@@ -130,18 +137,18 @@ func split(s string, start, end int, commas []int) []string {
 	return parts
 }
 
-func expandParts(parts []string, depth int) ([]string, error) {
+func expandParts(parts []string, depth, most int) ([]string, error) {
 	if r, ok := parseRange(parts[0]); ok && len(parts) == 1 {
-		return r.names()
+		return r.names(most)
 	}
 	var all []string
 	for _, part := range parts {
-		names, err := expand(part, depth+1)
+		names, err := expand(part, depth+1, most)
 		if err != nil {
 			return nil, err
 		}
-		if all = append(all, names...); len(all) > maxExpanded {
-			return nil, fmt.Errorf("it stands for more than a million names")
+		if all = append(all, names...); len(all) > most {
+			return nil, tooMany(most)
 		}
 	}
 	return all, nil
@@ -192,14 +199,14 @@ func isPadded(s string) bool {
 	return len(s) > 1 && s[0] == '0'
 }
 
-func (r countRange) names() ([]string, error) {
+func (r countRange) names(most int) ([]string, error) {
 	step := r.step
 	n := (r.to-r.from)/step + 1
 	if r.to < r.from {
 		n, step = (r.from-r.to)/step+1, -step
 	}
-	if n > maxExpanded {
-		return nil, fmt.Errorf("it stands for more than a million names")
+	if n > int64(most) {
+		return nil, tooMany(most)
 	}
 	names := make([]string, n)
 	for i := range names {
