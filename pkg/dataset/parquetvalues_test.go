@@ -218,3 +218,46 @@ func FuzzPageValues(f *testing.F) {
 		}
 	})
 }
+
+// TestParquetRunBomb: a run in a file that claims more values than its page has is refused, in texts when the file is
+// opened and in pictures when one is read.
+func TestParquetRunBomb(t *testing.T) {
+	type row struct {
+		Path    string `parquet:"path"`
+		Caption string `parquet:"caption,dict"`
+		Picture []byte `parquet:"jpg,dict"`
+	}
+	var b bytes.Buffer
+	w := parquet.NewGenericWriter[row](&b)
+	const n = 100
+	for i := range n {
+		if _, err := w.Write([]row{{fmt.Sprint(i), "the same", []byte("picture")}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	run := []byte{0, 2*n&0x7f | 0x80, 2 * n >> 7} // of 100 values of no bits
+	first := bytes.Index(b.Bytes(), run)
+	second := bytes.LastIndex(b.Bytes(), run)
+	if first < 0 || first == second {
+		t.Fatalf("runs at %d and %d", first, second)
+	}
+	bomb := func(at int) []byte {
+		data := bytes.Clone(b.Bytes())
+		data[at+1], data[at+2] = 0xfe, 0x7f // 8,191 values, as many as two bytes can say
+		return data
+	}
+	if _, err := parsed(bomb(first), FormatParquet); err == nil || !strings.Contains(err.Error(), errRuns.Error()) {
+		t.Errorf("captions: %v", err)
+	}
+	a, err := parsed(bomb(second), FormatParquet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if _, err := a.Open(7); err == nil || !strings.Contains(err.Error(), errRuns.Error()) {
+		t.Errorf("pictures: %v", err)
+	}
+}
