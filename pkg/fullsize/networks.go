@@ -6,6 +6,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
+	"blip2/pkg/model/bert"
 	"blip2/pkg/model/blip"
 	"blip2/pkg/model/clip"
 	"blip2/pkg/model/nn"
@@ -211,24 +212,15 @@ func NewBLIP(cfg blip.Config) Network {
 			inputs: pixels(s.Batch, cfg.Vision),
 			build: func(scope *mlx.Scope, in, _ []*Node) (*Node, []*Node) {
 				features := blip.EncodeImage(scope, cfg, nn.Cast(in[0], s.Compute))
-				var cross []*Node
-				for _, kv := range blip.NewCross(scope, cfg, features) {
-					cross = append(cross, kv.K, kv.V)
-				}
-				return nn.Float32(features), cross
+				return nn.Float32(features), blip.CrossNodes(blip.NewCross(scope, cfg, features))
 			},
 			flops: batch * cfg.ImageFLOPs(),
 		}, {
-			name: "next token",
-			inputs: func(r *random) []*tensors.Tensor {
-				return []*tensors.Tensor{r.ids(s.Batch, s.Tokens, cfg.Vocab), constant(int32(s.Tokens), s.Batch)}
-			},
+			name:   "next token",
+			inputs: text(s.Batch, s.Tokens, cfg.Vocab),
 			build: func(scope *mlx.Scope, in, past []*Node) (*Node, []*Node) {
-				var cross []nn.KV
-				for i := 0; i < len(past); i += 2 {
-					cross = append(cross, nn.KV{K: past[i], V: past[i+1]})
-				}
-				return blip.NextLogits(scope, cfg, cross, in[0], in[1]), nil
+				read := blip.Decode(scope, cfg, blip.Input{Text: bert.Text{IDs: in[0], Mask: in[1]}, Cross: blip.CrossOf(past)})
+				return blip.Logits(scope, cfg, read.Last()), nil
 			},
 			flops:   batch * cfg.TextFLOPs(s.Tokens, 1),
 			step:    true,

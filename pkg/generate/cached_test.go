@@ -13,6 +13,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/graphtest"
+	"blip2/pkg/internal/recompute"
 	"blip2/pkg/model"
 )
 
@@ -25,6 +26,8 @@ func (s summing) line(scope *mlx.Scope, sums *graph.Node) *graph.Node {
 	table := scope.GetVariable("table").NodeValue(sums.Graph())
 	return graph.Gather(table, graph.InsertAxes(graph.ModScalar(sums, s.vocab), -1))
 }
+
+func (s summing) table() [][]float32 { return randomChain(8, 1, 1, s.vocab, 2).logits[0][0] }
 
 // program returns the network with a cache: the sums, and a count of the tokens that all texts share.
 func (s summing) program(t *testing.T, newTokens *[]int) *CachedProgram {
@@ -54,8 +57,7 @@ func (s summing) program(t *testing.T, newTokens *[]int) *CachedProgram {
 func (s summing) open(t *testing.T) (compute.Backend, *mlx.Store) {
 	t.Helper()
 	store, backend := mlx.NewStore(), openGo(t)
-	table := randomChain(8, 1, 1, s.vocab, 2).logits[0][0]
-	if err := model.Set(store, "table", []int{s.vocab, s.vocab}, slices.Concat(table...)); err != nil {
+	if err := model.Set(store, "table", []int{s.vocab, s.vocab}, slices.Concat(s.table()...)); err != nil {
 		t.Fatal(err)
 	}
 	return backend, store
@@ -66,17 +68,7 @@ func TestCachedProgram(t *testing.T) {
 	s := summing{vocab: 11}
 	var newTokens []int
 	withCache := s.program(t, &newTokens)
-	backend, store := s.open(t)
-	without, err := NewProgram(backend, store,
-		func(_ *mlx.Scope, in []*graph.Node) []*graph.Node { return in },
-		func(scope *mlx.Scope, encoded []*graph.Node, rows, ids, _ *graph.Node) *graph.Node {
-			start := graph.Gather(encoded[0], graph.InsertAxes(rows, -1))
-			return s.line(scope, graph.Add(start, graph.ReduceSum(ids, 1))) // padding is 0
-		})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(without.Close)
+	table := slices.Concat(s.table()...)
 	starts := []int32{4, 0, 9}
 	prompts := [][]int32{nil, nil, nil}
 	for _, o := range []Options{
@@ -89,8 +81,17 @@ func TestCachedProgram(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in = []*tensors.Tensor{tensors.FromFlatDataAndDimensions(starts, len(starts))}
-		want, err := without.Generate(t.Context(), Input{Tensors: in, Prompts: prompts, MaxLength: 20}, o)
+		without := &recompute.Model{Prompts: prompts, Logits: func(rows []int32, texts [][]int32) (all []float32, _ error) {
+			for i, text := range texts {
+				sum := starts[rows[i]]
+				for _, token := range text {
+					sum += token
+				}
+				all = append(all, table[int(sum)%s.vocab*s.vocab:][:s.vocab]...)
+			}
+			return all, nil
+		}}
+		want, err := Generate(t.Context(), without, prompts, o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -110,6 +110,16 @@ func SharedOf(nodes []*Node) *Shared {
 	return s
 }
 
+// Then returns the shared tokens with as many rows of others behind them: their keys and values by layer, and their mask
+// [rows, tokens].
+func (s *Shared) Then(kv []KV, mask *Node) *Shared {
+	all := &Shared{Mask: Concatenate([]*Node{s.Mask, Cast(mask, dtypes.Int32)}, 1), KV: make([]KV, len(kv))}
+	for i, x := range kv {
+		all.KV[i] = KV{K: Concatenate([]*Node{s.KV[i].K, x.K}, 2), V: Concatenate([]*Node{s.KV[i].V, x.V}, 2)}
+	}
+	return all
+}
+
 // Counts returns how many tokens there are for each of batch texts, int32 [batch, 1].
 func (s *Shared) Counts(batch int) *Node {
 	return repeatRows(ReduceAndKeep(Cast(s.Mask, dtypes.Int32), ReduceSum, 1), batch/s.Mask.Shape().Dimensions[0])

@@ -8,6 +8,7 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/model/bert"
 	"blip2/pkg/model/nn"
 )
 
@@ -164,4 +165,35 @@ func TestPick(t *testing.T) {
 		return NewCross(scope, cfg, features).Pick(indices)
 	})
 	sameForms(t, cfg, inputs(t, cfg, lengths), plain, picked)
+}
+
+// TestDecode: a text that is read in parts behind the shared queries is the text pass of ITG; padding may stand in front
+// of it.
+func TestDecode(t *testing.T) {
+	cfg := tiny()
+	image := func(scope *mlx.Scope, in []*Node) *Output {
+		queries, cross := start(scope, cfg, in[inFeatures], batch)
+		return Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
+	}
+	plain := func(scope *mlx.Scope, in []*Node) []*Node {
+		text := Forward(scope, cfg, Input{TextIDs: in[inIDs], Past: image(scope, in).SelfKV,
+			Mask: nn.CausalMask(in[inMask], cfg.Queries)}, nil)
+		return []*Node{visible(text.Hidden, in[inMask])}
+	}
+	parts := func(scope *mlx.Scope, in []*Node) []*Node {
+		piece := func(x *Node, span ...int) *Node { return SliceAxis(x, 1, AxisRange(span...)) }
+		zeros := ZerosLike(piece(in[inIDs], 0, 2))
+		behind := func(x *Node) *Node { return Concatenate([]*Node{zeros, piece(x, 0, 2)}, 1) }
+		shared, ids, mask := SharedQueries(cfg, image(scope, in).SelfKV), behind(in[inIDs]), behind(in[inMask])
+		begun := Decode(scope, cfg, bert.Text{IDs: ids, Mask: mask, Shared: shared})
+		rest := Decode(scope, cfg, bert.Text{IDs: piece(in[inIDs], 2), Mask: piece(in[inMask], 2),
+			Shared: shared.Then(begun.KV, mask)})
+		return []*Node{visible(Concatenate([]*Node{piece(begun.Hidden, 2), rest.Hidden}, 1), in[inMask])}
+	}
+	sameForms(t, cfg, inputs(t, cfg, lengths), plain, parts)
+}
+
+// visible sets the states [batch, L, H] of padding to 0.
+func visible(hidden, mask *Node) *Node {
+	return Mul(hidden, BroadcastToDims(InsertAxes(nn.Float32(mask), -1), hidden.Shape().Dimensions...))
 }
