@@ -7,9 +7,10 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
-// Continue is Generate for a network that is given words to begin with: prompts of at least one token each. Prefill gets
-// them behind the other inputs, as ids and mask [rows, L] with padding on the left. No text, prompt and new tokens
-// together, may become longer than the positions of the network; the last token, which it never reads, needs none.
+// Continue is Generate for a network that is given words to begin with: prompts of at least one token each. Prefill
+// gets them behind the other inputs, as ids and mask [rows, L] with padding on the left. No text, prompt and new
+// tokens together, may become longer than the positions of the network; the last token, which it never reads, needs
+// none.
 func (p *CachedProgram) Continue(ctx context.Context, inputs []*tensors.Tensor, prompts [][]int32, positions int,
 	o Options) ([][]Text, error) {
 	longest := 0

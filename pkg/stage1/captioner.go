@@ -101,9 +101,9 @@ func (c *Captioner) Write(ctx context.Context, encoded *tensors.Tensor, prompts 
 	return c.program.Continue(ctx, []*tensors.Tensor{encoded}, begun, c.cfg.QFormer.MaxPositions, o)
 }
 
-// prefill is a generate.Prefill: its inputs are the pictures as Encode stacks them, and the beginnings of captions, ids
-// and mask [B, L] with padding on the left. The keys and values of queries and beginning are there once for all texts of
-// a row.
+// prefill is a generate.Prefill: its inputs are the pictures as Encode stacks them, and the beginnings of captions,
+// ids and mask [B, L] with padding on the left. The keys and values of queries and beginning are there once for all
+// texts of a row.
 func (c Config) prefill(scope *model.Scope, in []*Node, newTokens, width int) (logits *Node, fixed, cache []*Node) {
 	q, ids, mask := c.QFormer, in[1], in[2]
 	shared := qformer.SharedQueries(q, unstacked(nn.Cast(in[0], c.compute())))

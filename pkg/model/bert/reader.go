@@ -8,8 +8,8 @@ import (
 	"blip2/pkg/model/nn"
 )
 
-// Text is a stretch of texts that are read from left to right, every token seeing those up to itself: whole texts, their
-// beginnings, or what stands behind Shared and Cache.
+// Text is a stretch of texts that are read from left to right, every token seeing those up to itself: whole texts,
+// their beginnings, or what stands behind Shared and Cache.
 type Text struct {
 	// IDs are the tokens, [batch, L].
 	IDs *Node

@@ -4,8 +4,8 @@
 // Tensors have LAVIS's names: visual_encoder.* and text_decoder.*. The LM head's decoder is the word table, and its
 // bias that of the predictions.
 //
-// EncodeImage and NewCross are for the picture, once; Decode for texts, whole ones or, with a cache of fixed size, token
-// by token, which Prefill and Advance put together.
+// EncodeImage and NewCross are for the picture, once; Decode for texts, whole ones or, with a cache of fixed size,
+// token by token, which Prefill and Advance put together.
 package blip
 
 import (

@@ -8,9 +8,9 @@ import (
 	"blip2/pkg/model/nn"
 )
 
-// Prefill is a generate.Prefill: it reads the beginnings of captions, ids and mask [B, L] with padding on the left, about
-// pictures of the given features [B, N, W]. The keys and values of picture and beginning are there once for all texts
-// of a row.
+// Prefill is a generate.Prefill: it reads the beginnings of captions, ids and mask [B, L] with padding on the left,
+// about pictures of the given features [B, N, W]. The keys and values of picture and beginning are there once for all
+// texts of a row.
 func Prefill(scope *model.Scope, cfg Config, features, ids, mask *Node, newTokens, width int) (
 	logits *Node, fixed, cache []*Node) {
 	cross := NewCross(scope, cfg, features)

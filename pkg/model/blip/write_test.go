@@ -73,8 +73,8 @@ func TestSharedPictures(t *testing.T) {
 		features := EncodeImage(scope, cfg, pixels)
 		first := SliceAxis(features, 0, AxisRangeFromStart(1))
 		thrice := BroadcastToDims(first, features.Shape().Dimensions...)
-		return []*Node{whole(scope, cfg, NewCross(scope, cfg, first), ids, mask),
-			whole(scope, cfg, NewCross(scope, cfg, thrice), ids, mask), whole(scope, cfg, NewCross(scope, cfg, features), ids, mask)}
+		read := func(features *Node) *Node { return whole(scope, cfg, NewCross(scope, cfg, features), ids, mask) }
+		return []*Node{read(first), read(thrice), read(features)}
 	})
 	same(t, "logits", got[0], got[1])
 	if slices.Equal(got[1], got[2]) {

@@ -110,8 +110,8 @@ func SharedOf(nodes []*Node) *Shared {
 	return s
 }
 
-// Then returns the shared tokens with as many rows of others behind them: their keys and values by layer, and their mask
-// [rows, tokens].
+// Then returns the shared tokens with as many rows of others behind them: their keys and values by layer, and their
+// mask [rows, tokens].
 func (s *Shared) Then(kv []KV, mask *Node) *Shared {
 	all := &Shared{Mask: Concatenate([]*Node{s.Mask, Cast(mask, dtypes.Int32)}, 1), KV: make([]KV, len(kv))}
 	for i, x := range kv {

@@ -167,8 +167,8 @@ func TestPick(t *testing.T) {
 	sameForms(t, cfg, inputs(t, cfg, lengths), plain, picked)
 }
 
-// TestDecode: a text that is read in parts behind the shared queries is the text pass of ITG; padding may stand in front
-// of it.
+// TestDecode: a text that is read in parts behind the shared queries is the text pass of ITG; padding may stand in
+// front of it.
 func TestDecode(t *testing.T) {
 	cfg := tiny()
 	image := func(scope *mlx.Scope, in []*Node) *Output {
