@@ -40,7 +40,7 @@ func NewCaptioner(backend compute.Backend, store *model.Store, cfg Config) (*Cap
 		// cut off.
 		return []*Node{Stack(all, 1), out.Hidden}
 	})
-	program, err := generate.NewCachedProgram(backend, store, cfg.prefill, cfg.advance)
+	program, err := generate.NewCachedProgram(backend, store, cfg.Prefill, cfg.Advance)
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +101,10 @@ func (c *Captioner) Write(ctx context.Context, encoded *tensors.Tensor, prompts 
 	return c.program.Continue(ctx, []*tensors.Tensor{encoded}, begun, c.cfg.QFormer.MaxPositions, o)
 }
 
-// prefill is a generate.Prefill: its inputs are the pictures as Encode stacks them, and the beginnings of captions,
+// Prefill is a generate.Prefill: its inputs are the pictures as Encode stacks them, and the beginnings of captions,
 // ids and mask [B, L] with padding on the left. The keys and values of queries and beginning are there once for all
 // texts of a row.
-func (c Config) prefill(scope *model.Scope, in []*Node, newTokens, width int) (logits *Node, fixed, cache []*Node) {
+func (c Config) Prefill(scope *model.Scope, in []*Node, newTokens, width int) (logits *Node, fixed, cache []*Node) {
 	q, ids, mask := c.QFormer, in[1], in[2]
 	shared := qformer.SharedQueries(q, unstacked(nn.Cast(in[0], c.compute())))
 	begun := qformer.Decode(scope, q, bert.Text{IDs: ids, Mask: mask, Shared: shared})
@@ -113,8 +113,8 @@ func (c Config) prefill(scope *model.Scope, in []*Node, newTokens, width int) (l
 	return qformer.LMLogits(scope, q, begun.Last()), shared.Then(begun.KV, mask).Nodes(), empty.Nodes()
 }
 
-// advance is a generate.Advance.
-func (c Config) advance(scope *model.Scope, fixed, cache []*Node, parents, tokens *Node) (
+// Advance is a generate.Advance.
+func (c Config) Advance(scope *model.Scope, fixed, cache []*Node, parents, tokens *Node) (
 	logits *Node, next []*Node) {
 	ids := InsertAxes(tokens, -1)
 	read := qformer.Decode(scope, c.QFormer, bert.Text{IDs: ids, Mask: OnesLike(ids), Shared: nn.SharedOf(fixed),

@@ -25,7 +25,7 @@ func TestWriting(t *testing.T) {
 	captioner := func() writetest.Captioner {
 		return writetest.Captioner{
 			Store:   graphtest.Store(t, qformer.Params(q, true), 2),
-			Prefill: cfg.prefill, Advance: cfg.advance,
+			Prefill: cfg.Prefill, Advance: cfg.Advance,
 			Whole: func(scope *mlx.Scope, pictures, rows, ids, mask *Node) *Node {
 				return captionLogits(scope, cfg, ids, mask, unstacked(Gather(pictures, InsertAxes(rows, -1))), nil)
 			},
