@@ -93,8 +93,8 @@ func newBLIP(c *Checkpoint, backend compute.Backend, store *mlx.Store, activatio
 		return []*Node{nn.Float32(blip.EncodeImage(scope, n.cfg, nn.Cast(pixels[0], activations)))}
 	})
 	n.program, err = generate.NewCachedProgram(backend, store,
-		func(scope *mlx.Scope, in []*Node, newTokens, width int) (*Node, []*Node, []*Node) {
-			return blip.Prefill(scope, n.cfg, nn.Cast(in[0], activations), in[1], in[2], newTokens, width)
+		func(scope *mlx.Scope, in []*Node, room nn.Room) (*Node, []*Node, []*Node) {
+			return blip.Prefill(scope, n.cfg, nn.Cast(in[0], activations), in[1], in[2], room)
 		},
 		func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
 			return blip.Advance(scope, n.cfg, fixed, cache, parents, tokens)

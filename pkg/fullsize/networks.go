@@ -133,14 +133,14 @@ func NewQFormer(cfg stage1.Config) Network {
 				out := qformer.Forward(scope, q, qformer.Input{
 					Queries: qformer.Queries(scope, q, in[0].Graph(), s.Batch, s.Compute),
 					Cross:   qformer.NewCross(scope, q, nn.Cast(in[0], s.Compute))}, nil)
-				return nn.Float32(out.Hidden), qformer.SharedQueries(q, out.SelfKV).Nodes()
+				return nn.Float32(out.Hidden), nn.Nodes(out.SelfKV)
 			},
 			flops: batch * image,
 		}, {
 			name:   "next token",
 			inputs: text(s.Batch, s.Tokens, q.Vocab),
 			build: func(scope *mlx.Scope, in, past []*Node) (*Node, []*Node) {
-				read := qformer.Decode(scope, q, bert.Text{IDs: in[0], Mask: in[1], Shared: nn.SharedOf(past)})
+				read := qformer.Decode(scope, q, bert.Text{IDs: in[0], Mask: in[1], Front: nn.KVOf(past)})
 				return qformer.LMLogits(scope, q, read.Last()), nil
 			},
 			flops:   batch * words,
@@ -160,7 +160,7 @@ func NewOPT(cfg opt.Config) Network {
 	n.passes = func(s Sizes) []pass {
 		forward := func(scope *mlx.Scope, in []*Node, cache *nn.Cache) (*Node, []*Node) {
 			out := opt.Forward(scope, cfg, opt.Input{Embeds: opt.Embed(scope, in[0], s.Compute), Mask: in[1], Cache: cache,
-				Capacity: s.Tokens + 1}, nil)
+				Room: nn.Room{Tokens: 1, Texts: 1}}, nil)
 			return opt.Logits(scope, cfg, last(out.Hidden)), out.Cache.Nodes()
 		}
 		batch := float64(s.Batch)
@@ -262,14 +262,14 @@ func NewBLIP(cfg blip.Config) Network {
 			inputs: pixels(s.Batch, cfg.Vision),
 			build: func(scope *mlx.Scope, in, _ []*Node) (*Node, []*Node) {
 				features := blip.EncodeImage(scope, cfg, nn.Cast(in[0], s.Compute))
-				return nn.Float32(features), blip.CrossNodes(blip.NewCross(scope, cfg, features))
+				return nn.Float32(features), nn.Nodes(blip.NewCross(scope, cfg, features))
 			},
 			flops: batch * cfg.ImageFLOPs(),
 		}, {
 			name:   "next token",
 			inputs: text(s.Batch, s.Tokens, cfg.Vocab),
 			build: func(scope *mlx.Scope, in, past []*Node) (*Node, []*Node) {
-				read := blip.Decode(scope, cfg, blip.Input{Text: bert.Text{IDs: in[0], Mask: in[1]}, Cross: blip.CrossOf(past)})
+				read := blip.Decode(scope, cfg, nn.KVOf(past), bert.Text{IDs: in[0], Mask: in[1]})
 				return blip.Logits(scope, cfg, read.Last()), nil
 			},
 			flops:   batch * cfg.TextFLOPs(s.Tokens, 1),

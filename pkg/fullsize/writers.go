@@ -25,16 +25,17 @@ type writer struct {
 type kept struct {
 	picture int64 // what texts read of the picture through cross-attention
 	prompt  int64 // tokens in front of the texts that self-attention reads
-	start   int64 // further tokens in front of every text
 	token   int64 // numbers of a token
 }
 
-// bytes is the size for texts of so many new tokens: what stands in front of them once for all texts of a picture.
-// tiled is the usual way, which keeps the prompt for every text (spec/stage2.md 8).
+// bytes is the size for texts of so many new tokens: what stands in front of them once for all texts of a picture,
+// filled up to a multiple of the texts. tiled is the usual way, which keeps the prompt for every text (spec/stage2.md
+// 8).
 func (k kept) bytes(s Sizes, texts, newTokens int) (once, tiled int64) {
 	size, n := int64(s.Batch*s.Compute.Size()), int64(texts)
-	own := n * (k.start + int64(newTokens)) * k.token
-	return size * (k.picture + k.prompt*k.token + own), size * (k.picture + n*k.prompt*k.token + own)
+	own := n * int64(newTokens) * k.token
+	filled := (k.prompt + n - 1) / n * n
+	return size * (k.picture + filled*k.token + own), size * (k.picture + n*k.prompt*k.token + own)
 }
 
 // languageModel writes behind embeddings of the given width, as those of a picture's queries and a prompt are.
@@ -49,7 +50,7 @@ func languageModel(s Sizes, d stage2.Decoder, width int) writer {
 		return w
 	}
 	token := int64(2 * d.T5.DecoderLayers * d.T5.Heads * d.T5.HeadDim)
-	w.kept = kept{picture: int64(s.Tokens) * token, start: 1, token: token}
+	w.kept = kept{picture: int64(s.Tokens) * token, prompt: 1, token: token}
 	return w
 }
 
@@ -61,8 +62,8 @@ func blipWriter(s Sizes, cfg blip.Config) writer {
 			return append([]*tensors.Tensor{r.normal(s.Batch, cfg.Vision.Tokens(), cfg.Vision.Width)},
 				text(s.Batch, s.Tokens, cfg.Vocab)(r)...)
 		},
-		prefill: func(scope *mlx.Scope, in []*Node, newTokens, width int) (*Node, []*Node, []*Node) {
-			return blip.Prefill(scope, cfg, nn.Cast(in[0], s.Compute), in[1], in[2], newTokens, width)
+		prefill: func(scope *mlx.Scope, in []*Node, room nn.Room) (*Node, []*Node, []*Node) {
+			return blip.Prefill(scope, cfg, nn.Cast(in[0], s.Compute), in[1], in[2], room)
 		},
 		advance: func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
 			return blip.Advance(scope, cfg, fixed, cache, parents, tokens)

@@ -10,6 +10,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/recompute"
+	"blip2/pkg/model/nn"
 )
 
 // prompted is summing behind prompts: a row starts from the sum of its number and its prompt.
@@ -17,18 +18,18 @@ func (s summing) prompted(t *testing.T) *CachedProgram {
 	t.Helper()
 	backend, store := s.open(t)
 	p, err := NewCachedProgram(backend, store,
-		func(scope *mlx.Scope, in []*graph.Node, _, width int) (*graph.Node, []*graph.Node, []*graph.Node) {
+		func(scope *mlx.Scope, in []*graph.Node, room nn.Room) (*graph.Node, []*graph.Node, []*graph.Node) {
 			in[1].AssertDims(in[2].Shape().Dimensions...)
 			// A token counts for its distance from the end: padding on the right would change that.
 			g, dims := in[1].Graph(), in[1].Shape().Dimensions
 			distance := graph.MulScalar(graph.AddScalar(graph.Iota(g, in[1].Shape(), 1), -dims[1]), -1)
 			tokens := graph.Mul(graph.Mul(in[1], in[2]), distance)
 			start := graph.Add(in[0], graph.ReduceSum(graph.Add(tokens, in[2]), 1))
-			sums := graph.Reshape(graph.BroadcastToDims(graph.InsertAxes(start, -1), dims[0], width), dims[0]*width)
+			sums := graph.BroadcastToDims(graph.InsertAxes(start, -1), dims[0], room.Texts)
 			return s.line(scope, start), nil, []*graph.Node{sums}
 		},
 		func(scope *mlx.Scope, _, cache []*graph.Node, parents, tokens *graph.Node) (*graph.Node, []*graph.Node) {
-			sums := graph.Add(graph.Gather(cache[0], graph.InsertAxes(parents, -1)), tokens)
+			sums := graph.Add(picked(cache[0], parents), tokens)
 			return s.line(scope, sums), []*graph.Node{sums}
 		})
 	if err != nil {

@@ -101,25 +101,18 @@ func (c *Captioner) Write(ctx context.Context, encoded *tensors.Tensor, prompts 
 	return c.program.Continue(ctx, []*tensors.Tensor{encoded}, begun, c.cfg.QFormer.MaxPositions, o)
 }
 
-// Prefill is a generate.Prefill: its inputs are the pictures as Encode stacks them, and the beginnings of captions,
-// ids and mask [B, L] with padding on the left. The keys and values of queries and beginning are there once for all
-// texts of a row.
-func (c Config) Prefill(scope *model.Scope, in []*Node, newTokens, width int) (logits *Node, fixed, cache []*Node) {
-	q, ids, mask := c.QFormer, in[1], in[2]
-	shared := qformer.SharedQueries(q, unstacked(nn.Cast(in[0], c.compute())))
-	begun := qformer.Decode(scope, q, bert.Text{IDs: ids, Mask: mask, Shared: shared})
-	rows := ids.Shape().Dimensions[0]
-	empty := nn.NewCache(ids.Graph(), c.compute(), q.Layers, rows*width, q.Heads, newTokens, q.Hidden/q.Heads)
-	return qformer.LMLogits(scope, q, begun.Last()), shared.Then(begun.KV, mask).Nodes(), empty.Nodes()
+// Prefill is a generate.Prefill: its inputs are the pictures as Encode stacks them, and the beginnings of captions, ids
+// and mask [B, L] with padding on the left.
+func (c Config) Prefill(scope *model.Scope, in []*Node, room nn.Room) (logits *Node, fixed, cache []*Node) {
+	read := qformer.Decode(scope, c.QFormer, bert.Text{IDs: in[1], Mask: in[2], Room: room,
+		Front: unstacked(nn.Cast(in[0], c.compute()))})
+	return qformer.LMLogits(scope, c.QFormer, read.Last()), nil, read.Cache.Nodes()
 }
 
 // Advance is a generate.Advance.
-func (c Config) Advance(scope *model.Scope, fixed, cache []*Node, parents, tokens *Node) (
-	logits *Node, next []*Node) {
-	ids := InsertAxes(tokens, -1)
-	read := qformer.Decode(scope, c.QFormer, bert.Text{IDs: ids, Mask: OnesLike(ids), Shared: nn.SharedOf(fixed),
-		Cache: nn.CacheOf(cache).Pick(parents)})
-	return qformer.LMLogits(scope, c.QFormer, read.Last()), read.Cache.Nodes()
+func (c Config) Advance(scope *model.Scope, _, cache []*Node, parents, tokens *Node) (logits *Node, next []*Node) {
+	read := qformer.Decode(scope, c.QFormer, bert.Text{IDs: tokens, Cache: nn.CacheOf(cache).Pick(parents)})
+	return qformer.LMLogits(scope, c.QFormer, read.Hidden), read.Cache.Nodes()
 }
 
 // unstacked takes apart what Encode stacks: [B, 2·layers, heads, Q, d].

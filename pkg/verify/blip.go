@@ -13,6 +13,7 @@ import (
 	"blip2/pkg/generate"
 	"blip2/pkg/model/bert"
 	"blip2/pkg/model/blip"
+	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
 	"blip2/pkg/naming"
 	"blip2/pkg/published"
@@ -131,7 +132,7 @@ func (b *blipCase) forward() error {
 			features := blip.EncodeImage(scope, b.cfg, in[0])
 			cross := blip.NewCross(scope, b.cfg, features)
 			read := func(ids, mask *Node) *bert.Read {
-				return blip.Decode(scope, b.cfg, blip.Input{Text: bert.Text{IDs: ids, Mask: mask}, Cross: cross})
+				return blip.Decode(scope, b.cfg, cross, bert.Text{IDs: ids, Mask: mask})
 			}
 			whole, begun := read(in[1], in[2]), read(in[3], OnesLike(in[3]))
 			return []output{
@@ -189,9 +190,9 @@ func (b *blipCase) write() error {
 		return err
 	}
 	captioner, err := generate.NewCachedProgram(backend, store,
-		func(scope *mlx.Scope, in []*Node, newTokens, width int) (*Node, []*Node, []*Node) {
+		func(scope *mlx.Scope, in []*Node, room nn.Room) (*Node, []*Node, []*Node) {
 			features := blip.EncodeImage(scope, b.cfg, in[0])
-			return blip.Prefill(scope, b.cfg, features, in[1], in[2], newTokens, width)
+			return blip.Prefill(scope, b.cfg, features, in[1], in[2], room)
 		},
 		func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
 			return blip.Advance(scope, b.cfg, fixed, cache, parents, tokens)

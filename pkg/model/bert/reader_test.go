@@ -1,6 +1,7 @@
 package bert
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -21,51 +22,55 @@ func read(scope *mlx.Scope, text Text) *Read {
 	return r.End(layer.FeedForward("", r.SelfAttention(layer, x)))
 }
 
-// TestReader: a text in two parts, of which the first is there once for two texts, is what it is in one part, wherever
-// its padding stands.
+// TestReader: texts that are read token by token behind a prompt, some going on from others, are what they are at once,
+// wherever the prompt's padding stands, and with something in front that is no words.
 func TestReader(t *testing.T) {
-	store := graphtest.Store(t, params(tiny()), 2)
-	got := graphtest.Run(t, graphtest.Open(t, "go"), store, func(scope *mlx.Scope, in []*Node) []*Node {
-		g := in[0].Graph()
-		first, firstMask := Const(g, [][]int32{{0, 3, 7}, {2, 9, 1}}), Const(g, [][]int32{{0, 1, 1}, {1, 1, 1}})
-		begun := read(scope, Text{IDs: first, Mask: firstMask})
-		shared := &nn.Shared{KV: begun.KV, Mask: firstMask}
-		second := Const(g, [][]int32{{5, 4}, {8, 0}, {6, 6}, {5, 4}})
-		mask := Const(g, [][]int32{{1, 1}, {1, 0}, {1, 1}, {1, 1}})
-		parts := read(scope, Text{IDs: second, Mask: mask, Shared: shared})
-		if parts.Cache != nil {
-			t.Error("there is a cache that was not asked for")
+	cfg, prompts := tiny(), [][]int32{{3, 7}, {2, 9, 1}}
+	tree := graphtest.NewTree(4, len(prompts), 2, 2, vocab)
+	backend, store := graphtest.Open(t, "go"), graphtest.Store(t, params(cfg), 2)
+	for _, ahead := range []int{0, 3} {
+		front := func(kv *Node, rows ...int32) []nn.KV {
+			if ahead == 0 {
+				return nil
+			}
+			kv = Gather(kv, InsertAxes(Const(kv.Graph(), rows), -1))
+			return []nn.KV{{K: kv, V: Cos(kv)}}
 		}
-		more := read(scope, Text{IDs: second, Mask: mask, Shared: shared.Then(begun.KV, firstMask), Ahead: 1})
-		whole := read(scope, Text{
-			IDs:  Const(g, [][]int32{{3, 7, 5, 4, 0}, {3, 7, 8, 0, 0}, {2, 9, 1, 6, 6}, {2, 9, 1, 5, 4}}),
-			Mask: Const(g, [][]int32{{1, 1, 1, 1, 0}, {1, 1, 1, 0, 0}, {1, 1, 1, 1, 1}, {1, 1, 1, 1, 1}})})
-		return []*Node{parts.Hidden, whole.Hidden, parts.Last(), more.Hidden}
-	}, tensors.FromFlatDataAndDimensions([]float32{0}, 1))
-	h := tiny().Hidden
-	parts, whole := func(text, i int) []float32 { return got[0][(2*text+i)*h:][:h] },
-		func(text, i int) []float32 { return got[1][(5*text+i)*h:][:h] }
-	for text, begin := range []int{2, 2, 3, 3} {
-		graphtest.Same(t, "first token", parts(text, 0), whole(text, begin), 1e-5)
-		if text != 1 {
-			graphtest.Same(t, "second token", parts(text, 1), whole(text, begin+1), 1e-5)
-		}
-	}
-	if !slices.Equal(got[2][:h], parts(0, 1)) || slices.Equal(got[0], got[3]) {
-		t.Error("the last state is another, or what is ahead does not matter")
+		got := graphtest.Run(t, backend, store, func(scope *mlx.Scope, in []*Node) []*Node {
+			g := in[0].Graph()
+			begun := read(scope, Text{IDs: Const(g, [][]int32{{0, 3, 7}, {2, 9, 1}}), Front: front(in[0], 0, 1), Ahead: ahead,
+				Mask: Const(g, [][]int32{{0, 1, 1}, {1, 1, 1}}), Room: nn.Room{Tokens: tree.Steps, Texts: tree.Texts}})
+			var steps, wholes []*Node
+			cache := begun.Cache
+			for step := range tree.Steps {
+				next := func(values []int32) *Node { return Reshape(Const(g, values), tree.Rows, tree.Texts) }
+				got := read(scope, Text{IDs: next(tree.Tokens[step]), Ahead: ahead,
+					Cache: cache.Pick(next(tree.Parents[step]))})
+				steps, cache = append(steps, Reshape(got.Hidden, -1, cfg.Hidden)), got.Cache
+				for i := range tree.Rows * tree.Texts {
+					row := i / tree.Texts
+					ids := Const(g, [][]int32{slices.Concat(prompts[row], tree.Text(step, row, i%tree.Texts))})
+					wholes = append(wholes, read(scope, Text{IDs: ids, Mask: OnesLike(ids), Front: front(in[0], int32(row)),
+						Ahead: ahead}).Last())
+				}
+			}
+			return []*Node{Concatenate(steps, 0), Concatenate(wholes, 0)}
+		}, tensors.FromFlatDataAndDimensions(graphtest.Normals(1, 2*8*3, 1), 2, cfg.Heads, 3, cfg.Hidden/cfg.Heads))
+		graphtest.Same(t, fmt.Sprintf("%d tokens ahead", ahead), got[0], got[1], 1e-5)
 	}
 }
 
 // TestPositions: neither padding nor what is ahead of the words is counted.
 func TestPositions(t *testing.T) {
+	front := []nn.KV{{}}
 	got := graphtest.Run(t, graphtest.Open(t, "go"), mlx.NewStore(), func(_ *mlx.Scope, in []*Node) []*Node {
-		g := in[0].Graph()
-		mask := Const(g, [][]int32{{0, 1, 1, 0, 1}, {1, 1, 1, 0, 0}})
-		shared := &nn.Shared{Mask: Const(g, [][]int32{{1, 1, 0, 1, 1, 1}})}
+		mask := Const(in[0].Graph(), [][]int32{{0, 1, 1, 0, 1}, {1, 1, 1, 0, 0}})
+		front[0] = nn.KV{K: in[0], V: in[0]}
 		return []*Node{NewReader(Text{IDs: mask, Mask: mask}).positions(),
-			NewReader(Text{IDs: mask, Mask: mask, Shared: shared, Ahead: 2}).positions()}
-	}, tensors.FromFlatDataAndDimensions([]float32{0}, 1))
-	for i, want := range [][]float32{{0, 0, 1, 0, 2, 0, 1, 2, 0, 0}, {0, 3, 4, 0, 5, 3, 4, 5, 0, 0}} {
+			NewReader(Text{IDs: mask, Mask: mask, Front: front, Ahead: 2}).positions()}
+	}, tensors.FromFlatDataAndDimensions(make([]float32, 4), 2, 1, 2, 1))
+	want := []float32{0, 0, 1, 0, 2, 0, 1, 2, 0, 0}
+	for i := range got {
 		for k, v := range want {
 			if padding := slices.Contains([]int{0, 3, 8, 9}, k); !padding && got[i][k] != v {
 				t.Errorf("positions %v, want %v", got[i], want)
@@ -73,18 +78,4 @@ func TestPositions(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestCrossAttentionTogether: texts that share a picture read it as if each had its own.
-func TestCrossAttentionTogether(t *testing.T) {
-	cfg := tiny()
-	got := graphtest.Run(t, graphtest.Open(t, "go"), graphtest.Store(t, params(cfg), 2),
-		func(scope *mlx.Scope, in []*Node) []*Node {
-			layer := Layer{Config: cfg, Scope: scope.At("layer")}
-			twice := Gather(in[1], Const(in[0].Graph(), [][]int32{{0}, {0}, {1}, {1}}))
-			return []*Node{layer.CrossAttention(in[0], layer.KeysValues(CrossAttention, in[1])),
-				layer.Attend(CrossAttention, in[0], layer.KeysValues(CrossAttention, twice), nil)}
-		}, tensors.FromFlatDataAndDimensions(graphtest.Normals(1, 4*length*cfg.Hidden, 1), 4, length, cfg.Hidden),
-		tensors.FromFlatDataAndDimensions(graphtest.Normals(2, 2*pictures*width, 1), 2, pictures, width))
-	graphtest.Same(t, "rows", got[0], got[1], 1e-5)
 }

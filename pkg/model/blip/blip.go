@@ -84,26 +84,15 @@ func NewCross(scope *model.Scope, cfg Config, features *Node) []nn.KV {
 	return cross
 }
 
-// Input is what one pass of the decoder works on.
-type Input struct {
-	// Text are the tokens; texts start with [DEC].
-	bert.Text
-	// Cross is what NewCross gives. Its batch may be a fraction of that of the texts: then as many texts, one after the
-	// other, describe the same picture.
-	Cross []nn.KV
-}
-
-// Decode runs the decoder in the compute type of the cross-attention. The scope is the model's root.
-func Decode(scope *model.Scope, cfg Config, in Input) *bert.Read {
-	if texts, pictures := in.IDs.Shape().Dimensions[0], in.Cross[0].K.Shape().Dimensions[0]; texts%pictures != 0 {
-		panic(fmt.Errorf("%d texts cannot share %d pictures", texts, pictures))
-	}
-	r := bert.NewReader(in.Text)
-	x := r.Embed(cfg.bert(), scope.At("text_decoder").At("bert").At("embeddings"), in.Cross[0].K.DType())
-	for i, kv := range in.Cross {
+// Decode reads texts, which start with [DEC], in the compute type of the cross-attention; text i is about picture i of
+// cross. With a cache, all texts of a row are. The scope is the model's root.
+func Decode(scope *model.Scope, cfg Config, cross []nn.KV, text bert.Text) *bert.Read {
+	r := bert.NewReader(text)
+	x := r.Embed(cfg.bert(), scope.At("text_decoder").At("bert").At("embeddings"), cross[0].K.DType())
+	for i, kv := range cross {
 		layer := cfg.layer(scope, i)
 		x = r.SelfAttention(layer, x)
-		x = layer.CrossAttention(x, kv)
+		x = layer.Attend(bert.CrossAttention, x, kv, nil)
 		x = layer.FeedForward("", x)
 	}
 	return r.End(x)

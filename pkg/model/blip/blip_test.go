@@ -103,7 +103,7 @@ func crossOf(scope *mlx.Scope, cfg Config, pixels *Node) []nn.KV {
 
 // whole are the logits [batch, L, vocab] of whole texts.
 func whole(scope *mlx.Scope, cfg Config, cross []nn.KV, ids, mask *Node) *Node {
-	return Logits(scope, cfg, Decode(scope, cfg, Input{Text: bert.Text{IDs: ids, Mask: mask}, Cross: cross}).Hidden)
+	return Logits(scope, cfg, Decode(scope, cfg, cross, bert.Text{IDs: ids, Mask: mask}).Hidden)
 }
 
 // TestPublishedSizes compares parameter totals with the published captioner (spec/model.md 10).

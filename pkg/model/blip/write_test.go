@@ -1,8 +1,6 @@
 package blip
 
 import (
-	"slices"
-	"strings"
 	"testing"
 
 	. "github.com/gomlx/gomlx/core/graph"
@@ -11,7 +9,6 @@ import (
 
 	"blip2/pkg/internal/graphtest"
 	"blip2/pkg/internal/writetest"
-	"blip2/pkg/model/bert"
 	"blip2/pkg/model/nn"
 )
 
@@ -22,8 +19,8 @@ func captioner(t *testing.T) writetest.Captioner {
 	pictures := graphtest.Normals(5, batch*cfg.Vision.Tokens()*cfg.Vision.Width, 1)
 	return writetest.Captioner{
 		Store: graphtest.Store(t, DecoderParams(cfg), 2),
-		Prefill: func(scope *mlx.Scope, in []*Node, newTokens, width int) (*Node, []*Node, []*Node) {
-			return Prefill(scope, cfg, in[0], in[1], in[2], newTokens, width)
+		Prefill: func(scope *mlx.Scope, in []*Node, room nn.Room) (*Node, []*Node, []*Node) {
+			return Prefill(scope, cfg, in[0], in[1], in[2], room)
 		},
 		Advance: func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
 			return Advance(scope, cfg, fixed, cache, parents, tokens)
@@ -64,33 +61,4 @@ func TestPadding(t *testing.T) {
 	same(t, "padding on the right", read([]int32{18, 3, 4, 0, 9}, []int32{1, 1, 1, 0, 0}), want)
 	same(t, "padding on the left", read([]int32{5, 0, 18, 3, 4}, []int32{0, 0, 1, 1, 1}), want)
 	same(t, "padding between", read([]int32{18, 3, 7, 4}, []int32{1, 1, 0, 1}), want)
-}
-
-// TestSharedPictures: texts that stand together read one picture as if each had its own.
-func TestSharedPictures(t *testing.T) {
-	cfg := tiny()
-	got := run(t, cfg, func(scope *mlx.Scope, pixels, ids, mask *Node) []*Node {
-		features := EncodeImage(scope, cfg, pixels)
-		first := SliceAxis(features, 0, AxisRangeFromStart(1))
-		thrice := BroadcastToDims(first, features.Shape().Dimensions...)
-		read := func(features *Node) *Node { return whole(scope, cfg, NewCross(scope, cfg, features), ids, mask) }
-		return []*Node{read(first), read(thrice), read(features)}
-	})
-	same(t, "logits", got[0], got[1])
-	if slices.Equal(got[1], got[2]) {
-		t.Error("the pictures do not matter")
-	}
-}
-
-// TestPicturesAndTexts: a number of texts that the pictures cannot share is an error.
-func TestPicturesAndTexts(t *testing.T) {
-	_, err := mlx.CallOnceN(graphtest.Open(t, "go"), captioner(t).Store, func(scope *mlx.Scope, in []*Node) []*Node {
-		ids := Const(in[0].Graph(), [][]int32{{1}, {2}, {3}, {4}})
-		read := Decode(scope, tiny(), Input{Text: bert.Text{IDs: ids, Mask: OnesLike(ids)},
-			Cross: []nn.KV{{K: in[0], V: in[0]}, {K: in[0], V: in[0]}}})
-		return []*Node{read.Hidden}
-	}, tensors.FromFlatDataAndDimensions(make([]float32, 3*2*4), 3, 2, 1, 4))
-	if err == nil || !strings.Contains(err.Error(), "4 texts cannot share 3 pictures") {
-		t.Errorf("error %v", err)
-	}
 }

@@ -167,8 +167,7 @@ func TestPick(t *testing.T) {
 	sameForms(t, cfg, inputs(t, cfg, lengths), plain, picked)
 }
 
-// TestDecode: a text that is read in parts behind the shared queries is the text pass of ITG; padding may stand in
-// front of it.
+// TestDecode: a text behind the queries is the text pass of ITG; padding may stand in front of it.
 func TestDecode(t *testing.T) {
 	cfg := tiny()
 	image := func(scope *mlx.Scope, in []*Node) *Output {
@@ -180,17 +179,17 @@ func TestDecode(t *testing.T) {
 			Mask: nn.CausalMask(in[inMask], cfg.Queries)}, nil)
 		return []*Node{visible(text.Hidden, in[inMask])}
 	}
-	parts := func(scope *mlx.Scope, in []*Node) []*Node {
-		piece := func(x *Node, span ...int) *Node { return SliceAxis(x, 1, AxisRange(span...)) }
-		zeros := ZerosLike(piece(in[inIDs], 0, 2))
-		behind := func(x *Node) *Node { return Concatenate([]*Node{zeros, piece(x, 0, 2)}, 1) }
-		shared, ids, mask := SharedQueries(cfg, image(scope, in).SelfKV), behind(in[inIDs]), behind(in[inMask])
-		begun := Decode(scope, cfg, bert.Text{IDs: ids, Mask: mask, Shared: shared})
-		rest := Decode(scope, cfg, bert.Text{IDs: piece(in[inIDs], 2), Mask: piece(in[inMask], 2),
-			Shared: shared.Then(begun.KV, mask)})
-		return []*Node{visible(Concatenate([]*Node{piece(begun.Hidden, 2), rest.Hidden}, 1), in[inMask])}
+	padded := func(scope *mlx.Scope, in []*Node) []*Node {
+		behind := func(x *Node) *Node {
+			return Concatenate([]*Node{ZerosLike(SliceAxis(x, 1, AxisRange(0, 2))), x}, 1)
+		}
+		read := Decode(scope, cfg, bert.Text{IDs: behind(in[inIDs]), Mask: behind(in[inMask]), Front: image(scope, in).SelfKV})
+		if read.Cache != nil {
+			t.Error("there is a cache that was not asked for")
+		}
+		return []*Node{visible(SliceAxis(read.Hidden, 1, AxisRange(2)), in[inMask])}
 	}
-	sameForms(t, cfg, inputs(t, cfg, lengths), plain, parts)
+	sameForms(t, cfg, inputs(t, cfg, lengths), plain, padded)
 }
 
 // visible sets the states [batch, L, H] of padding to 0.
