@@ -128,7 +128,8 @@ func Generate(ctx context.Context, backend compute.Backend, o GenerateOptions) (
 
 func (o GenerateOptions) generate(ctx context.Context, backend compute.Backend) (*GenerateResult, error) {
 	r := &GenerateResult{Batch: o.Sizes.Batch, Tokens: o.Sizes.Tokens, Beams: o.Beams, Drawn: o.Draw,
-		NewTokens: o.NewTokens, Compute: o.Sizes.Compute.String(), Warmup: o.Warmup, Runs: o.Runs, Parameters: model.Count(o.Network.Params())}
+		NewTokens: o.NewTokens, Compute: o.Sizes.Compute.String(), Warmup: o.Warmup, Runs: o.Runs,
+		Parameters: model.Count(o.Network.Params())}
 	store := mlx.NewStore()
 	defer store.Finalize()
 	start := time.Now()

@@ -21,11 +21,11 @@ type writer struct {
 	kept    kept
 }
 
-// kept says what the keys and values of a batch must take: numbers of each picture and of each text's tokens.
+// kept says how many numbers a picture's keys and values must be.
 type kept struct {
-	picture int64 // what texts read of the picture through cross-attention
-	prompt  int64 // tokens in front of the texts that self-attention reads
-	token   int64 // numbers of a token
+	picture int64 // what cross-attention reads
+	prompt  int64 // tokens that stand in front of the new ones and that self-attention reads
+	token   int64 // numbers per token
 }
 
 // bytes is the size for texts of so many new tokens: what stands in front of them once for all texts of a picture,
@@ -49,7 +49,7 @@ func languageModel(s Sizes, d stage2.Decoder, width int) writer {
 		w.kept = kept{prompt: int64(s.Tokens), token: int64(2 * c.Layers * c.Hidden)}
 		return w
 	}
-	token := int64(2 * d.T5.DecoderLayers * d.T5.Heads * d.T5.HeadDim)
+	token := int64(2 * d.T5.DecoderLayers * d.T5.Heads * d.T5.HeadDim) // the decoder has one in front of its texts
 	w.kept = kept{picture: int64(s.Tokens) * token, prompt: 1, token: token}
 	return w
 }

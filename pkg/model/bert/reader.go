@@ -8,8 +8,8 @@ import (
 	"blip2/pkg/model/nn"
 )
 
-// Text is a stretch of texts that are read from left to right, every token seeing those up to itself: whole texts, their
-// beginnings, or one more token of every text in a cache.
+// Text is a stretch of texts that are read from left to right, every token seeing those up to itself: whole texts,
+// their beginnings, or one more token of every text in a cache.
 type Text struct {
 	// IDs are the tokens, [batch, L]; with a Cache one of every text, [rows, texts].
 	IDs *Node

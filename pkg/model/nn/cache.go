@@ -100,8 +100,8 @@ func NewSpan(mask *Node) *Span {
 		visible: Mul(BroadcastToDims(InsertAxes(mask, 1), dims...), BroadcastToDims(triangle, dims...))}
 }
 
-// Behind puts other tokens in front of a start, which all of its tokens see: their keys and values by layer. They become
-// part of the cache.
+// Behind puts other tokens in front of a start, which all of its tokens see: their keys and values by layer. They
+// become part of the cache.
 func (s *Span) Behind(front []KV) *Span {
 	dims, ahead := s.visible.Shape().Dimensions, front[0].K.Shape().Dimensions[2]
 	seen := Ones(s.visible.Graph(), shapes.Make(dtypes.Int32, dims[0], dims[1], ahead))

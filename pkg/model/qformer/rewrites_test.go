@@ -183,7 +183,8 @@ func TestDecode(t *testing.T) {
 		behind := func(x *Node) *Node {
 			return Concatenate([]*Node{ZerosLike(SliceAxis(x, 1, AxisRange(0, 2))), x}, 1)
 		}
-		read := Decode(scope, cfg, bert.Text{IDs: behind(in[inIDs]), Mask: behind(in[inMask]), Front: image(scope, in).SelfKV})
+		read := Decode(scope, cfg, bert.Text{IDs: behind(in[inIDs]), Mask: behind(in[inMask]),
+			Front: image(scope, in).SelfKV})
 		if read.Cache != nil {
 			t.Error("there is a cache that was not asked for")
 		}
