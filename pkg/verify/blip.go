@@ -69,7 +69,8 @@ type blipCase struct {
 	cfg     blip.Config
 	set     tensorSet
 	pixels  *tensors.Tensor
-	prompts [][]int32 // of each picture: [DEC] and the prompt's words
+	images  *tensors.Tensor // features of the pictures, computed
+	prompts [][]int32       // of each picture: [DEC] and the prompt's words
 }
 
 // blipCaption runs kind blip-caption: the captioner's numbers, its texts, and its twin under Hugging Face names.
@@ -146,7 +147,11 @@ func (b *blipCase) forward() error {
 	}
 	for _, r := range results {
 		b.k.tensor(r.name, r.value)
-		if r.name == "first_logits" {
+		switch r.name {
+		case "image_embeds":
+			b.images = tensors.FromFlatDataAndDimensions(tensors.MustCopyFlatData[float32](r.value),
+				r.value.Shape().Dimensions...)
+		case "first_logits":
 			b.nucleus(tensors.MustCopyFlatData[float32](r.value))
 		}
 	}
@@ -191,8 +196,7 @@ func (b *blipCase) write() error {
 	}
 	captioner, err := generate.NewCachedProgram(backend, store,
 		func(scope *mlx.Scope, in []*Node, room nn.Room) (*Node, []*Node, []*Node) {
-			features := blip.EncodeImage(scope, b.cfg, in[0])
-			return blip.Prefill(scope, b.cfg, features, in[1], in[2], room)
+			return blip.Prefill(scope, b.cfg, in[0], in[1], in[2], room)
 		},
 		func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
 			return blip.Advance(scope, b.cfg, fixed, cache, parents, tokens)
@@ -202,7 +206,7 @@ func (b *blipCase) write() error {
 	}
 	defer captioner.Close()
 	search := func(_ generateRun, o generate.Options) ([][]generate.Text, error) {
-		return captioner.Continue(b.env.ctx, []*tensors.Tensor{b.pixels}, b.prompts, b.cfg.MaxPositions, o)
+		return captioner.Continue(b.env.ctx, []*tensors.Tensor{b.images}, b.prompts, b.cfg.MaxPositions, o)
 	}
 	if err := b.k.generates("runs", expected.Runs, search); err != nil {
 		return err
