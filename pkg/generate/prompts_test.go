@@ -100,6 +100,9 @@ func TestContinueRefuses(t *testing.T) {
 			t.Errorf("error %v, want one that says %q", err, says)
 		}
 	}
+	if got, err := p.Continue(t.Context(), nil, nil, 6, Options{MaxNewTokens: 4}); err != nil || len(got) != 0 {
+		t.Errorf("no prompts: %v, %v", got, err)
+	}
 	in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]int32{0}, 1)}
 	if _, err := p.Continue(t.Context(), in, [][]int32{{1, 2, 3}}, 6, Options{MaxNewTokens: 4}); err != nil {
 		t.Errorf("3 and 4 tokens at 6 positions: %v", err)
