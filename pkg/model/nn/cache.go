@@ -80,8 +80,8 @@ func (c *Cache) Pick(parents *Node) *Cache {
 	return &picked
 }
 
-// Span is the new tokens that a causal decoder works on: texts from their start on, or one more token of every text in a
-// cache.
+// Span is the new tokens that a causal decoder works on: texts from their start on, or one more token of every text in
+// a cache.
 type Span struct {
 	mask    *Node  // int32 [batch, L], 1 at new tokens that are no padding; nil behind a cache, where there is none
 	front   []KV   // of every layer, what stands in front of a start; nil if nothing does
@@ -120,8 +120,8 @@ func (c *Cache) Next() *Span {
 // Columns returns the number of columns that the new tokens attend to: all tokens, or all columns of the cache.
 func (s *Span) Columns() int { return s.visible.Shape().Dimensions[2] }
 
-// Positions returns the places of the new tokens in their texts, int32 [L], or [1] if all have the same, and those of the
-// columns that they attend to, int32 [columns]. Padding counts.
+// Positions returns the places of the new tokens in their texts, int32 [L], or [1] if all have the same, and those of
+// the columns that they attend to, int32 [columns]. Padding counts.
 func (s *Span) Positions() (tokens, columns *Node) {
 	if s.past != nil {
 		return Gather(s.past.Position, Reshape(s.start, 1, 1)), s.past.Position
