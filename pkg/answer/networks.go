@@ -83,7 +83,7 @@ type blipNetwork struct {
 	cfg     blip.Config
 	bos     int32
 	encoder *mesh.Exec
-	program *generate.Program
+	program *generate.CachedProgram
 }
 
 func newBLIP(c *Checkpoint, backend compute.Backend, store *mlx.Store, activations dtypes.DType) (network, error) {
@@ -92,20 +92,12 @@ func newBLIP(c *Checkpoint, backend compute.Backend, store *mlx.Store, activatio
 	n.encoder = mesh.NewExec(backend, store, "image side", func(scope *mlx.Scope, pixels []*Node) []*Node {
 		return []*Node{nn.Float32(blip.EncodeImage(scope, n.cfg, nn.Cast(pixels[0], activations)))}
 	})
-	n.program, err = generate.NewProgram(backend, store,
-		func(scope *mlx.Scope, in []*Node) []*Node {
-			var nodes []*Node
-			for _, kv := range blip.NewCross(scope, n.cfg, nn.Cast(in[0], activations)) {
-				nodes = append(nodes, kv.K, kv.V)
-			}
-			return nodes
+	n.program, err = generate.NewCachedProgram(backend, store,
+		func(scope *mlx.Scope, in []*Node, room nn.Room) (*Node, []*Node, []*Node) {
+			return blip.Prefill(scope, n.cfg, nn.Cast(in[0], activations), in[1], in[2], room)
 		},
-		func(scope *mlx.Scope, encoded []*Node, rows, ids, lengths *Node) *Node {
-			cross := make([]nn.KV, len(encoded)/2)
-			for i := range cross {
-				cross[i] = nn.KV{K: encoded[2*i], V: encoded[2*i+1]}
-			}
-			return blip.NextLogits(scope, n.cfg, blip.Pick(cross, rows), ids, lengths)
+		func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
+			return blip.Advance(scope, n.cfg, fixed, cache, parents, tokens)
 		})
 	if err != nil {
 		return nil, err
@@ -131,8 +123,7 @@ func (n *blipNetwork) write(ctx context.Context, encoded *tensors.Tensor, prompt
 	for i, words := range prompts {
 		begun[i] = append([]int32{n.bos}, words...)
 	}
-	return n.program.Generate(ctx, generate.Input{Tensors: []*tensors.Tensor{encoded}, Prompts: begun,
-		MaxLength: n.cfg.MaxPositions}, o)
+	return n.program.Continue(ctx, []*tensors.Tensor{encoded}, begun, n.cfg.MaxPositions, o)
 }
 
 func (n *blipNetwork) stats() generate.Stats { return n.program.Stats() }

@@ -57,11 +57,12 @@ the figures: look at the smallest and the largest run.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBenchForward(cmd.Context(), app, opts) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&opts.model, "model", "", "the network: vit-l-qformer, vit-g, blip-large, clip-vit-l14,\n"+
+	flags.StringVar(&opts.model, "model", "", "the network: vit-l-qformer, vit-g, qformer, blip-large, clip-vit-l14,\n"+
 		"opt-125m to opt-66b, flan-t5-small to flan-t5-xxl")
 	flags.IntVar(&opts.batch, "batch", 1, "pictures, texts or both")
 	flags.IntVar(&opts.tokens, "tokens", 0,
-		"`length` of each text (default: 64 for language models, 77 for CLIP, 4 for BLIP)")
+		"`length` of each text (default: 64 for language models, 77 for CLIP, 4 for BLIP,\n"+
+			"1 for qformer)")
 	flags.StringVar(&opts.dtype, "dtype", "", "`type` of weights and activations: f32, bf16 or f16 (default: bf16\n"+
 		"for more than a billion parameters on XLA, else f32; with --weights: that of the file)")
 	flags.IntVar(&opts.steps, "steps", 5, "runs of each pass that are measured")

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ type benchGenerateOptions struct {
 	batch     int
 	tokens    int
 	beams     int
+	draw      int
 	newTokens int
 	dtype     string
 	runs      int
@@ -31,31 +33,44 @@ func newBenchGenerateCmd(app *App) *cobra.Command {
 	var opts benchGenerateOptions
 	cmd := &cobra.Command{
 		Use:   "generate",
-		Short: "Measure how fast a language model writes texts",
-		Long: `Loads a language model of published size and lets it write texts of a fixed length behind embeddings, as
-those of a picture's 32 queries and a prompt are. Printed are tokens per second, the time to the first token and of
-every further one, early and late in the text, the memory of the cache, and the rate at which weights are read.
+		Short: "Measure how fast a language model or a captioner writes texts",
+		Long: `Loads a network of published size and lets it write texts of a fixed length: a language model behind
+embeddings, as those of a picture's 32 queries and a prompt are; the captioners of stage 1 (qformer) and of BLIP
+(blip-large) about random features of pictures, behind a prompt. Image encoders are not measured here. Printed are
+tokens per second, the time to the first token and of every further one, early and late in the text, the memory of the
+cache, and the rate at which weights are read.
 
 Without --weights the weights are random and made in memory; nothing is written. Other programs on the machine spoil the
 figures: look at the smallest and the largest run. scripts/bench_hf_generate.py measures the same in transformers.`,
 		Example: `  blip2 bench generate --model opt-350m --beams 5 --new-tokens 20 --backend xla:cpu
   blip2 bench generate --model flan-t5-base --batch 8 --json
-  blip2 bench generate --model opt-2.7b --dtype bf16 --beams 1`,
+  blip2 bench generate --model opt-2.7b --dtype bf16 --beams 1
+  blip2 bench generate --model blip-large --batch 8 --beams 3
+  blip2 bench generate --model blip-large --batch 8 --draw 10`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runBenchGenerate(cmd.Context(), app, opts) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if opts.draw > 0 && !cmd.Flags().Changed("beams") {
+				opts.beams = 1
+			}
+			return runBenchGenerate(cmd.Context(), app, opts)
+		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&opts.model, "model", "", "the language model: opt-125m to opt-66b, flan-t5-small to flan-t5-xxl")
+	flags.StringVar(&opts.model, "model", "", "the network: opt-125m to opt-66b, flan-t5-small to flan-t5-xxl, qformer,\n"+
+		"blip-large")
 	flags.IntVar(&opts.batch, "batch", 1, "pictures")
-	flags.IntVar(&opts.tokens, "tokens", 40, "`number` of embeddings in front of each text, queries included")
+	flags.IntVar(&opts.tokens, "tokens", 0, "`number` of tokens in front of each text (default: 40 for language models,\n"+
+		"queries included; 1 for qformer, 4 for blip-large)")
 	flags.IntVar(&opts.beams, "beams", 5, "texts that run side by side for each picture; 1 is greedy search")
+	flags.IntVar(&opts.draw, "draw", 0, "draw so many `texts` for each picture in place of a search, as captions are\n"+
+		"drawn for web pictures: from the most likely tokens that make up 0.9")
 	flags.IntVar(&opts.newTokens, "new-tokens", 20, "tokens that every text gets")
 	flags.StringVar(&opts.dtype, "dtype", "", "`type` of weights and activations: f32, bf16 or f16 (default: bf16\n"+
 		"for more than a billion parameters on XLA, else f32)")
 	flags.IntVar(&opts.runs, "runs", 5, "runs that are measured")
 	flags.IntVar(&opts.warmup, "warmup", 1, "runs before them that are not")
 	flags.StringVar(&opts.weights, "weights", "", "checkpoint to load, file or `folder`, in place of random weights")
-	for name, values := range map[string][]string{"model": fullsize.LanguageModels(), "dtype": {"f32", "bf16", "f16"}} {
+	for name, values := range map[string][]string{"model": fullsize.Writers(), "dtype": {"f32", "bf16", "f16"}} {
 		if err := cmd.RegisterFlagCompletionFunc(name,
 			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 			panic(err) // the flag was defined just above
@@ -79,17 +94,18 @@ type benchGenerateReport struct {
 
 // parse checks the flags; what depends on the backend is left.
 func (o benchGenerateOptions) parse() (fullsize.GenerateOptions, error) {
-	names := fullsize.LanguageModels()
+	names := fullsize.Writers()
 	if !slices.Contains(names, o.model) {
-		return fullsize.GenerateOptions{}, usagef("--model %q is no language model that is known%s", o.model,
+		return fullsize.GenerateOptions{}, usagef("--model %q is no network that writes texts%s", o.model,
 			suggest(o.model, names))
 	}
 	network, err := fullsize.Find(o.model)
 	if err != nil {
 		return fullsize.GenerateOptions{}, err
 	}
-	run := fullsize.GenerateOptions{Network: network, Beams: o.beams, NewTokens: o.newTokens, Warmup: o.warmup,
-		Runs: o.runs, Path: o.weights, Sizes: fullsize.Sizes{Batch: o.batch, Tokens: o.tokens}}
+	run := fullsize.GenerateOptions{Network: network, Beams: o.beams, Draw: o.draw, NewTokens: o.newTokens,
+		Warmup: o.warmup, Runs: o.runs, Path: o.weights,
+		Sizes: fullsize.Sizes{Batch: o.batch, Tokens: cmp.Or(o.tokens, network.UsualPrompt())}}
 	if run.DType, err = parseDType(o.dtype); err != nil {
 		return run, err
 	}
@@ -156,11 +172,16 @@ func (r benchGenerateReport) writeText(w io.Writer) error {
 		source = "weights of " + r.Weights
 	}
 	milliseconds := func(s float64) string { return fmt.Sprintf("%.1f ms", 1e3*s) }
+	texts := fmt.Sprintf("%d of %d tokens behind %d, beam %d", m.Batch, m.NewTokens, m.Tokens, m.Beams)
+	if m.Drawn > 0 {
+		texts = fmt.Sprintf("%d of %d tokens behind %d, drawn for %d pictures", m.Batch*m.Drawn, m.NewTokens, m.Tokens,
+			m.Batch)
+	}
 	for _, row := range [][2]string{
 		{"model", r.Model + ", " + source},
 		{"parameters", fmt.Sprintf("%s, kept in %s as %s", millions(m.Parameters), gigabytes(uint64(m.WeightBytes)),
 			r.DType)},
-		{"texts", fmt.Sprintf("%d of %d tokens behind %d, beam %d", m.Batch, m.NewTokens, m.Tokens, m.Beams)},
+		{"texts", texts},
 		{"activations", m.Compute},
 		{"backend", r.Backend + ": " + r.Description},
 		{"machine", r.Machine.String()},

@@ -17,7 +17,9 @@ func TestBenchGenerateWrongUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                                   "--model",
 		"--model opt-350":                    "did you mean opt-350m?",
-		"--model vit-g":                      "no language model",
+		"--model vit-g":                      "no network that writes texts",
+		"--model qformer --draw -1":          "-1 texts cannot be drawn",
+		"--model qformer --draw 2 --beams 3": "not with 3 beams",
 		"--model opt-125m --beams 0":         "0 beams",
 		"--model opt-125m --batch 0":         "a batch of 0",
 		"--model opt-125m --new-tokens 1":    "1 new tokens",
@@ -38,6 +40,20 @@ func TestBenchGenerate(t *testing.T) {
 		LayerNormEps: 1e-5}).Named("toy")
 	run := fullsize.GenerateOptions{Network: network, Beams: 2, NewTokens: 5, Warmup: 1, Runs: 2,
 		Sizes: fullsize.Sizes{Batch: 2, Tokens: 6}}
+	for _, drawn := range []int{0, 3} {
+		if run.Draw = drawn; drawn > 0 {
+			run.Beams = 1
+		}
+		checkBenchGenerate(t, run)
+	}
+}
+
+func checkBenchGenerate(t *testing.T, run fullsize.GenerateOptions) {
+	t.Helper()
+	texts := "2 of 5 tokens behind 6, beam 2"
+	if run.Draw > 0 {
+		texts = "6 of 5 tokens behind 6, drawn for 2 pictures"
+	}
 	for _, asJSON := range []bool{false, true} {
 		var out bytes.Buffer
 		app := &App{Out: &out, Err: io.Discard, Log: slog.New(slog.DiscardHandler)}
@@ -53,7 +69,7 @@ func TestBenchGenerate(t *testing.T) {
 			}
 			continue
 		}
-		for _, want := range []string{"tokens/s", "first token", "GB/s", "cache", "peak", "2 programs"} {
+		for _, want := range []string{texts, "tokens/s", "first token", "GB/s", "cache", "peak", "2 programs"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("no %s in\n%s", want, out.String())
 			}

@@ -17,8 +17,6 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
-	"blip2/pkg/model/opt"
-	"blip2/pkg/model/t5"
 	"blip2/pkg/naming"
 	"blip2/pkg/pretrained"
 	"blip2/pkg/weights"
@@ -37,8 +35,8 @@ type Network struct {
 
 	part   pretrained.Part
 	passes func(s Sizes) []pass
-	opt    *opt.Config // of a language model: either
-	t5     *t5.Config  // or
+	writes func(s Sizes) writer // nil: it writes no texts
+	prompt int                  // usual number of tokens in front of what it writes
 }
 
 // Sizes are those of the inputs.

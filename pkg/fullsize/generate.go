@@ -4,31 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/gomlx/compute"
 	. "github.com/gomlx/gomlx/core/graph"
-	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
 	"blip2/pkg/internal/measure"
 	"blip2/pkg/model"
-	"blip2/pkg/model/nn"
 	"blip2/pkg/pretrained"
-	"blip2/pkg/stage2"
 	"blip2/pkg/weights"
 )
 
 // GenerateOptions say what Generate measures.
 type GenerateOptions struct {
-	Network Network       // a language model
+	Network Network       // one that writes
 	DType   weights.DType // in which its weights are kept
-	// Sizes are the pictures and the tokens that stand in front of each text, queries included.
+	// Sizes are the pictures and the tokens that stand in front of each text; a language model's queries are among them.
 	Sizes     Sizes
 	Beams     int // texts side by side; 1 is greedy search
+	Draw      int // texts that are drawn for each picture in place of a search; 0: none
 	NewTokens int // of every text
 	Warmup    int // runs before those that count
 	Runs      int // runs that count, at least 1
@@ -42,6 +40,7 @@ type GenerateResult struct {
 	Batch          int            `json:"batch"`
 	Tokens         int            `json:"prompt_tokens"`
 	Beams          int            `json:"beams"`
+	Drawn          int            `json:"drawn"` // texts of each picture; 0: the search's one
 	NewTokens      int            `json:"new_tokens"`
 	Compute        string         `json:"compute"` // type of activations
 	Warmup         int            `json:"warmup"`
@@ -67,17 +66,18 @@ type GenerateResult struct {
 	Text           []int32        `json:"text"`              // of the first picture, to compare runs by
 }
 
-// IsLanguageModel reports whether Generate takes the network.
-func (n Network) IsLanguageModel() bool { return n.opt != nil || n.t5 != nil }
+// UsualPrompt is how many tokens usually stand in front of what the network writes; 0: it writes nothing.
+func (n Network) UsualPrompt() int { return n.prompt }
 
-// LanguageModels lists the networks that Generate takes.
-func LanguageModels() []string {
+// Writers lists the networks that Generate takes.
+func Writers() []string {
 	var names []string
-	for _, name := range Names() {
-		if strings.HasPrefix(name, "opt-") || strings.HasPrefix(name, "flan-t5-") {
+	for name, build := range networks() {
+		if n, err := build(); err == nil && n.writes != nil {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
@@ -87,12 +87,16 @@ func (o GenerateOptions) Validate() error {
 		return err
 	}
 	switch {
-	case !o.Network.IsLanguageModel():
-		return fmt.Errorf("%s is no language model", o.Network.Name)
+	case o.Network.writes == nil:
+		return fmt.Errorf("%s writes no texts", o.Network.Name)
 	case o.NewTokens < 2:
 		return fmt.Errorf("%d new tokens: a first and a further one are needed", o.NewTokens)
 	case o.Beams < 1:
 		return fmt.Errorf("%d beams: at least 1 is needed", o.Beams)
+	case o.Draw < 0:
+		return fmt.Errorf("%d texts cannot be drawn", o.Draw)
+	case o.Draw > 0 && o.Beams > 1:
+		return fmt.Errorf("texts are drawn one by one, not with %d beams", o.Beams)
 	case o.Runs < 1 || o.Warmup < 0:
 		return fmt.Errorf("%d runs after %d: at least 1 must be measured, after 0 or more", o.Runs, o.Warmup)
 	case o.Sizes.Tokens+o.NewTokens > o.Network.MaxTokens+1:
@@ -102,8 +106,9 @@ func (o GenerateOptions) Validate() error {
 	return nil
 }
 
-// Generate loads a language model and measures how fast it writes texts behind embeddings, as those of a picture's
-// queries and a prompt are. The searches are those of package generate; every text gets all of its tokens.
+// Generate loads a network and measures how fast it writes texts: a language model behind embeddings, as those of a
+// picture's queries and a prompt are; a captioner about what it reads of a picture, behind a prompt. The image encoder
+// is no part of it. The searches are those of package generate; every text gets all of its tokens.
 func Generate(ctx context.Context, backend compute.Backend, o GenerateOptions) (*GenerateResult, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -122,8 +127,9 @@ func Generate(ctx context.Context, backend compute.Backend, o GenerateOptions) (
 }
 
 func (o GenerateOptions) generate(ctx context.Context, backend compute.Backend) (*GenerateResult, error) {
-	r := &GenerateResult{Batch: o.Sizes.Batch, Tokens: o.Sizes.Tokens, Beams: o.Beams, NewTokens: o.NewTokens,
-		Compute: o.Sizes.Compute.String(), Warmup: o.Warmup, Runs: o.Runs, Parameters: model.Count(o.Network.Params())}
+	r := &GenerateResult{Batch: o.Sizes.Batch, Tokens: o.Sizes.Tokens, Beams: o.Beams, Drawn: o.Draw,
+		NewTokens: o.NewTokens, Compute: o.Sizes.Compute.String(), Warmup: o.Warmup, Runs: o.Runs,
+		Parameters: model.Count(o.Network.Params())}
 	store := mlx.NewStore()
 	defer store.Finalize()
 	start := time.Now()
@@ -135,11 +141,11 @@ func (o GenerateOptions) generate(ctx context.Context, backend compute.Backend) 
 	for v := range store.IterVariables() {
 		r.WeightBytes += int64(v.Shape().ByteSize())
 	}
-	decoder := o.decoder()
+	w := o.Network.writes(o.Sizes)
 	var read int64
-	program, err := generate.NewCachedProgram(backend, store, decoder.Prefill,
+	program, err := generate.NewCachedProgram(backend, store, w.prefill,
 		func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
-			logits, next := decoder.Advance(scope, fixed, cache, parents, tokens)
+			logits, next := w.advance(scope, fixed, cache, parents, tokens)
 			read = readBytes(store, logits.Graph(), o.lookups())
 			return logits, next
 		})
@@ -147,12 +153,12 @@ func (o GenerateOptions) generate(ctx context.Context, backend compute.Backend) 
 		return nil, err
 	}
 	defer program.Close()
-	if err := o.measure(ctx, program, r); err != nil {
+	if err := o.measure(ctx, program, w, r); err != nil {
 		return nil, err
 	}
 	stats := program.Stats()
 	r.Compilations, r.CacheBytes, r.ReadBytes = stats.Compilations, stats.CacheBytes, read
-	r.CacheComputed, r.CacheTiled = o.cacheBytes(stats.NewTokens)
+	r.CacheComputed, r.CacheTiled = w.kept.bytes(o.Sizes, o.search().Width(), stats.NewTokens)
 	r.WeightGBPerS = float64(read) / r.NextToken.Median / 1e9
 	return r, nil
 }
@@ -179,54 +185,33 @@ func (o GenerateOptions) fill(ctx context.Context, backend compute.Backend, stor
 	}, func(model.Param) { mu.Unlock() })
 }
 
-// decoder writes texts behind embeddings [B, N, D] and their mask.
-func (o GenerateOptions) decoder() stage2.Decoder {
-	return stage2.Decoder{OPT: o.Network.opt, T5: o.Network.t5, LLM: func(scope *mlx.Scope) *mlx.Scope { return scope },
-		Prefix: func(_ *mlx.Scope, in []*Node) (embeds, mask *Node) { return nn.Cast(in[0], o.Sizes.Compute), in[1] }}
-}
-
 // lookups are the tables of which a step reads but a few rows.
 func (o GenerateOptions) lookups() []string {
 	passes := o.Network.passes(o.Sizes)
 	return passes[len(passes)-1].lookups
 }
 
-// width is that of the embeddings.
-func (o GenerateOptions) width() int {
-	if o.Network.opt != nil {
-		return o.Network.opt.EmbedWidth()
+// search is how texts are written; what is drawn is drawn as CapFilt does.
+func (o GenerateOptions) search() generate.Options {
+	s := generate.Options{Beams: o.Beams, MaxNewTokens: o.NewTokens, MinNewTokens: o.NewTokens, EOS: 2, LengthPenalty: 1}
+	if o.Draw > 0 {
+		s.Return, s.RepetitionPenalty = o.Draw, 1.1
+		s.Sampling = &generate.Sampling{TopK: 50, TopP: 0.9, Seed: o.Seed}
 	}
-	return o.Network.t5.Hidden
-}
-
-// cacheBytes is what the keys and values of all layers must take with room for the given number of new tokens: those of
-// the prompt once per picture, OPT's own, filled up to a multiple of the texts, or T5's cross-attention's; those of new
-// tokens for every text. tiled is the usual way, which keeps OPT's prompt for every text too (spec/stage2.md 8).
-func (o GenerateOptions) cacheBytes(newTokens int) (once, tiled int64) {
-	size := int64(2 * o.Sizes.Batch * o.Sizes.Compute.Size())
-	prompt, texts := int64(o.Sizes.Tokens), int64(o.Beams)
-	if c := o.Network.opt; c != nil {
-		size *= int64(c.Layers * c.Hidden)
-		filled := (prompt + texts - 1) / texts * texts
-		return size * (filled + texts*int64(newTokens)), size * texts * (prompt + int64(newTokens))
-	}
-	c := o.Network.t5
-	once = size * int64(c.DecoderLayers*c.Heads*c.HeadDim) * (prompt + texts*int64(1+newTokens))
-	return once, once
+	return s
 }
 
 // measure runs the search.
-func (o GenerateOptions) measure(ctx context.Context, program *generate.CachedProgram, r *GenerateResult) error {
-	embeds := newRandom(o.Seed).normal(o.Sizes.Batch, o.Sizes.Tokens, o.width())
-	mask := constant(1, o.Sizes.Batch, o.Sizes.Tokens)
-	defer free([]*tensors.Tensor{embeds, mask})
+func (o GenerateOptions) measure(ctx context.Context, program *generate.CachedProgram, w writer,
+	r *GenerateResult) error {
+	inputs, search := w.inputs(newRandom(o.Seed)), o.search()
+	defer free(inputs)
 	var first, all, firsts, early, late, next, cpu []float64
 	for i := range o.Warmup + o.Runs {
 		var times []float64
 		start, startCPU := time.Now(), measure.CPUSeconds()
-		texts, err := program.Generate(ctx, []*tensors.Tensor{embeds, mask}, make([][]int32, o.Sizes.Batch),
-			generate.Options{Beams: o.Beams, MaxNewTokens: o.NewTokens, MinNewTokens: o.NewTokens, EOS: 2, LengthPenalty: 1,
-				Watch: func(int, []generate.Token) { times = append(times, time.Since(start).Seconds()) }})
+		search.Watch = func(int, []generate.Token) { times = append(times, time.Since(start).Seconds()) }
+		texts, err := program.Generate(ctx, inputs, make([][]int32, o.Sizes.Batch), search)
 		took := time.Since(start)
 		if err != nil {
 			return err
@@ -246,7 +231,7 @@ func (o GenerateOptions) measure(ctx context.Context, program *generate.CachedPr
 	}
 	r.Seconds, r.FirstToken, r.NextToken = measure.SpreadOf(all), measure.SpreadOf(firsts), measure.SpreadOf(next)
 	r.Early, r.Late, r.CPUSeconds = measure.SpreadOf(early).Median, measure.SpreadOf(late).Median, measure.Mean(cpu)
-	r.TokensPerS = float64(o.Sizes.Batch*o.NewTokens) / r.Seconds.Median
+	r.TokensPerS = float64(o.Sizes.Batch*max(o.Draw, 1)*o.NewTokens) / r.Seconds.Median
 	if o.Warmup > 0 {
 		r.CompileSeconds = max(first[0]-r.Seconds.Median, 0)
 	}

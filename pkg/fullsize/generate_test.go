@@ -1,6 +1,8 @@
 package fullsize
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,11 +12,11 @@ import (
 	"blip2/pkg/weights"
 )
 
-// TestGenerate measures small language models: times are there, the cache has the size that is computed, every text
-// gets its tokens, and a checkpoint gives the same text as the numbers that it was made of.
+// TestGenerate measures small networks: times are there, the cache has the size that is computed, every text gets its
+// tokens, and a checkpoint gives the same text as the numbers that it was made of.
 func TestGenerate(t *testing.T) {
 	backend := graphtest.Open(t, "go")
-	for _, name := range []string{"opt", "t5"} {
+	for _, name := range []string{"opt", "t5", "blip", "qformer"} {
 		o := GenerateOptions{Network: tiny()[name], DType: weights.F32, Beams: 3, NewTokens: 6, Warmup: 1, Runs: 2,
 			Sizes: Sizes{Batch: 2, Tokens: 5, Compute: dtypes.Float32}}
 		r, err := Generate(t.Context(), backend, o)
@@ -29,9 +31,20 @@ func TestGenerate(t *testing.T) {
 			t.Errorf("%s: %d programs compiled, want 2", name, r.Compilations)
 		}
 		// What texts see, positions, the prompt's mask and the length come on top.
-		const columns = 6 + 3*8
-		if over := r.CacheBytes - r.CacheComputed; over < 0 || over > 4*(2*5+6*columns+columns+1) || r.CacheTiled < r.CacheComputed {
+		columns := 8 + 3*8
+		if over := r.CacheBytes - r.CacheComputed; over < 0 || over > int64(4*(2*5+6*columns+columns+1)) ||
+			r.CacheTiled < r.CacheComputed {
 			t.Errorf("%s: a cache of %d bytes, computed %d, tiled %d", name, r.CacheBytes, r.CacheComputed, r.CacheTiled)
+		}
+		drawn := o
+		drawn.Beams, drawn.Draw = 1, 3
+		d, err := Generate(t.Context(), backend, drawn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.CacheBytes != r.CacheBytes || d.CacheComputed != r.CacheComputed || d.Drawn != 3 ||
+			math.Abs(d.TokensPerS*d.Seconds.Median-2*3*6) > 1e-6 {
+			t.Errorf("%s, 3 drawn texts: %+v", name, d)
 		}
 		o.Path = written(t, o.Network, Safetensors, weights.F32)
 		again, err := Generate(t.Context(), backend, o)
@@ -51,13 +64,15 @@ func TestGenerate(t *testing.T) {
 func TestGenerateRefuses(t *testing.T) {
 	good := GenerateOptions{Network: tiny()["opt"], Beams: 1, NewTokens: 2, Runs: 1, Sizes: Sizes{Batch: 1, Tokens: 4}}
 	for want, change := range map[string]func(o *GenerateOptions){
-		"no language model": func(o *GenerateOptions) { o.Network = tiny()["clip"] },
-		"a batch of 0":      func(o *GenerateOptions) { o.Sizes.Batch = 0 },
-		"1 new tokens":      func(o *GenerateOptions) { o.NewTokens = 1 },
-		"0 beams":           func(o *GenerateOptions) { o.Beams = 0 },
-		"0 runs after":      func(o *GenerateOptions) { o.Runs = 0 },
-		"more than the 16":  func(o *GenerateOptions) { o.NewTokens = 13 },
-		"texts of 1 to 15":  func(o *GenerateOptions) { o.Sizes.Tokens = 0 },
+		"writes no texts":  func(o *GenerateOptions) { o.Network = tiny()["clip"] },
+		"a batch of 0":     func(o *GenerateOptions) { o.Sizes.Batch = 0 },
+		"1 new tokens":     func(o *GenerateOptions) { o.NewTokens = 1 },
+		"0 beams":          func(o *GenerateOptions) { o.Beams = 0 },
+		"not with 2 beams": func(o *GenerateOptions) { o.Beams, o.Draw = 2, 3 },
+		"-1 texts":         func(o *GenerateOptions) { o.Draw = -1 },
+		"0 runs after":     func(o *GenerateOptions) { o.Runs = 0 },
+		"more than the 16": func(o *GenerateOptions) { o.NewTokens = 13 },
+		"texts of 1 to 15": func(o *GenerateOptions) { o.Sizes.Tokens = 0 },
 	} {
 		o := good
 		change(&o)
@@ -67,5 +82,25 @@ func TestGenerateRefuses(t *testing.T) {
 	}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWriters: what writes has a usual prompt, with which it can be measured.
+func TestWriters(t *testing.T) {
+	names := Writers()
+	for _, name := range []string{"opt-2.7b", "flan-t5-xl", "blip-large", "qformer"} {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s is not among %v", name, names)
+		}
+	}
+	for _, name := range names {
+		n, err := Find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := GenerateOptions{Network: n, Beams: 5, NewTokens: 20, Runs: 1, Sizes: Sizes{Batch: 1, Tokens: n.UsualPrompt()}}
+		if err := o.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

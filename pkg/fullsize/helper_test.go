@@ -27,15 +27,20 @@ func tinyOPT() opt.Config {
 		LayerNormEps: 1e-5}
 }
 
+func tinyStage1() stage1.Config {
+	return stage1.Config{Vision: tinyViT(vit.CLIP), FreezeVision: true, LNVisionEps: 1e-5,
+		QFormer: qformer.Config{Hidden: 10, Layers: 3, Heads: 2, Intermediate: 14, Queries: 3, CrossAttentionFreq: 2,
+			EncoderWidth: 8, Vocab: 19, MaxPositions: 12, LayerNormEps: 1e-12},
+		EmbedDim: 4}
+}
+
 // tiny are networks of all kinds by what Find would call the kind.
 func tiny() map[string]Network {
 	return map[string]Network{
-		"vision": NewVision(tinyViT(vit.EVA)).Named("vision"),
-		"image side": NewImageSide(stage1.Config{Vision: tinyViT(vit.CLIP), FreezeVision: true, LNVisionEps: 1e-5,
-			QFormer: qformer.Config{Hidden: 10, Layers: 3, Heads: 2, Intermediate: 14, Queries: 3, CrossAttentionFreq: 2,
-				EncoderWidth: 8, Vocab: 19, MaxPositions: 9, LayerNormEps: 1e-12},
-			EmbedDim: 4}).Named("image side"),
-		"opt": NewOPT(tinyOPT()).Named("opt"),
+		"vision":     NewVision(tinyViT(vit.EVA)).Named("vision"),
+		"image side": NewImageSide(tinyStage1()).Named("image side"),
+		"qformer":    NewQFormer(tinyStage1()).Named("qformer"),
+		"opt":        NewOPT(tinyOPT()).Named("opt"),
 		"t5": NewT5(t5.Config{Vocab: 31, Hidden: 12, HeadDim: 4, Heads: 2, FFN: 18, EncoderLayers: 2, DecoderLayers: 3,
 			Activation: nn.GELU, Buckets: 8, MaxDistance: 20, RMSNormEps: 1e-6}).Named("t5"),
 		"clip": NewCLIP(clip.Config{Image: tinyViT(vit.CLIP), Embed: 5, Text: clip.Text{Vocab: 23, Context: 9, Width: 6,

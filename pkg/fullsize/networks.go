@@ -6,6 +6,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
+	"blip2/pkg/model/bert"
 	"blip2/pkg/model/blip"
 	"blip2/pkg/model/clip"
 	"blip2/pkg/model/nn"
@@ -17,10 +18,14 @@ import (
 	"blip2/pkg/pretrained"
 	"blip2/pkg/published"
 	"blip2/pkg/stage1"
+	"blip2/pkg/stage2"
 )
 
-// usualTokens is the length of a prompt where nothing else is asked for: 32 queries and as many words.
+// usualTokens is the length of a text where nothing else is asked for: 32 queries and as many words.
 const usualTokens = 64
+
+// usualPrompt is what a language model usually has in front of what it writes: 32 queries and a short question.
+const usualPrompt = 40
 
 // networks are all networks by name.
 func networks() map[string]func() (Network, error) {
@@ -36,6 +41,10 @@ func networks() map[string]func() (Network, error) {
 		"clip-vit-l14": func() (Network, error) {
 			cfg, err := clip.Preset("clip-vit-l14")
 			return NewCLIP(cfg), err
+		},
+		"qformer": func() (Network, error) {
+			cfg, err := vit.Preset("eva-vit-g14")
+			return NewQFormer(stage1OfBERTBase(cfg)), err
 		},
 		"blip-large": func() (Network, error) {
 			cfg, err := blip.Preset("blip-large")
@@ -103,9 +112,49 @@ func NewImageSide(cfg stage1.Config) Network {
 	}}
 }
 
+// NewQFormer is the captioner of a stage-1 model without its image encoder: features of pictures to what texts see of
+// the queries, and then the token behind [DEC].
+func NewQFormer(cfg stage1.Config) Network {
+	q := cfg.QFormer
+	n := Network{Tokens: 1, MaxTokens: q.MaxPositions, prompt: 1}
+	n.writes = func(s Sizes) writer { return qformerWriter(s, cfg) }
+	n.part = pretrained.Part{Part: naming.Part{What: "Q-Former", Params: qformer.Params(q, true),
+		Tables:    tablesOf(naming.BLIP2Stage1),
+		Elsewhere: []naming.Exception{{Pattern: "**", Reason: "not of the Q-Former"}}}}
+	n.passes = func(s Sizes) []pass {
+		batch := float64(s.Batch)
+		image, words := stage1.CaptionFLOPs(cfg, s.Tokens)
+		return []pass{{
+			name: "queries",
+			inputs: func(r *random) []*tensors.Tensor {
+				return []*tensors.Tensor{r.normal(s.Batch, cfg.Vision.Tokens(), cfg.Vision.Width)}
+			},
+			build: func(scope *mlx.Scope, in, _ []*Node) (*Node, []*Node) {
+				out := qformer.Forward(scope, q, qformer.Input{
+					Queries: qformer.Queries(scope, q, in[0].Graph(), s.Batch, s.Compute),
+					Cross:   qformer.NewCross(scope, q, nn.Cast(in[0], s.Compute))}, nil)
+				return nn.Float32(out.Hidden), nn.Nodes(out.SelfKV)
+			},
+			flops: batch * image,
+		}, {
+			name:   "next token",
+			inputs: text(s.Batch, s.Tokens, q.Vocab),
+			build: func(scope *mlx.Scope, in, past []*Node) (*Node, []*Node) {
+				read := qformer.Decode(scope, q, bert.Text{IDs: in[0], Mask: in[1], Front: nn.KVOf(past)})
+				return qformer.LMLogits(scope, q, read.Last()), nil
+			},
+			flops:   batch * words,
+			step:    true,
+			lookups: []string{"Qformer.bert.embeddings.position_embeddings.weight"},
+		}}
+	}
+	return n
+}
+
 // NewOPT reads a prompt, of which the logits of the last position count, and then computes one more token.
 func NewOPT(cfg opt.Config) Network {
-	n := Network{Tokens: usualTokens, MaxTokens: cfg.Positions - 1, opt: &cfg}
+	n := Network{Tokens: usualTokens, MaxTokens: cfg.Positions - 1, prompt: usualPrompt}
+	n.writes = func(s Sizes) writer { return languageModel(s, stage2.Decoder{OPT: &cfg}, cfg.EmbedWidth()) }
 	n.part = pretrained.Part{Part: naming.Part{What: "language model", Params: opt.Params(cfg),
 		Tables: naming.LLMTables(naming.OPT, "")}}
 	n.passes = func(s Sizes) []pass {
@@ -139,7 +188,8 @@ func NewOPT(cfg opt.Config) Network {
 // NewT5 encodes a text, and then decodes one token.
 func NewT5(cfg t5.Config) Network {
 	// Positions are relative: the limit is only to keep mistakes from filling the memory.
-	n := Network{Tokens: usualTokens, MaxTokens: 1 << 14, t5: &cfg}
+	n := Network{Tokens: usualTokens, MaxTokens: 1 << 14, prompt: usualPrompt}
+	n.writes = func(s Sizes) writer { return languageModel(s, stage2.Decoder{T5: &cfg}, cfg.Hidden) }
 	n.part = pretrained.Part{Part: naming.Part{What: "language model", Params: t5.Params(cfg),
 		Tables: naming.LLMTables(naming.T5, "")}}
 	n.passes = func(s Sizes) []pass {
@@ -200,7 +250,8 @@ const promptOfBLIP = 4
 
 // NewBLIP encodes pictures, and then computes the token behind a short text.
 func NewBLIP(cfg blip.Config) Network {
-	n := Network{Tokens: promptOfBLIP, MaxTokens: cfg.MaxPositions}
+	n := Network{Tokens: promptOfBLIP, MaxTokens: cfg.MaxPositions, prompt: promptOfBLIP}
+	n.writes = func(s Sizes) writer { return blipWriter(s, cfg) }
 	part := pretrained.Part{Part: naming.Part{What: "BLIP captioner", Params: blip.Params(cfg),
 		Tables: tablesOf(naming.BLIPCaption)}}
 	n.part = part.Resizing(cfg.Vision)
@@ -211,24 +262,15 @@ func NewBLIP(cfg blip.Config) Network {
 			inputs: pixels(s.Batch, cfg.Vision),
 			build: func(scope *mlx.Scope, in, _ []*Node) (*Node, []*Node) {
 				features := blip.EncodeImage(scope, cfg, nn.Cast(in[0], s.Compute))
-				var cross []*Node
-				for _, kv := range blip.NewCross(scope, cfg, features) {
-					cross = append(cross, kv.K, kv.V)
-				}
-				return nn.Float32(features), cross
+				return nn.Float32(features), nn.Nodes(blip.NewCross(scope, cfg, features))
 			},
 			flops: batch * cfg.ImageFLOPs(),
 		}, {
-			name: "next token",
-			inputs: func(r *random) []*tensors.Tensor {
-				return []*tensors.Tensor{r.ids(s.Batch, s.Tokens, cfg.Vocab), constant(int32(s.Tokens), s.Batch)}
-			},
+			name:   "next token",
+			inputs: text(s.Batch, s.Tokens, cfg.Vocab),
 			build: func(scope *mlx.Scope, in, past []*Node) (*Node, []*Node) {
-				var cross []nn.KV
-				for i := 0; i < len(past); i += 2 {
-					cross = append(cross, nn.KV{K: past[i], V: past[i+1]})
-				}
-				return blip.NextLogits(scope, cfg, cross, in[0], in[1]), nil
+				read := blip.Decode(scope, cfg, nn.KVOf(past), bert.Text{IDs: in[0], Mask: in[1]})
+				return blip.Logits(scope, cfg, read.Last()), nil
 			},
 			flops:   batch * cfg.TextFLOPs(s.Tokens, 1),
 			step:    true,

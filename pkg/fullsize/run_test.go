@@ -26,7 +26,8 @@ import (
 func TestRun(t *testing.T) {
 	backend := graphtest.Open(t, "go")
 	passes := map[string][]string{"vision": {"image"}, "image side": {"image features"}, "opt": {"prompt", "next token"},
-		"t5": {"encoder", "decoder step"}, "clip": {"image", "text"}, "blip": {"image", "next token"}}
+		"t5": {"encoder", "decoder step"}, "clip": {"image", "text"}, "blip": {"image", "next token"},
+		"qformer": {"queries", "next token"}}
 	for name, n := range tiny() {
 		var events []string
 		o := Options{Network: n, Sizes: sizesOf(n), Path: written(t, n, Safetensors, weights.F32), Warmup: 1, Steps: 2,
@@ -123,7 +124,7 @@ func TestFLOPs(t *testing.T) {
 func inputFLOPs(t *testing.T, n *Node) float64 { return graphtest.FLOPs(t, n.Inputs()...) }
 
 // TestReadBytes: a step of OPT reads everything but the positions, one of T5 its decoder without the projections of the
-// encoder's output, one of BLIP its text side without those of the picture.
+// encoder's output, one of a captioner its text side without those of the picture.
 func TestReadBytes(t *testing.T) {
 	backend := graphtest.Open(t, "go")
 	for name, skip := range map[string]func(string) bool{
@@ -136,6 +137,10 @@ func TestReadBytes(t *testing.T) {
 		"blip": func(s string) bool {
 			return strings.HasPrefix(s, "visual_encoder.") || strings.Contains(s, "position_embeddings") ||
 				strings.Contains(s, "crossattention.self.key") || strings.Contains(s, "crossattention.self.value")
+		},
+		"qformer": func(s string) bool {
+			return s == "query_tokens" || strings.Contains(s, "position_embeddings") ||
+				strings.Contains(s, "crossattention") || strings.Contains(s, "_query.")
 		},
 	} {
 		n := tiny()[name]
@@ -297,6 +302,7 @@ func TestPublishedSizes(t *testing.T) {
 		"vit-l-qformer": {0, weights.F32, 0},
 		"clip-vit-l14":  {427_616_513, weights.F32, 77},
 		"blip-large":    {0, weights.F32, 4},
+		"qformer":       {186_307_387, weights.F32, 1},
 		"opt-125m":      {125_239_296, weights.F32, 64},
 		"opt-2.7b":      {2_651_596_800, weights.BF16, 64},
 		"opt-6.7b":      {6_658_473_984, weights.BF16, 64},

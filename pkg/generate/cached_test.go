@@ -14,6 +14,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/graphtest"
+	"blip2/pkg/internal/recompute"
 	"blip2/pkg/model"
 	"blip2/pkg/model/nn"
 )
@@ -28,6 +29,8 @@ func (s summing) line(scope *mlx.Scope, sums *graph.Node) *graph.Node {
 	return graph.Gather(table, graph.InsertAxes(graph.ModScalar(sums, s.vocab), -1))
 }
 
+func (s summing) table() [][]float32 { return randomChain(8, 1, 1, s.vocab, 2).logits[0][0] }
+
 // program returns the network with a cache: the sums, and a count of the tokens that all texts share.
 func (s summing) program(t *testing.T, rooms *[]nn.Room) *CachedProgram {
 	t.Helper()
@@ -40,13 +43,9 @@ func (s summing) program(t *testing.T, rooms *[]nn.Room) *CachedProgram {
 			return s.line(scope, in[0]), []*graph.Node{graph.MulScalar(in[0], 0)}, []*graph.Node{sums, count}
 		},
 		func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens *graph.Node) (*graph.Node, []*graph.Node) {
-			dims := parents.Shape().Dimensions
-			texts := graph.Iota(parents.Graph(), shapes.Make(dtypes.Int32, dims[0], dims[1], dims[1]), 2)
-			chosen := graph.Equal(texts, graph.BroadcastToShape(graph.InsertAxes(parents, -1), texts.Shape()))
-			sums := graph.BroadcastToShape(graph.InsertAxes(cache[0], 1), texts.Shape())
-			sums = graph.Add(graph.ReduceSum(graph.Where(chosen, sums, graph.ZerosLike(sums)), -1), tokens)
+			sums := graph.Add(picked(cache[0], parents), tokens)
 			zero := graph.MulScalar(graph.ReduceAllSum(fixed[0]), 0)
-			return s.line(scope, graph.Add(sums, graph.BroadcastToDims(zero, dims...))),
+			return s.line(scope, graph.Add(sums, graph.BroadcastToShape(zero, sums.Shape()))),
 				[]*graph.Node{sums, graph.AddScalar(cache[1], 1)}
 		})
 	if err != nil {
@@ -56,12 +55,20 @@ func (s summing) program(t *testing.T, rooms *[]nn.Room) *CachedProgram {
 	return p
 }
 
+// picked takes from numbers of texts [rows, texts] those of their rows' texts parents [rows, texts].
+func picked(sums, parents *graph.Node) *graph.Node {
+	dims := parents.Shape().Dimensions
+	texts := graph.Iota(parents.Graph(), shapes.Make(dtypes.Int32, dims[0], dims[1], dims[1]), 2)
+	chosen := graph.Equal(texts, graph.BroadcastToShape(graph.InsertAxes(parents, -1), texts.Shape()))
+	sums = graph.BroadcastToShape(graph.InsertAxes(sums, 1), texts.Shape())
+	return graph.ReduceSum(graph.Where(chosen, sums, graph.ZerosLike(sums)), -1)
+}
+
 // open returns a backend and a store with the table.
 func (s summing) open(t *testing.T) (compute.Backend, *mlx.Store) {
 	t.Helper()
 	store, backend := mlx.NewStore(), openGo(t)
-	table := randomChain(8, 1, 1, s.vocab, 2).logits[0][0]
-	if err := model.Set(store, "table", []int{s.vocab, s.vocab}, slices.Concat(table...)); err != nil {
+	if err := model.Set(store, "table", []int{s.vocab, s.vocab}, slices.Concat(s.table()...)); err != nil {
 		t.Fatal(err)
 	}
 	return backend, store
@@ -72,17 +79,7 @@ func TestCachedProgram(t *testing.T) {
 	s := summing{vocab: 11}
 	var rooms []nn.Room
 	withCache := s.program(t, &rooms)
-	backend, store := s.open(t)
-	without, err := NewProgram(backend, store,
-		func(_ *mlx.Scope, in []*graph.Node) []*graph.Node { return in },
-		func(scope *mlx.Scope, encoded []*graph.Node, rows, ids, _ *graph.Node) *graph.Node {
-			start := graph.Gather(encoded[0], graph.InsertAxes(rows, -1))
-			return s.line(scope, graph.Add(start, graph.ReduceSum(ids, 1))) // padding is 0
-		})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(without.Close)
+	table := slices.Concat(s.table()...)
 	starts := []int32{4, 0, 9}
 	prompts := [][]int32{nil, nil, nil}
 	for _, o := range []Options{
@@ -95,8 +92,17 @@ func TestCachedProgram(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in = []*tensors.Tensor{tensors.FromFlatDataAndDimensions(starts, len(starts))}
-		want, err := without.Generate(t.Context(), Input{Tensors: in, Prompts: prompts, MaxLength: 20}, o)
+		without := &recompute.Model{Prompts: prompts, Logits: func(rows []int32, texts [][]int32) (all []float32, _ error) {
+			for i, text := range texts {
+				sum := starts[rows[i]]
+				for _, token := range text {
+					sum += token
+				}
+				all = append(all, table[int(sum)%s.vocab*s.vocab:][:s.vocab]...)
+			}
+			return all, nil
+		}}
+		want, err := Generate(t.Context(), without, prompts, o)
 		if err != nil {
 			t.Fatal(err)
 		}

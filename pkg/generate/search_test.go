@@ -8,6 +8,8 @@ import (
 	"sort"
 	"strings"
 	"testing"
+
+	"blip2/pkg/internal/recompute"
 )
 
 // logProbs are the log-probabilities of a text's next token after penalties, in double precision.
@@ -391,12 +393,12 @@ func TestCancel(t *testing.T) {
 		t.Errorf("cancelled before: error %v", err)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
-	stop := Recompute([][]int32{{0}}, 1, 99, func(_ context.Context, b Batch) ([]float32, error) {
-		if b.Lengths[0] == 4 {
+	stop := &recompute.Model{Prompts: [][]int32{{0}}, Logits: func(_ []int32, texts [][]int32) ([]float32, error) {
+		if len(texts[0]) == 4 {
 			cancel()
 		}
 		return []float32{1, 2, 3}, nil
-	})
+	}}
 	if _, err := Generate(ctx, stop, [][]int32{nil}, Options{MaxNewTokens: 50}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled on the way: error %v", err)
 	}

@@ -253,7 +253,7 @@ func TestAdvance(t *testing.T) {
 			if backend.Capabilities().Operations[compute.OpTypeDynamicUpdateSlice] {
 				sums = DynamicUpdateSlice(sums, Ones(in[0].Graph(), shapes.Make(dtypes.Float32, rows, 1)), at)
 			}
-			return []*Node{sums, AddScalar(in[2], 1), Add(ReduceSum(sums, 1), Mul(bias, ScalarZero(in[0].Graph(), bias.DType())))}
+			return []*Node{sums, AddScalar(in[2], 1), Add(ReduceSum(sums, 1), MulScalar(bias, 0))}
 		})
 		t.Cleanup(exec.Close)
 		x := graphtest.Normals(3, rows*columns, 1)

@@ -5,24 +5,23 @@ import (
 	"fmt"
 
 	"github.com/gomlx/compute"
-	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	"github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
 	"blip2/pkg/mesh"
+	"blip2/pkg/model/bert"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/qformer"
 )
 
 // Captioner writes captions with a stage-1 model's own LM head (spec/stage1.md 9): texts start with [DEC], end with
-// [SEP], and see the queries of the picture, whose keys and values are computed once.
+// [SEP], and see the queries of the picture, whose keys and values are computed once. A step reads one token per text.
 type Captioner struct {
 	cfg     Config
 	encoder *mesh.Exec
-	program *generate.Program
+	program *generate.CachedProgram
 }
 
 // NewCaptioner prepares the programs of the model in the store. The caller closes the captioner.
@@ -41,11 +40,7 @@ func NewCaptioner(backend compute.Backend, store *model.Store, cfg Config) (*Cap
 		// cut off.
 		return []*Node{Stack(all, 1), out.Hidden}
 	})
-	program, err := generate.NewProgram(backend, store,
-		func(_ *model.Scope, in []*Node) []*Node { return []*Node{nn.Cast(in[0], cfg.compute())} },
-		func(scope *model.Scope, encoded []*Node, rows, ids, lengths *Node) *Node {
-			return nextLogits(scope, cfg, encoded[0], rows, ids, lengths)
-		})
+	program, err := generate.NewCachedProgram(backend, store, cfg.Prefill, cfg.Advance)
 	if err != nil {
 		return nil, err
 	}
@@ -103,23 +98,29 @@ func (c *Captioner) Write(ctx context.Context, encoded *tensors.Tensor, prompts 
 	for i, words := range prompts {
 		begun[i] = append([]int32{int32(c.cfg.BOSID)}, words...)
 	}
-	return c.program.Generate(ctx, generate.Input{Tensors: []*tensors.Tensor{encoded}, Prompts: begun,
-		MaxLength: c.cfg.QFormer.MaxPositions}, o)
+	return c.program.Continue(ctx, []*tensors.Tensor{encoded}, begun, c.cfg.QFormer.MaxPositions, o)
 }
 
-// nextLogits gives the logits [texts, V] of the token after each text: encoded are every layer's keys and values of the
-// pictures' queries as Encode stacks them, ids [texts, L] begin with [DEC].
-func nextLogits(scope *model.Scope, cfg Config, encoded *Node, rows, ids, lengths *Node) *Node {
-	picked := Gather(encoded, InsertAxes(rows, -1))
-	layer := func(i int) *Node { return Squeeze(SliceAxis(picked, 1, AxisElem(i)), 1) }
-	past := make([]qformer.KV, cfg.QFormer.Layers)
-	for i := range past {
-		past[i] = qformer.KV{K: layer(2 * i), V: layer(2*i + 1)}
+// Prefill is a generate.Prefill: its inputs are the pictures as Encode stacks them, and the beginnings of captions, ids
+// and mask [B, L] with padding on the left.
+func (c Config) Prefill(scope *model.Scope, in []*Node, room nn.Room) (logits *Node, fixed, cache []*Node) {
+	read := qformer.Decode(scope, c.QFormer, bert.Text{IDs: in[1], Mask: in[2], Room: room,
+		Front: unstacked(nn.Cast(in[0], c.compute()))})
+	return qformer.LMLogits(scope, c.QFormer, read.Last()), nil, read.Cache.Nodes()
+}
+
+// Advance is a generate.Advance.
+func (c Config) Advance(scope *model.Scope, _, cache []*Node, parents, tokens *Node) (logits *Node, next []*Node) {
+	read := qformer.Decode(scope, c.QFormer, bert.Text{IDs: tokens, Cache: nn.CacheOf(cache).Pick(parents)})
+	return qformer.LMLogits(scope, c.QFormer, read.Hidden), read.Cache.Nodes()
+}
+
+// unstacked takes apart what Encode stacks: [B, 2·layers, heads, Q, d].
+func unstacked(encoded *Node) []qformer.KV {
+	layer := func(i int) *Node { return Squeeze(SliceAxis(encoded, 1, AxisElem(i)), 1) }
+	kv := make([]qformer.KV, encoded.Shape().Dimensions[1]/2)
+	for i := range kv {
+		kv[i] = qformer.KV{K: layer(2 * i), V: layer(2*i + 1)}
 	}
-	g, dims := ids.Graph(), ids.Shape().Dimensions
-	column := Iota(g, shapes.Make(dtypes.Int32, dims...), 1)
-	mask := nn.Cast(LessThan(column, BroadcastToDims(InsertAxes(lengths, -1), dims...)), dtypes.Int32)
-	logits := captionLogits(scope, cfg, ids, mask, past, nil)
-	text := Iota(g, shapes.Make(dtypes.Int32, dims[0], 1), 0)
-	return Gather(logits, Concatenate([]*Node{text, InsertAxes(AddScalar(lengths, -1), -1)}, 1))
+	return kv
 }

@@ -114,6 +114,14 @@ func ImageFLOPs(cfg Config) float64 {
 	return total
 }
 
+// CaptionFLOPs counts the work of a captioner behind the image encoder: that of the queries of a picture, and that of
+// reading a text of the given length and predicting one token.
+func CaptionFLOPs(cfg Config, length int) (queries, text float64) {
+	s, l := cfg.sizes(1), float64(length)
+	queries = s.keysValues(cfg, true) + s.layers*s.layer(s.q, s.q, s.q) + s.crossed(cfg, cfg.QFormer.Layers)*s.cross()
+	return queries, s.layers*s.layer(l, l, s.q+l) + product(1, s.h, s.h) + product(1, s.h, s.v)
+}
+
 // sizes are the dimensions of the model and its batch, named as in spec/model.md.
 type sizes struct{ b, h, i, q, l, n, w, e, v, layers float64 }
 

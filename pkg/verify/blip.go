@@ -11,6 +11,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
+	"blip2/pkg/model/bert"
 	"blip2/pkg/model/blip"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
@@ -68,7 +69,8 @@ type blipCase struct {
 	cfg     blip.Config
 	set     tensorSet
 	pixels  *tensors.Tensor
-	prompts [][]int32 // of each picture: [DEC] and the prompt's words
+	images  *tensors.Tensor // features of the pictures, computed
+	prompts [][]int32       // of each picture: [DEC] and the prompt's words
 }
 
 // blipCaption runs kind blip-caption: the captioner's numbers, its texts, and its twin under Hugging Face names.
@@ -113,10 +115,8 @@ func (b *blipCase) forward() error {
 	if len(texts[0]) < length {
 		return fmt.Errorf("%s: texts of %d tokens do not hold a prompt of %d", inputsFile, len(texts[0]), length)
 	}
-	lengths := make([]int32, len(texts))
-	for i, text := range texts {
+	for _, text := range texts {
 		text[0] = b.config.BOS
-		lengths[i] = int32(length)
 		b.prompts = append(b.prompts, text[:length:length])
 	}
 	store, err := b.set.store(blip.Params(b.cfg))
@@ -127,16 +127,19 @@ func (b *blipCase) forward() error {
 	if err != nil {
 		return err
 	}
-	inputs := []*tensors.Tensor{b.pixels, matrix(texts), mask, matrix(b.prompts),
-		tensors.FromFlatDataAndDimensions(lengths, len(lengths))}
+	inputs := []*tensors.Tensor{b.pixels, matrix(texts), mask, matrix(b.prompts)}
 	results, err := program{store: store, inputs: inputs,
 		forward: func(scope *mlx.Scope, in []*Node) []output {
 			features := blip.EncodeImage(scope, b.cfg, in[0])
 			cross := blip.NewCross(scope, b.cfg, features)
+			read := func(ids, mask *Node) *bert.Read {
+				return blip.Decode(scope, b.cfg, cross, bert.Text{IDs: ids, Mask: mask})
+			}
+			whole, begun := read(in[1], in[2]), read(in[3], OnesLike(in[3]))
 			return []output{
 				{"image_embeds", features},
-				{"logits", whereMask(blip.Logits(scope, b.cfg, cross, in[1], in[2]), in[2])},
-				{"first_logits", blip.NextLogits(scope, b.cfg, cross, in[3], in[4])},
+				{"logits", whereMask(blip.Logits(scope, b.cfg, whole.Hidden), in[2])},
+				{"first_logits", blip.Logits(scope, b.cfg, begun.Last())},
 			}
 		}}.run(backend)
 	if err != nil {
@@ -144,7 +147,11 @@ func (b *blipCase) forward() error {
 	}
 	for _, r := range results {
 		b.k.tensor(r.name, r.value)
-		if r.name == "first_logits" {
+		switch r.name {
+		case "image_embeds":
+			b.images = tensors.FromFlatDataAndDimensions(tensors.MustCopyFlatData[float32](r.value),
+				r.value.Shape().Dimensions...)
+		case "first_logits":
 			b.nucleus(tensors.MustCopyFlatData[float32](r.value))
 		}
 	}
@@ -187,42 +194,24 @@ func (b *blipCase) write() error {
 	if err != nil {
 		return err
 	}
-	captioner, err := generate.NewProgram(backend, store,
-		func(scope *mlx.Scope, in []*Node) []*Node {
-			return flatten(blip.NewCross(scope, b.cfg, blip.EncodeImage(scope, b.cfg, in[0])))
+	captioner, err := generate.NewCachedProgram(backend, store,
+		func(scope *mlx.Scope, in []*Node, room nn.Room) (*Node, []*Node, []*Node) {
+			return blip.Prefill(scope, b.cfg, in[0], in[1], in[2], room)
 		},
-		func(scope *mlx.Scope, cross []*Node, rows, ids, lengths *Node) *Node {
-			return blip.NextLogits(scope, b.cfg, blip.Pick(paired(cross), rows), ids, lengths)
+		func(scope *mlx.Scope, fixed, cache []*Node, parents, tokens *Node) (*Node, []*Node) {
+			return blip.Advance(scope, b.cfg, fixed, cache, parents, tokens)
 		})
 	if err != nil {
 		return err
 	}
 	defer captioner.Close()
 	search := func(_ generateRun, o generate.Options) ([][]generate.Text, error) {
-		in := generate.Input{Tensors: []*tensors.Tensor{b.pixels}, Prompts: b.prompts, MaxLength: b.cfg.MaxPositions}
-		return captioner.Generate(b.env.ctx, in, o)
+		return captioner.Continue(b.env.ctx, []*tensors.Tensor{b.images}, b.prompts, b.cfg.MaxPositions, o)
 	}
 	if err := b.k.generates("runs", expected.Runs, search); err != nil {
 		return err
 	}
 	return b.k.generates("paper_runs", expected.PaperRuns, search)
-}
-
-// flatten lists keys and values of all layers, layer by layer; paired is its inverse.
-func flatten(cross []nn.KV) []*Node {
-	var nodes []*Node
-	for _, kv := range cross {
-		nodes = append(nodes, kv.K, kv.V)
-	}
-	return nodes
-}
-
-func paired(nodes []*Node) []nn.KV {
-	cross := make([]nn.KV, len(nodes)/2)
-	for i := range cross {
-		cross[i] = nn.KV{K: nodes[2*i], V: nodes[2*i+1]}
-	}
-	return cross
 }
 
 // twin compares the folder hf/, a BlipForConditionalGeneration, with the case's weights and config: each form of the

@@ -37,8 +37,8 @@ func (t Tree) Text(step, row, text int) []int32 {
 	return out
 }
 
-// Whole returns all texts after all steps, step after step, row after row: ids [texts, prompt+steps] of what each begins
-// with, prompts [rows][prompt], and its tokens, then zeros; and how many there are of each.
+// Whole returns all texts after all steps, step after step, row after row: ids [texts, prompt+steps] of what each
+// begins with, prompts [rows][prompt], and its tokens, then zeros; and how many there are of each.
 func (t Tree) Whole(prompts [][]int32) (ids []int32, lengths []int) {
 	for step := range t.Steps {
 		for row := range t.Rows {

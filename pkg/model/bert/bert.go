@@ -2,7 +2,7 @@
 // attention and feed-forward networks, embeddings without token types, and the LM head (spec/model.md 5 and 10).
 //
 // Tensors have BERT's names. Which parts a layer has, what attends to what and how masks look is the business of the
-// network that uses them.
+// network that uses them; for texts that are read from left to right, with or without a cache, there is Reader.
 package bert
 
 import (

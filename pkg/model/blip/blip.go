@@ -3,13 +3,15 @@
 //
 // Tensors have LAVIS's names: visual_encoder.* and text_decoder.*. The LM head's decoder is the word table, and its
 // bias that of the predictions.
+//
+// EncodeImage and NewCross are for the picture, once; Decode for texts, whole ones or, with a cache of fixed size,
+// token by token, which Prefill and Advance put together.
 package blip
 
 import (
 	"errors"
 	"fmt"
 
-	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
 
@@ -82,50 +84,23 @@ func NewCross(scope *model.Scope, cfg Config, features *Node) []nn.KV {
 	return cross
 }
 
-// Pick returns the keys and values of the pictures at the given indices [rows].
-func Pick(cross []nn.KV, indices *Node) []nn.KV {
-	picked := make([]nn.KV, len(cross))
-	for i, kv := range cross {
-		picked[i] = nn.KV{K: Gather(kv.K, InsertAxes(indices, -1)), V: Gather(kv.V, InsertAxes(indices, -1))}
-	}
-	return picked
-}
-
-// Hidden runs the decoder over texts whose row b describes picture b of cross: ids are [batch, L] and start with [DEC],
-// mask [1|batch, L] is 1 at tokens and 0 at padding. Token i sees the tokens up to itself. It returns the last layer's
-// hidden states [batch, L, H] in the compute type of cross.
-func Hidden(scope *model.Scope, cfg Config, cross []nn.KV, ids, mask *Node) *Node {
-	embeddings := scope.At("text_decoder").At("bert").At("embeddings")
-	x := nn.Cast(bert.TextEmbeddings(embeddings, ids), cross[0].K.DType())
-	x = cfg.bert().Embed(embeddings, x, nil)
-	causal := nn.CausalMask(mask, 0)
+// Decode reads texts, which start with [DEC], in the compute type of the cross-attention; text i is about picture i of
+// cross. With a cache, all texts of a row are. The scope is the model's root.
+func Decode(scope *model.Scope, cfg Config, cross []nn.KV, text bert.Text) *bert.Read {
+	r := bert.NewReader(text)
+	x := r.Embed(cfg.bert(), scope.At("text_decoder").At("bert").At("embeddings"), cross[0].K.DType())
 	for i, kv := range cross {
 		layer := cfg.layer(scope, i)
-		x = layer.Attend(bert.SelfAttention, x, layer.KeysValues(bert.SelfAttention, x), causal)
+		x = r.SelfAttention(layer, x)
 		x = layer.Attend(bert.CrossAttention, x, kv, nil)
 		x = layer.FeedForward("", x)
 	}
-	return x
+	return r.End(x)
 }
 
-// Logits runs the decoder over whole texts: ids and mask as for Hidden. Row i of the result [batch, L, vocab], float32,
-// predicts token i+1. The scope is the model's root.
-func Logits(scope *model.Scope, cfg Config, cross []nn.KV, ids, mask *Node) *Node {
-	return lmLogits(scope, cfg, Hidden(scope, cfg, cross, ids, mask))
-}
-
-// NextLogits predicts the token behind each prefix: ids are [rows, L], of which the first lengths [rows] count (at
-// least one). Only those positions go through the LM head: [rows, vocab], float32.
-func NextLogits(scope *model.Scope, cfg Config, cross []nn.KV, ids, lengths *Node) *Node {
-	// The last token that counts sees none of those behind it: the padding needs no mask.
-	all := BroadcastToDims(Scalar(ids.Graph(), dtypes.Int32, 1), 1, ids.Shape().Dimensions[1])
-	hidden := Hidden(scope, cfg, cross, ids, all)
-	row := Iota(ids.Graph(), lengths.Shape(), 0)
-	last := Gather(hidden, Stack([]*Node{row, AddScalar(lengths, -1)}, -1))
-	return lmLogits(scope, cfg, last)
-}
-
-func lmLogits(scope *model.Scope, cfg Config, hidden *Node) *Node {
+// Logits applies the LM head to hidden states [..., H]: [..., vocab] in float32. Row i of a text predicts token i+1.
+// The scope is the model's root.
+func Logits(scope *model.Scope, cfg Config, hidden *Node) *Node {
 	decoder := scope.At("text_decoder")
 	return cfg.bert().LMLogits(decoder.At("cls").At("predictions"), decoder.At("bert").At("embeddings"), hidden)
 }

@@ -8,7 +8,7 @@ func (c Config) ImageFLOPs() float64 {
 }
 
 // TextFLOPs counts those of the decoder over one text of the given length whose head looks at the given number of
-// positions: all of them in Logits, one in NextLogits.
+// positions: all of them, or one where only the next token counts.
 func (c Config) TextFLOPs(length, predicted int) float64 {
 	self := 4*product(length, c.Hidden, c.Hidden) + 2*product(length, c.Hidden, length)
 	cross := 2*product(length, c.Hidden, c.Hidden) + 2*product(length, c.Hidden, c.Vision.Tokens())

@@ -12,6 +12,25 @@ import (
 // KV holds a layer's attention keys and values, each [batch, heads, tokens, head_dim].
 type KV struct{ K, V *Node }
 
+// Nodes lists the keys and values of all layers, to hand them from one program to the next; KVOf puts them together
+// again.
+func Nodes(kv []KV) []*Node {
+	var nodes []*Node
+	for _, x := range kv {
+		nodes = append(nodes, x.K, x.V)
+	}
+	return nodes
+}
+
+// KVOf is the inverse of Nodes.
+func KVOf(nodes []*Node) []KV {
+	var kv []KV
+	for i := 0; i < len(nodes); i += 2 {
+		kv = append(kv, KV{K: nodes[i], V: nodes[i+1]})
+	}
+	return kv
+}
+
 // Cache is what a decoder remembers of the texts that it writes. Its size is fixed, so that one compiled program serves
 // every step (spec/stage2.md 8).
 //
@@ -38,20 +57,12 @@ type Room struct {
 
 // Nodes lists what the cache consists of, to hand it from one program to the next; CacheOf puts it together again.
 func (c *Cache) Nodes() []*Node {
-	nodes := []*Node{c.Visible, c.Position, c.Length}
-	for _, kv := range c.KV {
-		nodes = append(nodes, kv.K, kv.V)
-	}
-	return nodes
+	return append([]*Node{c.Visible, c.Position, c.Length}, Nodes(c.KV)...)
 }
 
 // CacheOf is the inverse of Cache.Nodes.
 func CacheOf(nodes []*Node) *Cache {
-	c := &Cache{Visible: nodes[0], Position: nodes[1], Length: nodes[2]}
-	for i := 3; i < len(nodes); i += 2 {
-		c.KV = append(c.KV, KV{K: nodes[i], V: nodes[i+1]})
-	}
-	return c
+	return &Cache{Visible: nodes[0], Position: nodes[1], Length: nodes[2], KV: KVOf(nodes[3:])}
 }
 
 // Pick returns the cache of texts that go on from others of their rows: parents [rows, texts], integers, numbers these
@@ -69,10 +80,11 @@ func (c *Cache) Pick(parents *Node) *Cache {
 	return &picked
 }
 
-// Span is the new tokens that a causal decoder works on: texts from their start on, or one more token of every text in a
-// cache.
+// Span is the new tokens that a causal decoder works on: texts from their start on, or one more token of every text in
+// a cache.
 type Span struct {
 	mask    *Node  // int32 [batch, L], 1 at new tokens that are no padding; nil behind a cache, where there is none
+	front   []KV   // of every layer, what stands in front of a start; nil if nothing does
 	visible *Node  // int32 [batch, L, columns], 1 where a new token sees a column
 	start   *Node  // int32 scalar, column of the first new token
 	past    *Cache // nil at the start
@@ -88,6 +100,15 @@ func NewSpan(mask *Node) *Span {
 		visible: Mul(BroadcastToDims(InsertAxes(mask, 1), dims...), BroadcastToDims(triangle, dims...))}
 }
 
+// Behind puts other tokens in front of a start, which all of its tokens see: their keys and values by layer. They
+// become part of the cache.
+func (s *Span) Behind(front []KV) *Span {
+	dims, ahead := s.visible.Shape().Dimensions, front[0].K.Shape().Dimensions[2]
+	seen := Ones(s.visible.Graph(), shapes.Make(dtypes.Int32, dims[0], dims[1], ahead))
+	return &Span{mask: s.mask, front: front, start: AddScalar(s.start, ahead),
+		visible: Concatenate([]*Node{seen, s.visible}, -1)}
+}
+
 // Next returns one more token of every text of the cache: the batch are its rows, the tokens their texts.
 func (c *Cache) Next() *Span {
 	g, dims := c.Visible.Graph(), c.Visible.Shape().Dimensions
@@ -99,21 +120,22 @@ func (c *Cache) Next() *Span {
 // Columns returns the number of columns that the new tokens attend to: all tokens, or all columns of the cache.
 func (s *Span) Columns() int { return s.visible.Shape().Dimensions[2] }
 
-// Positions returns the places of the new tokens in their texts, int32 [L], or [1] if all have the same, and those of the
-// columns that they attend to, int32 [columns]. Padding counts.
+// Positions returns the places of the new tokens in their texts, int32 [L], or [1] if all have the same, and those of
+// the columns that they attend to, int32 [columns]. Padding counts.
 func (s *Span) Positions() (tokens, columns *Node) {
 	if s.past != nil {
 		return Gather(s.past.Position, Reshape(s.start, 1, 1)), s.past.Position
 	}
 	all := iota(s.visible.Graph(), 0, []int{s.Columns()})
-	return all, all
+	return SliceAxis(all, 0, AxisRangeToEnd(-s.mask.Shape().Dimensions[1])), all
 }
 
 // Mask lets every new token see itself and the tokens in front of it in its text that are no padding: what is added to
 // attention scores, [batch, 1, L, columns].
 func (s *Span) Mask() *Node { return BarringMask(InsertAxes(s.visible, 1)) }
 
-// Counts numbers the new tokens that are no padding within their texts, from 1; at padding it is 0. int32 [batch, L].
+// Counts numbers the new tokens that are no padding within their texts, from 1, what stands in front of them included;
+// at padding it is 0. int32 [batch, L].
 func (s *Span) Counts() *Node {
 	counts := ReduceSum(s.visible, -1)
 	if s.mask == nil {
@@ -124,7 +146,11 @@ func (s *Span) Counts() *Node {
 
 // Join returns what the new tokens of a layer attend to: their own keys and values, beside those of the cache.
 func (s *Span) Join(layer int, fresh KV) KV {
-	if s.past == nil {
+	switch {
+	case s.front != nil:
+		front := s.front[layer]
+		return KV{K: Concatenate([]*Node{front.K, fresh.K}, 2), V: Concatenate([]*Node{front.V, fresh.V}, 2)}
+	case s.past == nil:
 		return fresh
 	}
 	past := s.past.KV[layer]
@@ -146,8 +172,12 @@ func (s *Span) Cache(kv []KV, room Room) *Cache {
 	}
 	position, begin := room.positions(s.Columns())
 	rows, columns, g := s.mask.Shape().Dimensions[0], len(position), s.mask.Graph()
+	mask := InsertAxes(s.mask, 1)
+	if ahead := s.Columns() - s.mask.Shape().Dimensions[1]; ahead > 0 {
+		mask = Concatenate([]*Node{Ones(g, shapes.Make(dtypes.Int32, rows, 1, ahead)), mask}, 2)
+	}
 	c := &Cache{KV: make([]KV, len(kv)), Position: Const(g, position), Length: Scalar(g, dtypes.Int32, begin),
-		Visible: BroadcastToDims(extend(InsertAxes(s.mask, 1), columns), rows, room.Texts, columns)}
+		Visible: BroadcastToDims(extend(mask, columns), rows, room.Texts, columns)}
 	for i, x := range kv {
 		c.KV[i] = KV{K: extend(x.K, columns), V: extend(x.V, columns)}
 	}

@@ -56,6 +56,34 @@ func TestSpanAtStart(t *testing.T) {
 	graphtest.Near(t, "positions of columns", got[3], []float64{0, 1, 2, 3}, 0)
 }
 
+// TestBehind: tokens behind others whose keys and values are given stand where they would if all were read at once, and
+// leave the same cache.
+func TestBehind(t *testing.T) {
+	got := values(t, graphtest.Open(t, "go"), func(g *Graph) []*Node {
+		kv := IotaFull(g, shapes.Make(dtypes.Float32, 2, 1, 5, 1))
+		part := func(from, to int) KV { x := SliceAxis(kv, 2, AxisRange(from, to)); return KV{K: x, V: Neg(x)} }
+		var out []*Node
+		for _, s := range []*Span{NewSpan(matrix(g, 5, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1)),
+			NewSpan(matrix(g, 3, 1, 1, 1, 0, 1, 1)).Behind([]KV{part(0, 2)})} {
+			fresh, tail := part(0, 5), AxisRangeToEnd(2)
+			if s.front != nil {
+				fresh, tail = part(2, 5), AxisRangeToEnd(0)
+			}
+			c := s.Cache([]KV{s.Join(0, fresh)}, Room{Tokens: 2, Texts: 2})
+			tokens, columns := s.Positions()
+			out = append(out, SliceAxis(s.Mask(), 2, tail), SliceAxis(s.Counts(), 1, tail), SliceAxis(tokens, 0, tail), columns)
+			out = append(out, c.Nodes()...)
+		}
+		return out
+	})
+	for i, name := range []string{"mask", "counts", "positions", "positions of columns", "visible", "cache's positions",
+		"length", "keys", "values"} {
+		if want, behind := got[i], got[len(got)/2+i]; !slices.Equal(behind, want) {
+			t.Errorf("%s: %v, want %v", name, behind, want)
+		}
+	}
+}
+
 // TestSteps follows two rows of two texts each through two steps behind a prompt of three tokens, with a padding on the
 // left of the second row. In the second step, texts go on from others.
 func TestSteps(t *testing.T) {

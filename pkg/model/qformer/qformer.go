@@ -7,6 +7,8 @@
 //	text pass (ITC)                text                       nn.PaddingMask
 //	image-grounded pass (ITM)      queries + text             MultimodalMask
 //	generation (ITG)               text + Past of queries     nn.CausalMask
+//
+// Decode is the last of them token by token, as captions are written.
 package qformer
 
 import (

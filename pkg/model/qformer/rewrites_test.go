@@ -8,6 +8,7 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/model/bert"
 	"blip2/pkg/model/nn"
 )
 
@@ -164,4 +165,35 @@ func TestPick(t *testing.T) {
 		return NewCross(scope, cfg, features).Pick(indices)
 	})
 	sameForms(t, cfg, inputs(t, cfg, lengths), plain, picked)
+}
+
+// TestDecode: a text behind the queries is the text pass of ITG; padding may stand in front of it.
+func TestDecode(t *testing.T) {
+	cfg := tiny()
+	image := func(scope *mlx.Scope, in []*Node) *Output {
+		queries, cross := start(scope, cfg, in[inFeatures], batch)
+		return Forward(scope, cfg, Input{Queries: queries, Cross: cross}, nil)
+	}
+	plain := func(scope *mlx.Scope, in []*Node) []*Node {
+		text := Forward(scope, cfg, Input{TextIDs: in[inIDs], Past: image(scope, in).SelfKV,
+			Mask: nn.CausalMask(in[inMask], cfg.Queries)}, nil)
+		return []*Node{visible(text.Hidden, in[inMask])}
+	}
+	padded := func(scope *mlx.Scope, in []*Node) []*Node {
+		behind := func(x *Node) *Node {
+			return Concatenate([]*Node{ZerosLike(SliceAxis(x, 1, AxisRange(0, 2))), x}, 1)
+		}
+		read := Decode(scope, cfg, bert.Text{IDs: behind(in[inIDs]), Mask: behind(in[inMask]),
+			Front: image(scope, in).SelfKV})
+		if read.Cache != nil {
+			t.Error("there is a cache that was not asked for")
+		}
+		return []*Node{visible(SliceAxis(read.Hidden, 1, AxisRange(2)), in[inMask])}
+	}
+	sameForms(t, cfg, inputs(t, cfg, lengths), plain, padded)
+}
+
+// visible sets the states [batch, L, H] of padding to 0.
+func visible(hidden, mask *Node) *Node {
+	return Mul(hidden, BroadcastToDims(InsertAxes(nn.Float32(mask), -1), hidden.Shape().Dimensions...))
 }

@@ -64,20 +64,12 @@ func NewCross(scope *model.Scope, cfg Config, encoded, mask *Node) *Cross {
 // Nodes lists what the cross-attention's source consists of, to hand it from one program to the next; CrossOf puts it
 // together again.
 func (c *Cross) Nodes() []*Node {
-	nodes := []*Node{c.Mask}
-	for _, kv := range c.KV {
-		nodes = append(nodes, kv.K, kv.V)
-	}
-	return nodes
+	return append([]*Node{c.Mask}, nn.Nodes(c.KV)...)
 }
 
 // CrossOf is the inverse of Cross.Nodes.
 func CrossOf(nodes []*Node) *Cross {
-	c := &Cross{Mask: nodes[0]}
-	for i := 1; i < len(nodes); i += 2 {
-		c.KV = append(c.KV, nn.KV{K: nodes[i], V: nodes[i+1]})
-	}
-	return c
+	return &Cross{Mask: nodes[0], KV: nn.KVOf(nodes[1:])}
 }
 
 // Input is what one pass of the decoder works on.
