@@ -28,7 +28,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // entry is a sample of a shard:
 //
-//	0  start in blocks (5)     5 fault (1)             6 number of captions (1)   7 flags (1)
+//	0  start in blocks (5)     5 fault (1)             6 number of texts (1)   7 flags (1)
 //	8  picture's data from start in blocks (4)         12 its size (4)
 //	16 text's data from start in blocks (4)            20 its size (4)
 type entry struct {
@@ -132,7 +132,7 @@ func scan(ctx context.Context, r io.ReaderAt, size, modified int64) (*index, err
 		if err != nil {
 			return nil, fmt.Errorf("byte %d: %w", samples.tar.in.at(), err)
 		}
-		e := entry{start: s.start, bad: s.bad, captions: len(s.record.captions), ranked: s.record.ranked,
+		e := entry{start: s.start, bad: s.bad, captions: s.record.texts(), ranked: s.record.ranked,
 			picture: s.picture, text: s.json, json: true}
 		if s.record.fromText {
 			e.text, e.json = s.txt, false

@@ -497,14 +497,15 @@ func FuzzIndex(f *testing.F) {
 func FuzzCaptions(f *testing.F) {
 	f.Add([]byte(`["a", "b"]`), []byte("c"))
 	f.Add([]byte(`{"caption": "a", "captions": ["b"], "url": 7, "image_id": 9}`), []byte("\xff"))
+	f.Add([]byte(`{"questions": [{"question": "q", "answers": [{"answer": "a", "weight": 1}], "correct_choice": 0}]}`), []byte(""))
 	f.Fuzz(func(t *testing.T, json, txt []byte) {
 		var r record
 		if r.parse(json, txt) != good {
 			return
 		}
 		used := r.used(2)
-		if len(used) == 0 || len(r.captions) > maxCaptions || r.ranked && len(used) > 2 {
-			t.Errorf("captions %q, used %q", r.captions, used)
+		if len(used)+len(r.questions) == 0 || r.texts() > maxCaptions || r.ranked && len(used) > 2 {
+			t.Errorf("captions %q, used %q, questions %+v", r.captions, used, r.questions)
 		}
 		for _, c := range used {
 			if strings.TrimSpace(c) == "" {

@@ -130,7 +130,7 @@ func (x *Indexed) Example(i int) (dataset.Example, error) {
 	} else {
 		err = rec.fault(rec.parse(nil, data))
 	}
-	if err == nil && (len(rec.captions) != e.captions || rec.ranked != e.ranked) {
+	if err == nil && (rec.texts() != e.captions || rec.ranked != e.ranked) {
 		err = errStale
 	}
 	if err != nil {
@@ -158,7 +158,7 @@ func (r *record) fault(f fault) error {
 
 // fill writes what a record says to an example.
 func (r *record) fill(e *dataset.Example, topK int) {
-	e.Captions, e.URL, e.License = r.used(topK), r.url, r.license
+	e.Captions, e.Questions, e.URL, e.License = r.used(topK), r.questions, r.url, r.license
 	if r.hasID {
 		e.ImageID = r.id
 	}

@@ -30,7 +30,7 @@ const (
 // reasons explain the faults.
 var reasons = [faults]string{
 	noPicture:  "the sample has no picture (jpg, jpeg, png, webp, gif, bmp or tiff)",
-	noCaption:  "the sample has no caption (json or txt)",
+	noCaption:  "the sample has no caption (json or txt) and no question",
 	brokenText: "the captions are neither a JSON list of strings nor a JSON object with a caption",
 	twice:      "the sample has two members of the same kind",
 	badName:    "a member's name leads out of the folder",

@@ -410,7 +410,7 @@ func TestCache(t *testing.T) {
 			size += info.Size()
 		}
 	}
-	if size > o.CacheBytes || len(entries) != 2 {
+	if size > o.CacheBytes || len(entries) < 1 || len(entries) > 2 { // one if the next was being copied
 		t.Errorf("the cache holds %d bytes in %d files, of %d allowed", size, len(entries), o.CacheBytes)
 	}
 }

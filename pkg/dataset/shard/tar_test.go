@@ -193,7 +193,7 @@ func checkAnyTar(t *testing.T, data []byte) {
 			if err := r.next(&s); err != nil {
 				return all
 			}
-			if s.start < 0 || s.end < s.start || s.bad == good && len(s.record.captions) == 0 {
+			if s.start < 0 || s.end < s.start || s.bad == good && s.record.texts() == 0 {
 				t.Fatalf("sample %+v", s)
 			}
 			all = append(all, string(s.key)+s.bad.String())

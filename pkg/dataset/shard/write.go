@@ -66,7 +66,7 @@ type Manifest struct {
 // ManifestName is the file name of the Manifest.
 const ManifestName = "shards.json"
 
-// Write writes the pictures of a source with their captions as shards with indexes. The bytes are a function of the
+// Write writes the pictures of a source with their captions or questions as shards with indexes. The bytes are a function of the
 // source and the options. A shard appears under its name when it is complete and safe on the disk; after an interrupt
 // or a crash the same call goes on with the first shard that is missing.
 func Write(ctx context.Context, src dataset.Source, o WriteOptions) (*Manifest, error) {
@@ -360,8 +360,12 @@ func (w *writer) sample(s *dataset.Sample) (text []byte, ext string, err error) 
 	if text, err = w.text(&e); err != nil {
 		return nil, "", err
 	}
-	if len(text) > maxText || len(e.Captions) == 0 {
-		return nil, "", &badSample{errors.New("it has no captions, or they are too long")}
+	if n := len(e.Captions) + len(e.Questions); len(text) > maxText || n == 0 || n > maxCaptions {
+		return nil, "", &badSample{fmt.Errorf("it has %d captions and questions, of %d bytes; 1 to %d and %d are possible", n,
+			len(text), maxCaptions, maxText)}
+	}
+	if w.o.Ranked && len(e.Questions) > 0 {
+		return nil, "", &badSample{errors.New("it has questions, and ranked captions go without")}
 	}
 	return text, ext, nil
 }
@@ -374,12 +378,13 @@ func (w *writer) text(e *dataset.Example) ([]byte, error) {
 	var v any = e.Captions
 	if !w.o.Ranked {
 		v = struct {
-			Captions []string `json:"captions"`
-			Key      string   `json:"source_key,omitempty"`
-			ImageID  int64    `json:"image_id"`
-			URL      string   `json:"url,omitempty"`
-			License  string   `json:"license,omitempty"`
-		}{e.Captions, e.Key, e.ImageID, e.URL, e.License}
+			Captions  []string   `json:"captions,omitempty"`
+			Questions []question `json:"questions,omitempty"`
+			Key       string     `json:"source_key,omitempty"`
+			ImageID   int64      `json:"image_id"`
+			URL       string     `json:"url,omitempty"`
+			License   string     `json:"license,omitempty"`
+		}{e.Captions, questionsOf(e.Questions), e.Key, e.ImageID, e.URL, e.License}
 	}
 	err := enc.Encode(v)
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -241,6 +242,54 @@ func TestWriteStream(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "choose another folder") {
 			t.Errorf("other captions: %v", err)
 		}
+	}
+}
+
+// asked is a source of questions.
+type asked struct{ toy }
+
+func (s asked) Example(i int) (dataset.Example, error) {
+	e, err := s.toy.Example(i)
+	e.Captions = e.Captions[:i%2]
+	for k := range i % 4 {
+		e.Questions = append(e.Questions, dataset.Question{ID: fmt.Sprint(k), Text: "what is \"this\"?", Correct: -1,
+			Answers: []dataset.Answer{{Text: "a cat", Weight: 0.7}, {Text: "кот", Weight: 0.3}}})
+	}
+	if i%4 == 3 {
+		e.Questions[0].Choices, e.Questions[0].Correct, e.Questions[1].ID = []string{"cat", "dog"}, 1, ""
+		e.Questions[2].Answers = nil
+	}
+	return e, err
+}
+
+// Questions are packed with their answers, the weights of these and choices, and come back as they were, anywhere and in
+// order.
+func TestWriteQuestions(t *testing.T) {
+	o := WriteOptions{Dir: t.TempDir(), MaxBad: 1} // the first has neither captions nor questions
+	src := asked{toy{4}}
+	if m, err := Write(t.Context(), src, o); err != nil || len(m.Left) != 1 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	x := openSource(t, Options{}, o.Dir)
+	p := passOf(t, openStreams(t, Options{NoIndex: true}, o.Dir), nil)
+	for i := range x.Len() {
+		want, err := src.Example(i + 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := x.Example(i)
+		s, err2 := p.Next(t.Context())
+		if err := errors.Join(err, err2, s.Err); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got.Questions, want.Questions) || !reflect.DeepEqual(s.Example.Questions, want.Questions) ||
+			!slices.Equal(got.Captions, want.Captions) || x.Texts(i) != len(want.Captions)+len(want.Questions) {
+			t.Errorf("sample %d: %+v, in order %+v, want %+v", i, got, s.Example, want)
+		}
+	}
+	o.Dir, o.Ranked = t.TempDir(), true
+	if _, err := Write(t.Context(), src, o); err == nil || !strings.Contains(err.Error(), "ranked captions go without") {
+		t.Errorf("ranked: %v", err)
 	}
 }
 
