@@ -94,9 +94,6 @@ func kthLargest(scores []float32, k int) float32 {
 
 // nucleus takes out the least likely tokens whose probabilities sum up to no more than 1 − TopP. Like the reference it
 // rounds probabilities and their sums to single precision, and sums in double precision.
-//
-// Of the tokens no more are put in order than it takes to find the last that goes. So probabilities are summed in
-// another order than the reference's; where that might matter, all is done again in its order.
 func (s Sampling) nucleus(scores []float32, minKept int) {
 	var keys []uint64 // of possible tokens
 	for i, v := range scores {
@@ -104,12 +101,21 @@ func (s Sampling) nucleus(scores []float32, minKept int) {
 			keys = append(keys, key(v, i))
 		}
 	}
-	probs := Softmax(scores)
-	out := float32(1 - s.TopP)
+	for _, k := range keys[:leastLikely(keys, Softmax(scores), float32(1-s.TopP), len(keys)-minKept)] {
+		scores[uint32(k)] = minusInf
+	}
+}
+
+// leastLikely moves the keys of the least likely tokens to the front, as many as have together no more probability than
+// out, but no more than most, and returns how many these are.
+//
+// No more keys are put in order than it takes to find the last that goes. So probabilities are summed in another order
+// than from the least on; where that might matter, all is done again in this order.
+func leastLikely(keys []uint64, probs []float32, out float32, most int) int {
 	// Sums above the edge are rounded to more than out; the order of summation changes less than the doubt.
 	edge := (float64(out) + float64(math.Nextafter32(out, 2))) / 2
 	doubt, unsure := float64(len(keys))*0x1p-51, false
-	sum, most := 0.0, len(keys)-minKept
+	sum := 0.0
 	fits := func(known int, more []uint64) bool {
 		if known+len(more) > most {
 			return false
@@ -132,9 +138,7 @@ func (s Sampling) nucleus(scores []float32, minKept int) {
 			n++
 		}
 	}
-	for _, k := range keys[:n] {
-		scores[uint32(k)] = minusInf
-	}
+	return n
 }
 
 // key orders tokens by their scores, equals by index: the score's rank above the index.

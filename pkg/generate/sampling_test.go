@@ -110,6 +110,25 @@ func TestPartialOrder(t *testing.T) {
 	}
 }
 
+// TestOrderOfSummation: behind a large probability small ones would be lost, in front of it they decide.
+func TestOrderOfSummation(t *testing.T) {
+	const small = 40
+	probs := append(slices.Repeat([]float32{0x1p-58}, small), 0x1p-28, 0x1p-4) // the last two: just what rounds to out
+	for _, sizes := range [][]float32{probs, append(make([]float32, small), probs[small:]...)} {
+		keys := []uint64{key(small+1, small+1), key(small, small)}
+		for i := range small {
+			keys = append(keys, key(float32(i), i))
+		}
+		want := small + 2
+		if sizes[0] > 0 {
+			want--
+		}
+		if got := leastLikely(keys, sizes, 0x1p-4, len(keys)); got != want {
+			t.Errorf("%d tokens go, want %d", got, want)
+		}
+	}
+}
+
 // sortedFilter is Filter by its definition: all tokens in order, probabilities summed in this order.
 func sortedFilter(s Sampling, scores []float32, minKept int) {
 	var order []int // possible tokens, least likely first
