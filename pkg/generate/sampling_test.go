@@ -110,20 +110,19 @@ func TestPartialOrder(t *testing.T) {
 	}
 }
 
-// TestOrderOfSummation: behind a large probability small ones would be lost, in front of it they decide.
+// TestOrderOfSummation: behind a large probability small ones would be lost, in front of it they decide. The keys are so
+// arranged that those below the first pivot are summed from the largest on.
 func TestOrderOfSummation(t *testing.T) {
 	const small = 40
-	probs := append(slices.Repeat([]float32{0x1p-58}, small), 0x1p-28, 0x1p-4) // the last two: just what rounds to out
-	for _, sizes := range [][]float32{probs, append(make([]float32, small), probs[small:]...)} {
-		keys := []uint64{key(small+1, small+1), key(small, small)}
+	for tiny, want := range map[float32]int{0: small + 2, 0x1p-58: small + 1} {
+		// Two that sum up to just what is rounded to 0x1p-4, and two that never go.
+		probs := append(slices.Repeat([]float32{tiny}, small), 0x1p-28, 0x1p-4, 0.3, 0.6)
+		keys := []uint64{key(42, 42), key(41, 41), key(40, 40)}
 		for i := range small {
 			keys = append(keys, key(float32(i), i))
 		}
-		want := small + 2
-		if sizes[0] > 0 {
-			want--
-		}
-		if got := leastLikely(keys, sizes, 0x1p-4, len(keys)); got != want {
+		keys = append(keys, key(43, 43))
+		if got := leastLikely(keys, probs, 0x1p-4, len(keys)); got != want {
 			t.Errorf("%d tokens go, want %d", got, want)
 		}
 	}
