@@ -68,7 +68,7 @@ func checkLM(l *LM, c *Checker) {
 	if m := l.Model; m.Heads > 0 && m.Hidden%m.Heads != 0 {
 		c.Failf([]string{"model.heads", "model.hidden"}, "hidden %d is not a multiple of heads %d", m.Hidden, m.Heads)
 	}
-	checkOptim(&Stage1{Optim: l.Optim, Train: Train{Steps: l.Train.Steps}}, c)
+	checkOptim(l.Optim, l.Train.Steps, false, c)
 	checkSources("data.train", l.Data.Train, "images", c)
 	if l.Out != "" && filepath.Base(l.Out) == "." {
 		c.Failf([]string{"out"}, "%q must be a folder of its own", l.Out)
