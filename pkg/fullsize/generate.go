@@ -200,14 +200,15 @@ func (o GenerateOptions) width() int {
 }
 
 // cacheBytes is what the keys and values of all layers must take with room for the given number of new tokens: those of
-// the prompt once per picture, OPT's own or T5's cross-attention's, those of new tokens for every text. tiled is the
-// usual way, which keeps OPT's prompt for every text too (spec/stage2.md 8).
+// the prompt once per picture, OPT's own, filled up to a multiple of the texts, or T5's cross-attention's; those of new
+// tokens for every text. tiled is the usual way, which keeps OPT's prompt for every text too (spec/stage2.md 8).
 func (o GenerateOptions) cacheBytes(newTokens int) (once, tiled int64) {
 	size := int64(2 * o.Sizes.Batch * o.Sizes.Compute.Size())
 	prompt, texts := int64(o.Sizes.Tokens), int64(o.Beams)
 	if c := o.Network.opt; c != nil {
 		size *= int64(c.Layers * c.Hidden)
-		return size * (prompt + texts*int64(newTokens)), size * texts * (prompt + int64(newTokens))
+		filled := (prompt + texts - 1) / texts * texts
+		return size * (filled + texts*int64(newTokens)), size * texts * (prompt + int64(newTokens))
 	}
 	c := o.Network.t5
 	once = size * int64(c.DecoderLayers*c.Heads*c.HeadDim) * (prompt + texts*int64(1+newTokens))

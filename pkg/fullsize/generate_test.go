@@ -28,8 +28,9 @@ func TestGenerate(t *testing.T) {
 		if r.Compilations != 2 {
 			t.Errorf("%s: %d programs compiled, want 2", name, r.Compilations)
 		}
-		// Masks and the length come on top.
-		if over := r.CacheBytes - r.CacheComputed; over < 0 || over > 4*(2*5+6*9+1) || r.CacheTiled < r.CacheComputed {
+		// What texts see, positions, the prompt's mask and the length come on top.
+		const columns = 6 + 3*8
+		if over := r.CacheBytes - r.CacheComputed; over < 0 || over > 4*(2*5+6*columns+columns+1) || r.CacheTiled < r.CacheComputed {
 			t.Errorf("%s: a cache of %d bytes, computed %d, tiled %d", name, r.CacheBytes, r.CacheComputed, r.CacheTiled)
 		}
 		o.Path = written(t, o.Network, Safetensors, weights.F32)

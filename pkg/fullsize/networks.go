@@ -111,7 +111,7 @@ func NewOPT(cfg opt.Config) Network {
 	n.passes = func(s Sizes) []pass {
 		forward := func(scope *mlx.Scope, in []*Node, cache *nn.Cache) (*Node, []*Node) {
 			out := opt.Forward(scope, cfg, opt.Input{Embeds: opt.Embed(scope, in[0], s.Compute), Mask: in[1], Cache: cache,
-				Capacity: s.Tokens + 1}, nil)
+				Room: nn.Room{Tokens: 1, Texts: 1}}, nil)
 			return opt.Logits(scope, cfg, last(out.Hidden)), out.Cache.Nodes()
 		}
 		batch := float64(s.Batch)

@@ -11,16 +11,16 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/mesh"
+	"blip2/pkg/model/nn"
 )
 
 // Prefill computes, from the inputs of a batch, the float32 logits [rows, vocab] of the first new tokens; what all
-// steps read of the rows, whatever it is; and the cache of all texts, width of each row, one after the other, with room
-// for the given number of new tokens.
-type Prefill func(scope *mlx.Scope, inputs []*graph.Node, newTokens, width int) (
-	logits *graph.Node, fixed, cache []*graph.Node)
+// steps read of the rows, whatever it is; and the cache of all texts, with the given room.
+type Prefill func(scope *mlx.Scope, inputs []*graph.Node, room nn.Room) (logits *graph.Node, fixed, cache []*graph.Node)
 
-// Advance computes a step: text i is the text parents[i] of the cache, followed by tokens[i]. It returns the logits
-// [texts, vocab] of the texts' next tokens and their cache. The texts of a row stand together, as many for each.
+// Advance computes a step: text t of row r goes on from the row's text parents[r, t] of the cache and has tokens[r, t]
+// behind it; both are int32 [rows, texts]. It returns the logits [rows, texts, vocab] of the texts' next tokens and the
+// next cache, of the same shapes.
 type Advance func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens *graph.Node) (
 	logits *graph.Node, next []*graph.Node)
 
@@ -62,7 +62,7 @@ func (p *CachedProgram) prepare(backend compute.Backend, store *mlx.Store, prefi
 		p.stats.Compilations++
 		// Room and width are the sizes of an input, because others are other programs.
 		inputs, room := in[:len(in)-1], in[len(in)-1].Shape().Dimensions
-		logits, fixed, cache := prefill(scope, inputs, room[0], room[1])
+		logits, fixed, cache := prefill(scope, inputs, nn.Room{Tokens: room[0], Texts: room[1]})
 		p.fixed = len(fixed)
 		return append(append([]*graph.Node{last(logits)}, fixed...), cache...)
 	}).WithMaxPrograms(maxPrograms)
@@ -70,14 +70,15 @@ func (p *CachedProgram) prepare(backend compute.Backend, store *mlx.Store, prefi
 		p.stats.Compilations++
 		parents, tokens, in := in[0], in[1], in[2:]
 		logits, cache := advance(scope, in[:p.fixed], in[p.fixed:], parents, tokens)
-		return append([]*graph.Node{last(logits)}, cache...)
+		return append(cache[:len(cache):len(cache)], last(logits))
 	}).WithMaxPrograms(maxPrograms)
 	return out
 }
 
-// logProbsOf turns logits [texts, vocab] into log-probabilities. A logit that is not a finite number makes all of its
-// text not a number.
+// logProbsOf turns logits [..., vocab] into log-probabilities [texts, vocab]. A logit that is not a finite number makes
+// all of its text not a number.
 func logProbsOf(logits *graph.Node) *graph.Node {
+	logits = graph.Reshape(logits, -1, logits.Shape().Dimensions[logits.Rank()-1])
 	dims := logits.Shape().Dimensions
 	wide := func(x *graph.Node) *graph.Node { return graph.BroadcastToDims(x, dims...) }
 	shifted := graph.Sub(logits, wide(graph.ReduceAndKeep(logits, graph.ReduceMax, -1)))
@@ -124,7 +125,7 @@ type cached struct {
 	texts        []cachedText
 }
 
-// cachedText says where a text is.
+// cachedText says where a text is: in a row, and at which of its places.
 type cachedText struct{ row, place int }
 
 func (c *cached) normalized() bool { return c.logProbs }
@@ -139,13 +140,17 @@ func (c *cached) Start(ctx context.Context) ([]float32, error) {
 	c.fixed, c.cache = out[1:1+c.program.fixed], out[1+c.program.fixed:]
 	c.texts = make([]cachedText, c.rows)
 	for i := range c.texts {
-		c.texts[i] = cachedText{i, i * c.width}
+		c.texts[i] = cachedText{row: i}
 	}
 	c.measure()
-	return c.logits(out[0], c.rows)
+	defer free(out[:1])
+	return mesh.Copy[float32](out[0])
 }
 
 func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]float32, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	places := c.rows * c.width
 	from, ids, used := make([]int32, places), make([]int32, places), make([]int, c.rows)
 	texts := make([]cachedText, len(parents))
@@ -154,23 +159,28 @@ func (c *cached) Step(ctx context.Context, parents []int, tokens []int32) ([]flo
 		if used[old.row] == c.width {
 			return nil, fmt.Errorf("more than %d texts of row %d", c.width, old.row)
 		}
-		texts[i] = cachedText{old.row, old.row*c.width + used[old.row]}
+		texts[i] = cachedText{old.row, used[old.row]}
 		used[old.row]++
-		from[texts[i].place], ids[texts[i].place] = int32(old.place), tokens[i]
+		at := texts[i].number(c.width)
+		from[at], ids[at] = int32(old.place), tokens[i]
 	}
 	own := mesh.HostAll([]*tensors.Tensor{
-		tensors.FromFlatDataAndDimensions(from, places), tensors.FromFlatDataAndDimensions(ids, places),
+		tensors.FromFlatDataAndDimensions(from, c.rows, c.width), tensors.FromFlatDataAndDimensions(ids, c.rows, c.width),
 	})
 	defer free(own)
-	args := append(append(own[:2:2], c.fixed...), c.cache...)
-	out, err := call(ctx, c.programs.advance, args)
+	cache := c.cache
+	c.cache = nil
+	next, out, err := c.programs.advance.Advance(cache, append(own[:2:2], c.fixed...)...)
 	if err != nil {
 		return nil, fmt.Errorf("computing the next tokens: %w", err)
 	}
-	free(c.cache)
-	c.cache, c.texts = out[1:], texts
-	return c.logits(out[0], places)
+	defer free(out)
+	c.cache, c.texts = next, texts
+	return c.logits(out[0])
 }
+
+// number counts all places, row after row.
+func (t cachedText) number(width int) int { return t.row*width + t.place }
 
 // measure notes how large the cache is, what all texts of a row share included.
 func (c *cached) measure() {
@@ -181,13 +191,13 @@ func (c *cached) measure() {
 	}
 }
 
-// logits brings the logits of all places, or rows, to the host, frees them and returns those of the texts.
-func (c *cached) logits(v *mesh.Value, places int) ([]float32, error) {
-	defer free([]*mesh.Value{v})
+// logits brings the logits of all places to the host and returns those of the texts.
+func (c *cached) logits(v *mesh.Value) ([]float32, error) {
 	all, err := mesh.Copy[float32](v)
 	if err != nil {
 		return nil, err
 	}
+	places := c.rows * c.width
 	if len(all)%places != 0 {
 		return nil, fmt.Errorf("the model gave %d logits for %d texts", len(all), places)
 	}
@@ -196,7 +206,7 @@ func (c *cached) logits(v *mesh.Value, places int) ([]float32, error) {
 	}
 	vocab := len(all) / places
 	for i, text := range c.texts {
-		copy(all[i*vocab:][:vocab], all[text.place*vocab:][:vocab]) // no text stands behind its place
+		copy(all[i*vocab:][:vocab], all[text.number(c.width)*vocab:][:vocab]) // no text stands behind its place
 	}
 	return all[:len(c.texts)*vocab], nil
 }

@@ -8,39 +8,45 @@ import (
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/internal/graphtest"
 	"blip2/pkg/model"
+	"blip2/pkg/model/nn"
 )
 
 // summing is a network whose next token follows from the number that a row starts from plus all tokens of the text, so
 // that it matters which text a token is appended to.
 type summing struct{ vocab int }
 
-// line returns the logits that belong to sums [texts].
+// line returns the logits that belong to sums of any shape.
 func (s summing) line(scope *mlx.Scope, sums *graph.Node) *graph.Node {
 	table := scope.GetVariable("table").NodeValue(sums.Graph())
 	return graph.Gather(table, graph.InsertAxes(graph.ModScalar(sums, s.vocab), -1))
 }
 
 // program returns the network with a cache: the sums, and a count of the tokens that all texts share.
-func (s summing) program(t *testing.T, newTokens *[]int) *CachedProgram {
+func (s summing) program(t *testing.T, rooms *[]nn.Room) *CachedProgram {
 	t.Helper()
 	backend, store := s.open(t)
 	p, err := NewCachedProgram(backend, store,
-		func(scope *mlx.Scope, in []*graph.Node, n, width int) (*graph.Node, []*graph.Node, []*graph.Node) {
-			*newTokens = append(*newTokens, n, width)
+		func(scope *mlx.Scope, in []*graph.Node, room nn.Room) (*graph.Node, []*graph.Node, []*graph.Node) {
+			*rooms = append(*rooms, room)
 			count, rows := graph.Scalar(in[0].Graph(), dtypes.Int32, 0), in[0].Shape().Dimensions[0]
-			sums := graph.Reshape(graph.BroadcastToDims(graph.InsertAxes(in[0], -1), rows, width), rows*width)
+			sums := graph.BroadcastToDims(graph.InsertAxes(in[0], -1), rows, room.Texts)
 			return s.line(scope, in[0]), []*graph.Node{graph.MulScalar(in[0], 0)}, []*graph.Node{sums, count}
 		},
 		func(scope *mlx.Scope, fixed, cache []*graph.Node, parents, tokens *graph.Node) (*graph.Node, []*graph.Node) {
-			sums := graph.Add(graph.Gather(cache[0], graph.InsertAxes(parents, -1)), tokens)
+			dims := parents.Shape().Dimensions
+			texts := graph.Iota(parents.Graph(), shapes.Make(dtypes.Int32, dims[0], dims[1], dims[1]), 2)
+			chosen := graph.Equal(texts, graph.BroadcastToShape(graph.InsertAxes(parents, -1), texts.Shape()))
+			sums := graph.BroadcastToShape(graph.InsertAxes(cache[0], 1), texts.Shape())
+			sums = graph.Add(graph.ReduceSum(graph.Where(chosen, sums, graph.ZerosLike(sums)), -1), tokens)
 			zero := graph.MulScalar(graph.ReduceAllSum(fixed[0]), 0)
-			return s.line(scope, graph.Add(sums, graph.BroadcastToDims(zero, sums.Shape().Dimensions...))),
+			return s.line(scope, graph.Add(sums, graph.BroadcastToDims(zero, dims...))),
 				[]*graph.Node{sums, graph.AddScalar(cache[1], 1)}
 		})
 	if err != nil {
@@ -64,8 +70,8 @@ func (s summing) open(t *testing.T) (compute.Backend, *mlx.Store) {
 // TestCachedProgram: with a cache comes out what comes out without one.
 func TestCachedProgram(t *testing.T) {
 	s := summing{vocab: 11}
-	var newTokens []int
-	withCache := s.program(t, &newTokens)
+	var rooms []nn.Room
+	withCache := s.program(t, &rooms)
 	backend, store := s.open(t)
 	without, err := NewProgram(backend, store,
 		func(_ *mlx.Scope, in []*graph.Node) []*graph.Node { return in },
@@ -100,8 +106,9 @@ func TestCachedProgram(t *testing.T) {
 			}
 		}
 	}
-	if !slices.Equal(newTokens, []int{16, 1, 16, 3, 8, 4, 16, 2}) {
-		t.Errorf("programs for %v new tokens and texts, want 16 tokens for 9 and 12, and 8 for 8", newTokens)
+	if !slices.Equal(rooms, []nn.Room{{Tokens: 16, Texts: 1}, {Tokens: 16, Texts: 3}, {Tokens: 8, Texts: 4},
+		{Tokens: 16, Texts: 2}}) {
+		t.Errorf("programs for %v, want 16 tokens for 9 and 12, and 8 for 8", rooms)
 	}
 }
 
@@ -110,7 +117,7 @@ func TestCachedErrors(t *testing.T) {
 	backend, store := summing{vocab: 4}.open(t)
 	broken := float32(math.NaN())
 	p, err := NewCachedProgram(backend, store,
-		func(_ *mlx.Scope, in []*graph.Node, _, _ int) (*graph.Node, []*graph.Node, []*graph.Node) {
+		func(_ *mlx.Scope, in []*graph.Node, _ nn.Room) (*graph.Node, []*graph.Node, []*graph.Node) {
 			return graph.MulScalar(in[0], broken), nil, in[:1]
 		},
 		func(_ *mlx.Scope, _, cache []*graph.Node, _, _ *graph.Node) (*graph.Node, []*graph.Node) {
@@ -129,7 +136,7 @@ func TestCachedErrors(t *testing.T) {
 	}
 	in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions([]float32{1, 2, 3}, 3)}
 	if _, err := p.Generate(t.Context(), in, [][]int32{nil, nil}, Options{MaxNewTokens: 2}); err == nil ||
-		!strings.Contains(err.Error(), "3 logits for 2 texts") {
+		!strings.Contains(err.Error(), "3 logits for 2 rows") {
 		t.Errorf("error %v", err)
 	}
 }

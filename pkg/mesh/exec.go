@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"blip2/pkg/internal/inplace"
 	"fmt"
 	"strings"
 
@@ -27,6 +28,8 @@ type Exec struct {
 	function Function
 	name     string
 	max      int
+	state    int                 // number of the inputs that make up a state; see Advance
+	building string              // name of the graph that was announced to be compiled for Advance
 	programs map[string]*program // by the places of their inputs; "" on one device
 }
 
@@ -85,39 +88,58 @@ func (e *Exec) Compile(args ...*Value) error {
 }
 
 // Call runs the program. Arguments stay the caller's, results become the caller's.
-func (e *Exec) Call(args ...*Value) ([]*Value, error) {
+func (e *Exec) Call(args ...*Value) ([]*Value, error) { return e.call(args, 0) }
+
+// Advance runs a program whose last inputs are a state and whose first results are the next one, of the same shapes. It
+// takes the place of the old one in memory: the old one is used up, whether or not the call succeeds. An Exec that
+// advances a state does so in all calls.
+func (e *Exec) Advance(state []*Value, args ...*Value) (next, results []*Value, err error) {
+	defer func() { _ = Free(state...) }() // what the program did not take
+	e.state = len(state)
+	defer func() { inplace.Withdraw(e.building) }()
+	out, err := e.call(append(args[:len(args):len(args)], state...), len(state))
+	if err != nil {
+		return nil, nil, err
+	}
+	return out[:len(state)], out[len(state):], nil
+}
+
+// call runs the program and gives it the memory of the last arguments.
+func (e *Exec) call(args []*Value, given int) ([]*Value, error) {
 	p, err := e.programFor(args)
 	if err != nil {
 		return nil, err
 	}
 	m := Of(e.store)
-	if m == nil {
-		list := make([]any, len(args))
-		for i, a := range args {
-			list[i] = a.whole
-		}
-		out, err := p.exec.Call(list...)
-		if err != nil {
-			return nil, err
-		}
-		return HostAll(out), nil
-	}
-	list := make([]any, len(args))
+	list := make([]any, m.Devices()*len(args)) // device after device
 	for i, a := range args {
-		if a.parts != nil {
-			list[i] = a.parts
-			continue
+		shards := []*tensors.Tensor{a.whole}
+		if m != nil {
+			parts := a.parts
+			if parts == nil {
+				if parts, err = m.distribute(a.whole, p.places[i]); err != nil {
+					return nil, fmt.Errorf("input %d: %w", i, err)
+				}
+				defer func() { _ = parts.Finalize() }() // the call is over, and nothing but memory can be lost
+			}
+			shards = parts.Shards()
 		}
-		parts, err := m.distribute(a.whole, p.places[i])
-		if err != nil {
-			return nil, fmt.Errorf("input %d: %w", i, err)
+		for d, shard := range shards {
+			list[d*len(args)+i] = shard
+			if i < len(args)-given {
+				continue
+			}
+			if list[d*len(args)+i], err = graph.DonateTensorBuffer(shard, e.backend, compute.DeviceNum(d)); err != nil {
+				return nil, fmt.Errorf("input %d: %w", i, err)
+			}
 		}
-		defer func() { _ = parts.Finalize() }() // the call is over, and nothing but memory can be lost
-		list[i] = parts
 	}
 	out, g, err := p.exec.CallWithGraph(list...)
 	if err != nil {
 		return nil, err
+	}
+	if m == nil {
+		return HostAll(out), nil
 	}
 	return m.collect(out, p.results[g.GraphId()])
 }
@@ -177,13 +199,13 @@ func (e *Exec) programFor(args []*Value) (*program, error) {
 // prepare makes the program for inputs at the given places.
 func (e *Exec) prepare(m *Mesh, places []*distributed.ShardingSpec) (*program, error) {
 	p := &program{places: places, results: map[graph.GraphId][]*distributed.ShardingSpec{}}
-	function := e.function
-	if m != nil {
-		function = func(scope *mlx.Scope, inputs []*graph.Node) []*graph.Node {
-			results := e.function(scope, inputs)
+	function := func(scope *mlx.Scope, inputs []*graph.Node) []*graph.Node {
+		results := e.function(scope, inputs)
+		if m != nil {
 			e.placeResults(m, p, results)
-			return results
 		}
+		e.announce(inputs)
+		return results
 	}
 	exec, err := mlx.NewExec(e.backend, e.store, function)
 	if err != nil {
@@ -195,6 +217,19 @@ func (e *Exec) prepare(m *Mesh, places []*distributed.ShardingSpec) (*program, e
 	}
 	exec.AutoSharding(m.devices).WithInputShardingSpecs(places...)
 	return p, Settle(e.store)
+}
+
+// announce lets the graph that is about to be compiled write its state over the old one.
+func (e *Exec) announce(inputs []*graph.Node) {
+	if e.state == 0 {
+		return
+	}
+	var names []string
+	for _, n := range inputs[len(inputs)-e.state:] {
+		names = append(names, n.GetParameterName())
+	}
+	e.building = inputs[0].Graph().Name()
+	inplace.Announce(e.building, names)
 }
 
 // placeResults says where the results of a graph that has just been built lie. GoMLX reads it after the function has

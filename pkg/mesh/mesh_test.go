@@ -240,3 +240,63 @@ func TestExec(t *testing.T) {
 		}
 	}
 }
+
+// TestAdvance: a state goes on from call to call, on one device and on several, and the old one is used up.
+func TestAdvance(t *testing.T) {
+	const columns, steps = 5, 3
+	check := func(t *testing.T, backend compute.Backend, devices, rows int) {
+		store := placed(t, backend, devices, false)
+		exec := mesh.NewExec(backend, store, "sums", func(scope *mlx.Scope, in []*Node) []*Node {
+			bias := ReduceAllSum(scope.At("trained").GetVariable("bias").NodeValue(in[0].Graph()))
+			sums := Add(in[1], in[0])
+			at := []*Node{ScalarZero(in[0].Graph(), dtypes.Int32), in[2]}
+			if backend.Capabilities().Operations[compute.OpTypeDynamicUpdateSlice] {
+				sums = DynamicUpdateSlice(sums, Ones(in[0].Graph(), shapes.Make(dtypes.Float32, rows, 1)), at)
+			}
+			return []*Node{sums, AddScalar(in[2], 1), Add(ReduceSum(sums, 1), Mul(bias, ScalarZero(in[0].Graph(), bias.DType())))}
+		})
+		t.Cleanup(exec.Close)
+		x := graphtest.Normals(3, rows*columns, 1)
+		state := mesh.HostAll([]*tensors.Tensor{
+			tensors.FromFlatDataAndDimensions(make([]float32, rows*columns), rows, columns), tensors.FromScalar(int32(0)),
+		})
+		want := make([]float64, rows*columns)
+		for step := range steps {
+			arg := mesh.Host(tensors.FromFlatDataAndDimensions(slices.Clone(x), rows, columns))
+			next, results, err := exec.Advance(state, arg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := mesh.Copy[float32](state[0]); err == nil {
+				t.Error("the old state is still there")
+			}
+			state = next
+			sums := make([]float64, rows)
+			for i := range want {
+				want[i] += float64(x[i])
+				if backend.Capabilities().Operations[compute.OpTypeDynamicUpdateSlice] && i%columns == step {
+					want[i] = 1
+				}
+				sums[i/columns] += want[i]
+			}
+			got, err := mesh.Copy[float32](results[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			graphtest.Near(t, fmt.Sprintf("%d devices, %d rows, step %d", devices, rows, step), got, sums, 1e-5)
+		}
+		wrong := mesh.Host(tensors.FromFlatDataAndDimensions(make([]float32, 3), 3))
+		if _, _, err := exec.Advance(state, wrong); err == nil {
+			t.Error("a program for inputs that do not go together")
+		}
+		if _, err := mesh.Copy[float32](state[0]); err == nil {
+			t.Error("after a failure, the old state is still there")
+		}
+	}
+	check(t, graphtest.Open(t, "go"), 1, 6)
+	backend := graphtest.OpenDevices(t, 4)
+	for _, devices := range []int{1, 2, 4} {
+		check(t, backend, devices, 12)
+		check(t, backend, devices, 7)
+	}
+}

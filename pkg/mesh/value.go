@@ -61,7 +61,11 @@ func Copy[T gotype.Supported](v *Value) ([]T, error) {
 	if v.parts == nil {
 		return tensors.CopyFlatData[T](v.whole)
 	}
-	if v.parts.ShardingSpec().IsReplicated() {
+	place := v.parts.ShardingSpec()
+	if place == nil {
+		return nil, errors.New("the value was freed")
+	}
+	if place.IsReplicated() {
 		return tensors.CopyFlatData[T](v.parts.Shards()[0])
 	}
 	whole, err := v.parts.Merge()

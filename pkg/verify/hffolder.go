@@ -11,6 +11,7 @@ import (
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/generate"
+	"blip2/pkg/model/nn"
 	"blip2/pkg/published"
 	"blip2/pkg/stage2"
 	"blip2/pkg/tokenizer"
@@ -188,7 +189,7 @@ func (f *folder) firstLogits(cfg stage2.Config, prompts []stage2.Prompts) error 
 	return f.compareProgram(f.k, program{store: store, inputs: inputs, forward: func(scope *mlx.Scope, in []*Node) []output {
 		outputs := []output{{"query_embeds", stage2.QueryEmbeds(scope, cfg, in[0])}}
 		for i := range prompts {
-			logits, _, _ := cfg.Decoder().Prefill(scope, []*Node{in[0], in[1+2*i], in[2+2*i]}, 1, 1)
+			logits, _, _ := cfg.Decoder().Prefill(scope, []*Node{in[0], in[1+2*i], in[2+2*i]}, nn.Room{Texts: 1})
 			outputs = append(outputs, output{fmt.Sprintf("last_logits/%d", i), logits})
 		}
 		return outputs

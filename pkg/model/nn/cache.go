@@ -2,8 +2,6 @@ package nn
 
 import (
 	"fmt"
-	"math"
-	"slices"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -14,22 +12,33 @@ import (
 // KV holds a layer's attention keys and values, each [batch, heads, tokens, head_dim].
 type KV struct{ K, V *Node }
 
-// Cache is what a decoder remembers of the tokens in front of those it is given. Its size is fixed, so that one
-// compiled program serves every step (spec/stage2.md 8).
+// Cache is what a decoder remembers of the texts that it writes. Its size is fixed, so that one compiled program serves
+// every step (spec/stage2.md 8).
 //
-// Tokens fill the slots from the left, padding included. It is for the caller to see that there is room.
+// A row is a prompt with the texts that continue it, such as beams. The prompt's tokens fill the first columns, there
+// for all of its texts; every step fills as many as the row has texts, with one more token of each. When texts go on
+// from others, only what they see changes: keys and values stay where they are.
 type Cache struct {
-	// KV are every layer's keys and values, [batch, heads, capacity, head_dim].
+	// KV are every layer's keys and values, [rows, heads, columns, head_dim].
 	KV []KV
-	// Mask, int32 [batch, capacity], is 1 at slots that hold tokens; 0 at padding and at free slots.
-	Mask *Node
-	// Length, an int32 scalar, is how many slots are filled.
+	// Visible, int32 [rows, texts, columns], is 1 where a text has a token; 0 at padding, at other texts' tokens and at
+	// free columns.
+	Visible *Node
+	// Position, int32 [columns], is a column's place in its text, padding included.
+	Position *Node
+	// Length, an int32 scalar, is how many columns are filled.
 	Length *Node
+}
+
+// Room is what a cache has room for behind the prompt; the zero value asks for no cache.
+type Room struct {
+	Tokens int // of every text
+	Texts  int // of every row
 }
 
 // Nodes lists what the cache consists of, to hand it from one program to the next; CacheOf puts it together again.
 func (c *Cache) Nodes() []*Node {
-	nodes := []*Node{c.Mask, c.Length}
+	nodes := []*Node{c.Visible, c.Position, c.Length}
 	for _, kv := range c.KV {
 		nodes = append(nodes, kv.K, kv.V)
 	}
@@ -38,228 +47,147 @@ func (c *Cache) Nodes() []*Node {
 
 // CacheOf is the inverse of Cache.Nodes.
 func CacheOf(nodes []*Node) *Cache {
-	c := &Cache{Mask: nodes[0], Length: nodes[1]}
-	for i := 2; i < len(nodes); i += 2 {
+	c := &Cache{Visible: nodes[0], Position: nodes[1], Length: nodes[2]}
+	for i := 3; i < len(nodes); i += 2 {
 		c.KV = append(c.KV, KV{K: nodes[i], V: nodes[i+1]})
 	}
 	return c
 }
 
-// Pick returns the cache of the given rows [n] of the batch: beams reorder and repeat them.
-func (c *Cache) Pick(rows *Node) *Cache {
-	rows = InsertAxes(rows, -1)
-	picked := &Cache{Mask: Gather(c.Mask, rows), Length: c.Length, KV: make([]KV, len(c.KV))}
-	for i, kv := range c.KV {
-		picked.KV[i] = KV{K: Gather(kv.K, rows), V: Gather(kv.V, rows)}
-	}
-	return picked
+// Pick returns the cache of texts that go on from others of their rows: parents [rows, texts], integers, numbers these
+// within the row.
+func (c *Cache) Pick(parents *Node) *Cache {
+	dims := c.Visible.Shape().Dimensions
+	rows, texts := dims[0], dims[1]
+	parents.AssertDims(rows, texts)
+	// As a product, because it keeps every row by itself, on whichever device of a mesh it is.
+	square := []int{rows, texts, texts}
+	chosen := Equal(iota(c.Visible.Graph(), 2, square), BroadcastToDims(Cast(InsertAxes(parents, -1), dtypes.Int32),
+		square...))
+	picked := *c
+	picked.Visible = Cast(Einsum("rtp,rpc->rtc", Float32(chosen), Float32(c.Visible)), dtypes.Int32)
+	return &picked
 }
 
-// NewCache returns the cache of texts that have no tokens yet, with room for capacity tokens of each.
-func NewCache(g *Graph, dtype dtypes.DType, layers, batch, heads, capacity, headDim int) *Cache {
-	c := &Cache{KV: make([]KV, layers), Mask: Zeros(g, shapes.Make(dtypes.Int32, batch, capacity)),
-		Length: Scalar(g, dtypes.Int32, 0)}
-	for i := range c.KV {
-		empty := Zeros(g, shapes.Make(dtype, batch, heads, capacity, headDim))
-		c.KV[i] = KV{K: empty, V: empty}
-	}
-	return c
-}
-
-// Repeat returns the cache with every row of the batch as many times as given, one after the other.
-func (c *Cache) Repeat(times int) *Cache {
-	out := &Cache{KV: make([]KV, len(c.KV)), Mask: repeatRows(c.Mask, times), Length: c.Length}
-	for i, kv := range c.KV {
-		out.KV[i] = KV{K: repeatRows(kv.K, times), V: repeatRows(kv.V, times)}
-	}
-	return out
-}
-
-// repeatRows repeats every row of x's first axis.
-func repeatRows(x *Node, times int) *Node {
-	if times == 1 {
-		return x
-	}
-	dims := x.Shape().Dimensions
-	wide := append([]int{dims[0], times}, dims[1:]...)
-	return Reshape(BroadcastToDims(InsertAxes(x, 1), wide...), append([]int{dims[0] * times}, dims[1:]...)...)
-}
-
-// Shared is what a decoder remembers of tokens that several texts have in common, such as a prompt's with several
-// beams: keys and values are there once. As many rows of the texts, one after the other, share a row of it.
-type Shared struct {
-	KV   []KV  // of every layer, [rows, heads, tokens, head_dim]
-	Mask *Node // int32 [rows, tokens], 1 at tokens and 0 at padding
-}
-
-// Nodes lists what Shared consists of, to hand it from one program to the next; SharedOf puts it together again.
-func (s *Shared) Nodes() []*Node {
-	nodes := []*Node{s.Mask}
-	for _, kv := range s.KV {
-		nodes = append(nodes, kv.K, kv.V)
-	}
-	return nodes
-}
-
-// SharedOf is the inverse of Shared.Nodes.
-func SharedOf(nodes []*Node) *Shared {
-	s := &Shared{Mask: nodes[0]}
-	for i := 1; i < len(nodes); i += 2 {
-		s.KV = append(s.KV, KV{K: nodes[i], V: nodes[i+1]})
-	}
-	return s
-}
-
-// Counts returns how many tokens there are for each of batch texts, int32 [batch, 1].
-func (s *Shared) Counts(batch int) *Node {
-	return repeatRows(ReduceAndKeep(Cast(s.Mask, dtypes.Int32), ReduceSum, 1), batch/s.Mask.Shape().Dimensions[0])
-}
-
-// Attention is the attention of texts' new tokens to the shared tokens of a layer and, behind them, to own ones: q is
-// [batch, heads, rows, d], own [batch, heads, columns, d], ownMask what is added to their scores. It returns
-// [batch, rows, heads·d], as nn.Attention does.
-func (s *Shared) Attention(layer int, q *Node, own KV, ownMask *Node) *Node {
-	dims, rows := q.Shape().Dimensions, s.Mask.Shape().Dimensions[0]
-	batch, heads, length, d := dims[0], dims[1], dims[2], dims[3]
-	columns, kv := s.Mask.Shape().Dimensions[1], s.KV[layer]
-	kv.K.AssertDims(rows, heads, columns, d)
-	q = MulScalar(q, 1/math.Sqrt(float64(d)))
-	scores := apart(Float32(Einsum("bhqd,bhkd->bhqk", together(q, rows), kv.K)), batch, length)
-	hidden := repeatRows(InsertAxes(BarringMask(s.Mask), 1, 1), batch/rows)
-	scores = Add(scores, BroadcastToDims(hidden, batch, heads, length, columns))
-	ownScores := Float32(Einsum("bhqd,bhkd->bhqk", q, own.K))
-	ownScores = Add(ownScores, spread(ownMask, ownScores))
-	probs := Cast(softmax(Concatenate([]*Node{scores, ownScores}, -1)), own.V.DType())
-	shared := together(SliceAxis(probs, -1, AxisRangeFromStart(columns)), rows)
-	mixed := Add(apart(Einsum("bhqk,bhkd->bhqd", shared, kv.V), batch, length),
-		Einsum("bhqk,bhkd->bhqd", SliceAxis(probs, -1, AxisRangeToEnd(columns)), own.V))
-	return Reshape(TransposeAllAxes(mixed, 0, 2, 1, 3), batch, length, heads*d)
-}
-
-// together puts the texts that share a row beside each other: [batch, heads, rows, n] becomes
-// [shared, heads, batch/shared·rows, n]; apart is its inverse.
-func together(x *Node, shared int) *Node {
-	dims := x.Shape().Dimensions
-	x = Reshape(x, shared, dims[0]/shared, dims[1], dims[2], dims[3])
-	return Reshape(TransposeAllAxes(x, 0, 2, 1, 3, 4), shared, dims[1], -1, dims[3])
-}
-
-func apart(x *Node, batch, rows int) *Node {
-	dims := x.Shape().Dimensions
-	x = Reshape(x, dims[0], dims[1], batch/dims[0], rows, dims[3])
-	return Reshape(TransposeAllAxes(x, 0, 2, 1, 3, 4), batch, dims[1], rows, dims[3])
-}
-
-// Span is a stretch of new tokens in the sequence that a causal decoder works on: at its start, or behind the tokens
-// of a cache.
+// Span is the new tokens that a causal decoder works on: texts from their start on, or one more token of every text in a
+// cache.
 type Span struct {
-	rows  int    // new tokens
-	fresh *Node  // int32 [batch, rows], 1 at new tokens that are no padding
-	mask  *Node  // int32 [batch, columns], the same for all tokens that there are
-	start *Node  // int32 scalar, column of the first new token
-	past  *Cache // nil at the start
+	mask    *Node  // int32 [batch, L], 1 at new tokens that are no padding; nil behind a cache, where there is none
+	visible *Node  // int32 [batch, L, columns], 1 where a new token sees a column
+	start   *Node  // int32 scalar, column of the first new token
+	past    *Cache // nil at the start
 }
 
-// NewSpan returns the span of new tokens: mask [batch, L] is 1 at tokens and 0 at padding, wherever that is. past holds
-// the tokens in front of them; nil means none.
-func NewSpan(mask *Node, past *Cache) *Span {
+// NewSpan returns the tokens that texts start with: mask [batch, L] is 1 at tokens and 0 at padding, wherever that is.
+func NewSpan(mask *Node) *Span {
 	mask = Cast(mask, dtypes.Int32)
-	s := &Span{rows: mask.Shape().Dimensions[1], fresh: mask, mask: mask, past: past}
-	if past == nil {
-		s.start = Scalar(mask.Graph(), dtypes.Int32, 0)
-		return s
-	}
-	s.start = past.Length
-	s.mask = write(past.Mask, mask, 1, s.start)
-	return s
+	g, length := mask.Graph(), mask.Shape().Dimensions[1]
+	dims := []int{mask.Shape().Dimensions[0], length, length}
+	triangle := InsertAxes(Cast(LowerTriangular(g, length), dtypes.Int32), 0)
+	return &Span{mask: mask, start: Scalar(g, dtypes.Int32, 0),
+		visible: Mul(BroadcastToDims(InsertAxes(mask, 1), dims...), BroadcastToDims(triangle, dims...))}
 }
 
-// Columns returns the number of columns that the new tokens attend to: all tokens, or all slots of the cache.
-func (s *Span) Columns() int { return s.mask.Shape().Dimensions[1] }
-
-// Start returns the column of the first new token, an int32 scalar.
-func (s *Span) Start() *Node { return s.start }
-
-// CausalMask lets every new token see itself and the tokens in front of it that are no padding: what is added to
-// attention scores, [batch, 1, L, columns].
-func (s *Span) CausalMask() *Node {
-	g, batch, columns := s.mask.Graph(), s.mask.Shape().Dimensions[0], s.Columns()
-	dims := []int{batch, 1, s.rows, columns}
-	tokens := BroadcastToDims(Reshape(s.mask, batch, 1, 1, columns), dims...)
-	past := LessOrEqual(iota(g, 3, dims), Add(iota(g, 2, dims), BroadcastToDims(s.start, dims...)))
-	return BarringMask(Mul(tokens, Cast(past, dtypes.Int32)))
+// Next returns one more token of every text of the cache: the batch are its rows, the tokens their texts.
+func (c *Cache) Next() *Span {
+	g, dims := c.Visible.Graph(), c.Visible.Shape().Dimensions
+	behind := Sub(iota(g, 2, dims), BroadcastToDims(c.Length, dims...))
+	own := Equal(behind, iota(g, 1, dims))
+	return &Span{visible: Where(own, OnesLike(c.Visible), c.Visible), start: c.Length, past: c}
 }
 
-// Counts numbers the new tokens that are no padding, from 1 in every row of the batch and counting those of the cache;
-// at padding it is 0. int32 [batch, L].
-func (s *Span) Counts() *Node {
-	dims := []int{s.fresh.Shape().Dimensions[0], s.rows, s.rows}
-	triangle := Cast(LowerTriangular(s.fresh.Graph(), s.rows), dtypes.Int32)
-	upTo := Mul(BroadcastToDims(InsertAxes(s.fresh, 1), dims...), BroadcastToDims(InsertAxes(triangle, 0), dims...))
-	counts := ReduceSum(upTo, 2)
+// Columns returns the number of columns that the new tokens attend to: all tokens, or all columns of the cache.
+func (s *Span) Columns() int { return s.visible.Shape().Dimensions[2] }
+
+// Positions returns the places of the new tokens in their texts, int32 [L], or [1] if all have the same, and those of the
+// columns that they attend to, int32 [columns]. Padding counts.
+func (s *Span) Positions() (tokens, columns *Node) {
 	if s.past != nil {
-		counts = Add(counts, spread(ReduceAndKeep(s.past.Mask, ReduceSum, 1), counts))
+		return Gather(s.past.Position, Reshape(s.start, 1, 1)), s.past.Position
 	}
-	return Mul(counts, s.fresh)
+	all := iota(s.visible.Graph(), 0, []int{s.Columns()})
+	return all, all
 }
 
-// Join returns what the new tokens of a layer attend to: their own keys and values, behind those of the cache.
+// Mask lets every new token see itself and the tokens in front of it in its text that are no padding: what is added to
+// attention scores, [batch, 1, L, columns].
+func (s *Span) Mask() *Node { return BarringMask(InsertAxes(s.visible, 1)) }
+
+// Counts numbers the new tokens that are no padding within their texts, from 1; at padding it is 0. int32 [batch, L].
+func (s *Span) Counts() *Node {
+	counts := ReduceSum(s.visible, -1)
+	if s.mask == nil {
+		return counts
+	}
+	return Mul(counts, s.mask)
+}
+
+// Join returns what the new tokens of a layer attend to: their own keys and values, beside those of the cache.
 func (s *Span) Join(layer int, fresh KV) KV {
 	if s.past == nil {
 		return fresh
 	}
 	past := s.past.KV[layer]
-	return KV{K: write(past.K, fresh.K, 2, s.start), V: write(past.V, fresh.V, 2, s.start)}
+	return KV{K: write(past.K, fresh.K, s.start), V: write(past.V, fresh.V, s.start)}
 }
 
-// Cache returns the cache behind the new tokens; kv is what Join gave for every layer. At the start of a sequence the
-// capacity says how many slots it gets; 0 means that no cache is wanted. After that, the size stays.
-func (s *Span) Cache(kv []KV, capacity int) *Cache {
-	length := AddScalar(s.start, s.rows)
+// Cache returns the cache behind the new tokens; kv is what Join gave for every layer. Behind a start it has the given
+// room, and is nil if there is none; behind a cache it is as large as that.
+func (s *Span) Cache(kv []KV, room Room) *Cache {
 	if s.past != nil {
-		return &Cache{KV: kv, Mask: s.mask, Length: length}
+		return &Cache{KV: kv, Visible: s.visible, Position: s.past.Position,
+			Length: AddScalar(s.start, s.visible.Shape().Dimensions[1])}
 	}
-	if capacity == 0 {
+	if room == (Room{}) {
 		return nil
 	}
-	if capacity < s.rows {
-		panic(fmt.Errorf("a cache of %d slots has no room for %d tokens", capacity, s.rows))
+	if room.Tokens < 0 || room.Texts < 1 {
+		panic(fmt.Errorf("a cache with room for %d tokens of %d texts", room.Tokens, room.Texts))
 	}
-	c := &Cache{KV: make([]KV, len(kv)), Mask: extend(s.mask, 1, capacity), Length: length}
+	position, begin := room.positions(s.Columns())
+	rows, columns, g := s.mask.Shape().Dimensions[0], len(position), s.mask.Graph()
+	c := &Cache{KV: make([]KV, len(kv)), Position: Const(g, position), Length: Scalar(g, dtypes.Int32, begin),
+		Visible: BroadcastToDims(extend(InsertAxes(s.mask, 1), columns), rows, room.Texts, columns)}
 	for i, x := range kv {
-		c.KV[i] = KV{K: extend(x.K, 2, capacity), V: extend(x.V, 2, capacity)}
+		c.KV[i] = KV{K: extend(x.K, columns), V: extend(x.V, columns)}
 	}
 	return c
 }
 
-// extend appends zeros to the axis of x until it has the given size.
-func extend(x *Node, axis, size int) *Node {
+// positions returns the place in its text of every column, behind a prompt of the given length, and the column that the
+// first step begins with. Steps begin at a multiple of their size, which lets a backend that cannot write anywhere
+// write there; the columns that this leaves free are never seen.
+func (r Room) positions(prompt int) (position []int32, begin int) {
+	begin = (prompt + r.Texts - 1) / r.Texts * r.Texts
+	position = make([]int32, begin+r.Tokens*r.Texts)
+	for i := range position {
+		position[i] = int32(min(i, prompt) + max(i-begin, 0)/r.Texts)
+	}
+	return position, begin
+}
+
+// extend appends zeros to the third axis of x, which is that of columns.
+func extend(x *Node, columns int) *Node {
 	config := make([]compute.PadAxis, x.Rank())
-	config[axis].End = size - x.Shape().Dimensions[axis]
+	config[2].End = columns - x.Shape().Dimensions[2]
 	return Pad(x, ScalarZero(x.Graph(), x.DType()), config...)
 }
 
-// write replaces the part of x's axis that starts at start by fresh, which has x's other dimensions.
-func write(x, fresh *Node, axis int, start *Node) *Node {
+// write replaces the columns of x [rows, heads, columns, d] from start on by fresh [rows, heads, texts, d]; start is a
+// multiple of the number of texts.
+func write(x, fresh, start *Node) *Node {
 	g := x.Graph()
 	fresh = Cast(fresh, x.DType())
 	if g.Backend().Capabilities().Operations[compute.OpTypeDynamicUpdateSlice] {
-		starts := make([]*Node, x.Rank())
-		for i := range starts {
-			starts[i] = ScalarZero(g, start.DType())
-		}
-		starts[axis] = start
-		return DynamicUpdateSlice(x, fresh, starts)
+		zero := ScalarZero(g, start.DType())
+		return DynamicUpdateSlice(x, fresh, []*Node{zero, zero, start, zero})
 	}
-	// Row by row: there are few, usually one.
-	along := slices.Repeat([]int{1}, x.Rank())
-	along[axis] = x.Shape().Dimensions[axis]
-	columns := iota(g, axis, along)
-	for row := range fresh.Shape().Dimensions[axis] {
-		here := Equal(columns, BroadcastToDims(AddScalar(start, row), along...))
-		x = Where(spread(here, x), spread(SliceAxis(fresh, axis, AxisElem(row)), x), x)
-	}
-	return x
+	dims, texts := x.Shape().Dimensions, fresh.Shape().Dimensions[2]
+	wide := []int{dims[0], dims[1], dims[2] / texts, texts, dims[3]}
+	step := []int{1, 1, wide[2], 1, 1}
+	here := Equal(iota(g, 2, step), BroadcastToDims(DivScalar(start, texts), step...))
+	out := Where(BroadcastToDims(here, wide...), BroadcastToDims(InsertAxes(fresh, 2), wide...), Reshape(x, wide...))
+	return Reshape(out, dims...)
 }
 
 // iota numbers the axis of an int32 array of the given dimensions.

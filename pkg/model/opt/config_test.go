@@ -132,10 +132,10 @@ func TestFLOPs(t *testing.T) {
 			if got, want := graphtest.FLOPs(t, head)-work, cfg.HeadFLOPs(batch*length); got != want {
 				t.Errorf("the head takes %g FLOPs, the formula says %g", got, want)
 			}
-			one := AxisRangeFromStart(1)
-			step := Forward(scope, cfg, Input{Embeds: SliceAxis(in[0], 1, one), Mask: SliceAxis(in[1], 1, one),
-				Cache: empty(in[0].Graph(), cfg, capacity)}, nil)
-			if got, want := graphtest.FLOPs(t, step.Hidden), batch*cfg.FLOPs(1, capacity); got != want {
+			const texts = 2
+			step := Forward(scope, cfg, Input{Embeds: SliceAxis(in[0], 1, AxisRangeFromStart(texts)),
+				Cache: empty(in[0].Graph(), cfg, texts, capacity)}, nil)
+			if got, want := graphtest.FLOPs(t, step.Hidden), batch*cfg.FLOPs(texts, capacity); got != want {
 				t.Errorf("a step takes %g FLOPs, the formula says %g", got, want)
 			}
 			return []*Node{head, step.Hidden}
@@ -144,9 +144,9 @@ func TestFLOPs(t *testing.T) {
 }
 
 // empty is a cache without tokens.
-func empty(g *Graph, cfg Config, capacity int) *nn.Cache {
+func empty(g *Graph, cfg Config, texts, columns int) *nn.Cache {
 	zeros := func(dtype dtypes.DType, dims ...int) *Node { return Zeros(g, shapes.Make(dtype, dims...)) }
-	kv := zeros(dtypes.Float32, batch, cfg.Heads, capacity, cfg.Hidden/cfg.Heads)
-	return &nn.Cache{Mask: zeros(dtypes.Int32, batch, capacity), Length: zeros(dtypes.Int32),
-		KV: slices.Repeat([]nn.KV{{K: kv, V: kv}}, cfg.Layers)}
+	kv := zeros(dtypes.Float32, batch, cfg.Heads, columns, cfg.Hidden/cfg.Heads)
+	return &nn.Cache{Visible: zeros(dtypes.Int32, batch, texts, columns), Position: zeros(dtypes.Int32, columns),
+		Length: zeros(dtypes.Int32), KV: slices.Repeat([]nn.KV{{K: kv, V: kv}}, cfg.Layers)}
 }

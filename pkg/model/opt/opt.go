@@ -6,13 +6,8 @@
 // it is, shifts nothing. Forward serves training, and generation with a cache of fixed size:
 //
 //	training     Input{Embeds, Mask}
-//	prefill      Input{Embeds, Mask, Capacity}        gives a Cache
-//	step         Input{Embeds, Mask, Cache}           gives the next Cache
-//
-// Where several texts begin with the same tokens, as beams do, those are computed and kept once:
-//
-//	prompt       Input{Embeds, Mask}                  Output.KV becomes nn.Shared
-//	step         Input{Embeds, Mask, Shared, Cache}   the Cache, at first nn.NewCache, holds what is behind the prompt
+//	prefill      Input{Embeds, Mask, Room}            gives a Cache
+//	step         Input{Embeds, Cache}                 gives the next Cache
 package opt
 
 import (
@@ -27,17 +22,15 @@ import (
 
 // Input is what one pass works on.
 type Input struct {
-	// Embeds are the embeddings of the tokens [batch, L, EmbedWidth]; their dtype is the compute type.
+	// Embeds are the embeddings of the tokens [batch, L, EmbedWidth]; their dtype is the compute type. With a Cache they
+	// are one token of every text, [rows, texts, EmbedWidth].
 	Embeds *Node
-	// Mask [batch, L], integers, is 1 at tokens and 0 at padding.
+	// Mask [batch, L], integers, is 1 at tokens and 0 at padding; nil with a Cache, where there is none.
 	Mask *Node
 	// Cache holds what is in front of the tokens; nil if nothing is.
 	Cache *nn.Cache
-	// Shared holds what is in front of the tokens and of Cache, for several texts at once; nil if nothing is. There is no
-	// dropout then.
-	Shared *nn.Shared
-	// Capacity is the number of slots of the cache that a pass without Cache is to make; 0 means none.
-	Capacity int
+	// Room is that of the cache that a pass without Cache is to make.
+	Room nn.Room
 }
 
 // Output is the result of one pass.
@@ -46,8 +39,6 @@ type Output struct {
 	Hidden *Node
 	// Cache holds everything up to the tokens of this pass; nil unless Input asks for it.
 	Cache *nn.Cache
-	// KV are the keys and values of every layer that the tokens attended to, Shared's not among them.
-	KV []nn.KV
 }
 
 // Embed looks up token ids [batch, L] and returns their embeddings [batch, L, EmbedWidth] in the given compute type.
@@ -58,29 +49,20 @@ func Embed(scope *model.Scope, ids *Node, dtype dtypes.DType) *Node {
 
 // Forward runs the decoder. rng nil means no dropout.
 func Forward(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
-	dims := in.Embeds.Shape().Dimensions
 	in.Embeds.AssertDims(-1, -1, cfg.EmbedWidth())
-	in.Mask.AssertDims(dims[0], dims[1])
-	if dims[1] > cfg.Positions {
-		panic(fmt.Errorf("a sequence of %d tokens is too long for OPT: it has %d positions", dims[1], cfg.Positions))
+	if length := in.Embeds.Shape().Dimensions[1]; in.Cache == nil && length > cfg.Positions {
+		panic(fmt.Errorf("a sequence of %d tokens is too long for OPT: it has %d positions", length, cfg.Positions))
 	}
-	root := decoder(scope)
-	span := nn.NewSpan(in.Mask, in.Cache)
-	mask := span.CausalMask()
-	counts := span.Counts()
-	if in.Shared != nil {
-		before := BroadcastToDims(in.Shared.Counts(dims[0]), dims[0], dims[1])
-		counts = Add(counts, Mul(before, nn.Cast(in.Mask, counts.DType())))
-	}
-	x := embed(root, cfg, in.Embeds, counts)
+	root, span := decoder(scope), in.span()
+	mask := span.Mask()
+	x := embed(root, cfg, in.Embeds, span.Counts())
 	kv := make([]nn.KV, cfg.Layers)
 	for i := range cfg.Layers {
 		if cfg.Recompute {
 			x = x.Checkpoint()
 			rng.Checkpoint()
 		}
-		l := layer{scope: root.At("layers").At("%d", i), cfg: cfg, span: span, shared: in.Shared, mask: mask,
-			index: i, rng: rng}
+		l := layer{scope: root.At("layers").At("%d", i), cfg: cfg, span: span, mask: mask, index: i, rng: rng}
 		x, kv[i] = l.forward(x)
 	}
 	if cfg.Recompute {
@@ -90,7 +72,16 @@ func Forward(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
 	if !cfg.PostNorm {
 		x = nn.LayerNorm(root.At("final_layer_norm"), x, cfg.LayerNormEps)
 	}
-	return &Output{Hidden: x, Cache: span.Cache(kv, in.Capacity), KV: kv}
+	return &Output{Hidden: x, Cache: span.Cache(kv, in.Room)}
+}
+
+// span is where the tokens stand.
+func (in Input) span() *nn.Span {
+	if in.Cache != nil {
+		return in.Cache.Next()
+	}
+	in.Mask.AssertDims(in.Embeds.Shape().Dimensions[:2]...)
+	return nn.NewSpan(in.Mask)
 }
 
 func decoder(scope *model.Scope) *model.Scope { return scope.At("model").At("decoder") }
@@ -108,13 +99,12 @@ func embed(root *model.Scope, cfg Config, embeds, counts *Node) *Node {
 
 // layer is one decoder layer at graph-building time.
 type layer struct {
-	scope  *model.Scope
-	cfg    Config
-	span   *nn.Span
-	shared *nn.Shared
-	mask   *Node
-	index  int
-	rng    *nn.RNG
+	scope *model.Scope
+	cfg   Config
+	span  *nn.Span
+	mask  *Node
+	index int
+	rng   *nn.RNG
 }
 
 // forward is self-attention and the feed-forward network, each with a norm and a residual: x [batch, L, D] to the same.
@@ -147,9 +137,6 @@ func (l layer) attention(h *Node) (*Node, nn.KV) {
 	heads := func(name string) *Node { return nn.SplitHeads(nn.Linear(scope.At("%s", name), h), l.cfg.Heads) }
 	q := heads("q_proj")
 	kv := l.span.Join(l.index, nn.KV{K: heads("k_proj"), V: heads("v_proj")})
-	if l.shared != nil {
-		return nn.Linear(scope.At("out_proj"), l.shared.Attention(l.index, q, kv, l.mask)), kv
-	}
 	mixed := nn.Attention(q, kv.K, kv.V, l.mask, l.rng, l.cfg.AttentionDropout)
 	return nn.Linear(scope.At("out_proj"), mixed), kv
 }

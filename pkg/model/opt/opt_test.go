@@ -154,105 +154,92 @@ func TestIDs(t *testing.T) {
 	graphtest.Near(t, "head", got[1], h.linear(looked, "head", cfg.Vocab), 1e-6)
 }
 
-// stepper decodes with a cache as generation does: one program for the first tokens, and one that is run again and
-// again for the pieces of equal size that follow.
-type stepper struct {
-	cfg     Config
-	backend compute.Backend
-	weights *mlx.Store
-}
-
-// logits are those of embeddings [rows, length, E]: [rows, length, Vocab].
-func (s stepper) logits(t *testing.T, x []float32, mask []int32, first, piece int) []float32 {
-	t.Helper()
-	prefill, step := s.program(t, true), s.program(t, false)
-	var cache []*tensors.Tensor
-	out := make([]float32, len(mask)*s.cfg.Vocab)
-	for at, end := 0, first; at < length; at, end = end, end+piece {
-		exec := prefill
-		if at > 0 {
-			exec = step
-		}
-		args := []any{s.cut(x, at, end), cut(mask, at, end)}
-		for _, c := range cache {
-			args = append(args, c)
-		}
-		results, err := exec.Call(args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = results[:len(results)-1]
-		for i, v := range tensors.MustCopyFlatData[float32](results[len(results)-1]) {
-			row, feature := i/s.cfg.Vocab, i%s.cfg.Vocab
-			out[(row/(end-at)*length+at+row%(end-at))*s.cfg.Vocab+feature] = v
-		}
-	}
-	return out
-}
-
-// program runs on embeddings and mask; its other inputs are the cache, unless it is the first.
-func (s stepper) program(t *testing.T, first bool) *mlx.Exec {
-	t.Helper()
-	exec, err := mlx.NewExec(s.backend, s.weights, func(scope *mlx.Scope, in []*Node) []*Node {
-		input := Input{Embeds: in[0], Mask: in[1]}
-		if first {
-			input.Capacity = length + 2
-		} else {
-			input.Cache = nn.CacheOf(in[2:])
-		}
-		out := Forward(scope, s.cfg, input, nil)
-		return append(out.Cache.Nodes(), Logits(scope, s.cfg, out.Hidden))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(exec.Finalize)
-	return exec
-}
-
-// cut takes positions from ≤ i < to of the embeddings [rows, length, E].
-func (s stepper) cut(x []float32, from, to int) *tensors.Tensor {
-	e := s.cfg.EmbedWidth()
-	rows := len(x) / e / length
-	var out []float32
-	for r := range rows {
-		out = append(out, x[(r*length+from)*e:(r*length+to)*e]...)
-	}
-	return tensors.FromFlatDataAndDimensions(out, rows, to-from, e)
-}
-
-// cut takes positions from ≤ i < to of the mask [rows, length].
-func cut(mask []int32, from, to int) *tensors.Tensor {
-	rows := len(mask) / length
-	var out []int32
-	for r := range rows {
-		out = append(out, mask[r*length+from:r*length+to]...)
-	}
-	return tensors.FromFlatDataAndDimensions(out, rows, to-from)
-}
-
-// TestSteps: decoding step by step gives what the whole sequence gives at once, wherever the padding is.
+// TestSteps: decoding step by step, where texts go on from others, gives what their whole sequences give, wherever the
+// padding is.
 func TestSteps(t *testing.T) {
 	mask := slices.Concat(masks["right"], masks["left"], masks["hole"])
-	check := func(t *testing.T, backend compute.Backend, cfg Config, splits ...[2]int) {
-		s := stepper{cfg, backend, store(t, cfg)}
-		x := graphtest.Normals(6, len(mask)*cfg.EmbedWidth(), 0.5)
-		want := graphtest.Run(t, backend, s.weights, func(scope *mlx.Scope, in []*Node) []*Node {
-			return []*Node{logits(scope, cfg, in[0], in[1])}
-		}, s.cut(x, 0, length), cut(mask, 0, length))[0]
-		for _, split := range splits {
-			got := s.logits(t, x, mask, split[0], split[1])
-			name := fmt.Sprintf("post-norm %t, %d tokens, then %d at a time", cfg.PostNorm, split[0], split[1])
-			graphtest.Same(t, name, visible(got, mask), visible(want, mask), 2e-6)
-		}
+	check := func(t *testing.T, backend compute.Backend, cfg Config, texts int) {
+		tree := graphtest.NewTree(6, len(mask)/length, texts, 3, cfg.Vocab)
+		weights := store(t, cfg)
+		got := searched(t, backend, weights, cfg, tree, mask)
+		want := wholes(t, backend, weights, cfg, tree, mask)
+		graphtest.Same(t, fmt.Sprintf("post-norm %t, %d texts", cfg.PostNorm, texts), got, want, 2e-6)
 	}
 	t.Run("go", func(t *testing.T) {
 		backend := graphtest.Open(t, "go")
 		for _, postNorm := range []bool{false, true} {
-			check(t, backend, tiny(postNorm), [2]int{1, 1}, [2]int{4, 1}, [2]int{2, 2}, [2]int{3, 3}, [2]int{5, 1})
+			for _, texts := range []int{1, 2, 4} {
+				check(t, backend, tiny(postNorm), texts)
+			}
 		}
 	})
-	t.Run("xla", func(t *testing.T) { check(t, graphtest.OpenXLA(t), tiny(false), [2]int{4, 1}) })
+	t.Run("xla", func(t *testing.T) { check(t, graphtest.OpenXLA(t), tiny(false), 4) })
+}
+
+// prompt is a row's.
+func prompt(cfg Config, row int) []int32 {
+	ids := make([]int32, length)
+	for i := range ids {
+		ids[i] = int32((row*length+i)*5%(cfg.Vocab-1) + 1)
+	}
+	return ids
+}
+
+// searched gives the logits of all texts after each step, with a cache.
+func searched(t *testing.T, backend compute.Backend, weights *mlx.Store, cfg Config, tree graphtest.Tree,
+	mask []int32) (logits []float32) {
+	t.Helper()
+	var prompts []int32
+	for r := range tree.Rows {
+		prompts = append(prompts, prompt(cfg, r)...)
+	}
+	cache := graphtest.Tensors(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
+		return Forward(scope, cfg, Input{Embeds: Embed(scope, in[0], dtypes.Float32), Mask: in[1],
+			Room: nn.Room{Tokens: tree.Steps, Texts: tree.Texts}}, nil).Cache.Nodes()
+	}, maskTensor(prompts), maskTensor(mask))
+	for step := range tree.Steps {
+		args := []any{tensors.FromFlatDataAndDimensions(tree.Parents[step], tree.Rows, tree.Texts),
+			tensors.FromFlatDataAndDimensions(tree.Tokens[step], tree.Rows, tree.Texts)}
+		for _, c := range cache {
+			args = append(args, c)
+		}
+		out := graphtest.Tensors(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
+			past := nn.CacheOf(in[2:]).Pick(in[0])
+			out := Forward(scope, cfg, Input{Embeds: Embed(scope, in[1], dtypes.Float32), Cache: past}, nil)
+			return append(out.Cache.Nodes(), Logits(scope, cfg, out.Hidden))
+		}, args...)
+		cache = out[:len(out)-1]
+		logits = append(logits, tensors.MustCopyFlatData[float32](out[len(out)-1])...)
+	}
+	return logits
+}
+
+// wholes gives the same logits, every text being read from its start.
+func wholes(t *testing.T, backend compute.Backend, weights *mlx.Store, cfg Config, tree graphtest.Tree,
+	mask []int32) (out []float32) {
+	t.Helper()
+	var prompts [][]int32
+	for r := range tree.Rows {
+		prompts = append(prompts, prompt(cfg, r))
+	}
+	ids, lengths := tree.Whole(prompts)
+	size := length + tree.Steps
+	visible := make([]int32, len(ids))
+	for i, n := range lengths {
+		row := i / tree.Texts % tree.Rows
+		copy(visible[i*size:], mask[row*length:][:length])
+		for k := length; k < n; k++ {
+			visible[i*size+k] = 1
+		}
+	}
+	all := graphtest.Run(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
+		return []*Node{logits(scope, cfg, Embed(scope, in[0], dtypes.Float32), in[1])}
+	}, tensors.FromFlatDataAndDimensions(ids, len(lengths), size),
+		tensors.FromFlatDataAndDimensions(visible, len(lengths), size))[0]
+	for i, n := range lengths {
+		out = append(out, all[(i*size+n-1)*cfg.Vocab:][:cfg.Vocab]...)
+	}
+	return out
 }
 
 // TestFrozen: the gradient of the embeddings needs none of a weight.
@@ -363,7 +350,8 @@ func TestLowPrecision(t *testing.T) {
 			t.Fatal(err)
 		}
 		return graphtest.Run(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
-			out := Forward(scope, cfg, Input{Embeds: ConvertDType(in[0], dtype), Mask: in[1], Capacity: length}, nil)
+			out := Forward(scope, cfg, Input{Embeds: ConvertDType(in[0], dtype), Mask: in[1],
+				Room: nn.Room{Tokens: 1, Texts: 1}}, nil)
 			if out.Hidden.DType() != dtype || out.Cache.KV[0].K.DType() != dtype {
 				t.Errorf("hidden states are %s, keys %s, not %s", out.Hidden.DType(), out.Cache.KV[0].K.DType(), dtype)
 			}

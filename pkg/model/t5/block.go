@@ -35,9 +35,10 @@ func (s stack) run(embeds *Node, blocks int, forward func(b block, index int, x 
 }
 
 // bias is positionBias with the stack's table.
-func (s stack) bias(bidirectional bool, start *Node, rows, columns int) *Node {
+func (s stack) bias(bidirectional bool, positions func() (rows, columns *Node)) *Node {
+	rows, columns := positions()
 	table := s.scope.At("block").At("0").At("layer").At("0").At("SelfAttention")
-	return positionBias(table, s.cfg, bidirectional, start, rows, columns)
+	return positionBias(table, s.cfg, bidirectional, rows, columns)
 }
 
 // stream is the dtype in which blocks add up. It is float32 for float16, whose range is too small for it; Hugging Face
@@ -64,14 +65,10 @@ func (b block) selfAttention(x, mask *Node, join func(nn.KV) nn.KV) *Node {
 	})
 }
 
-// crossAttention lets x [batch, L, D] read the encoder's output. Rows of the batch that share one, such as beams, stand
-// one after the other, and attend together.
+// crossAttention lets x [batch, L, D] read the encoder's output.
 func (b block) crossAttention(x *Node, kv nn.KV, mask *Node) *Node {
 	scope := b.scope.At("1").At("EncDecAttention")
-	return b.residual("1", x, func(h *Node) *Node {
-		together := Reshape(h, kv.K.Shape().Dimensions[0], -1, b.cfg.Hidden)
-		return Reshape(b.attend(scope, together, kv, mask), h.Shape().Dimensions...)
-	})
+	return b.residual("1", x, func(h *Node) *Node { return b.attend(scope, h, kv, mask) })
 }
 
 // feedForward is wo(act(wi_0·x) ⊙ wi_1·x); number is that of the sublayer.

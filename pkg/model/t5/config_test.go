@@ -137,10 +137,13 @@ func TestFLOPs(t *testing.T) {
 		embeds := Embed(scope, DecoderIDs(in[2]), dtypes.Float32)
 		all := Decode(scope, cfg, Input{Embeds: embeds, Mask: in[3], Cross: cross}, nil).Hidden
 		logits := Logits(scope, cfg, all)
+		const texts = 2
 		kv := Zeros(g, shapes.Make(dtypes.Float32, batch, cfg.Heads, capacity, cfg.HeadDim))
-		step := Decode(scope, cfg, Input{Embeds: SliceAxis(embeds, 1, AxisRangeFromStart(1)), Cross: cross,
-			Cache: &nn.Cache{Mask: Zeros(g, shapes.Make(dtypes.Int32, batch, capacity)), Length: Scalar(g, dtypes.Int32, 0),
-				KV: slices.Repeat([]nn.KV{{K: kv, V: kv}}, cfg.DecoderLayers)}}, nil).Hidden
+		past := &nn.Cache{Visible: Zeros(g, shapes.Make(dtypes.Int32, batch, texts, capacity)),
+			Position: Zeros(g, shapes.Make(dtypes.Int32, capacity)), Length: Scalar(g, dtypes.Int32, 0),
+			KV: slices.Repeat([]nn.KV{{K: kv, V: kv}}, cfg.DecoderLayers)}
+		step := Decode(scope, cfg, Input{Embeds: SliceAxis(embeds, 1, AxisRangeFromStart(texts)), Cross: cross,
+			Cache: past}, nil).Hidden
 		sofar := 0.0
 		for _, part := range []struct {
 			name  string
@@ -151,7 +154,7 @@ func TestFLOPs(t *testing.T) {
 			{"cross-attention source", cross.Nodes(), cfg.CrossFLOPs(length)},
 			{"decoder", []*Node{all}, cfg.DecodeFLOPs(steps, steps, length)},
 			{"head", []*Node{logits}, cfg.HeadFLOPs(steps)},
-			{"step", []*Node{logits, step}, cfg.DecodeFLOPs(1, capacity, length)},
+			{"step", []*Node{logits, step}, cfg.DecodeFLOPs(texts, capacity, length)},
 		} {
 			work := graphtest.FLOPs(t, part.nodes...)
 			if work-sofar != batch*part.want {

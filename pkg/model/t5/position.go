@@ -4,24 +4,23 @@ import (
 	"math"
 
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model/nn"
 )
 
-// positionBias is what the relative positions of tokens add to attention scores: float32 [1, heads, rows, columns].
-// Row i stands at column start+i; start is an int32 scalar. The scope is that of a stack's first self-attention, which
-// has the table for all blocks of the stack.
+// positionBias is what the relative positions of tokens add to attention scores: float32 [1, heads, rows, columns], for
+// tokens at the positions rows [rows] that attend to those at columns [columns], int32 and less than the number of
+// columns. The scope is that of a stack's first self-attention, which has the table for all blocks of the stack.
 //
-// An encoder (bidirectional) has start 0 and as many rows as columns. A decoder's biases of later columns, which its
-// mask hides, are those of distance 0.
-func positionBias(scope *model.Scope, cfg Config, bidirectional bool, start *Node, rows, columns int) *Node {
-	g := start.Graph()
-	lowest, highest := 1-columns, 0
+// A decoder's (not bidirectional) biases of later columns, which its mask hides, are those of distance 0.
+func positionBias(scope *model.Scope, cfg Config, bidirectional bool, rows, columns *Node) *Node {
+	g := rows.Graph()
+	dims := []int{rows.Shape().Dimensions[0], columns.Shape().Dimensions[0]}
+	lowest, highest := 1-dims[1], 0
 	if bidirectional {
-		highest = columns - 1
+		highest = dims[1] - 1
 	}
 	buckets := make([]int32, highest-lowest+1)
 	for i := range buckets {
@@ -29,9 +28,8 @@ func positionBias(scope *model.Scope, cfg Config, bidirectional bool, start *Nod
 	}
 	byDistance := nn.Embed(scope.At("relative_attention_bias"), Const(g, buckets), dtypes.Float32)
 
-	shape := shapes.Make(dtypes.Int32, rows, columns)
-	row := Add(Iota(g, shape, 0), BroadcastToShape(start, shape))
-	relative := MinScalar(Sub(Iota(g, shape, 1), row), highest)
+	relative := Sub(BroadcastToDims(InsertAxes(columns, 0), dims...), BroadcastToDims(InsertAxes(rows, -1), dims...))
+	relative = MinScalar(relative, highest)
 	bias := Gather(byDistance, InsertAxes(AddScalar(relative, -lowest), -1))
 	return InsertAxes(TransposeAllAxes(bias, 2, 0, 1), 0)
 }

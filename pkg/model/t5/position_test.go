@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
@@ -78,13 +79,13 @@ func TestPositionBias(t *testing.T) {
 	weights := store(t, cfg)
 	table := graphtest.Values(t, weights, Params(cfg))[name]
 	got := graphtest.Run(t, graphtest.Open(t, "go"), weights, func(scope *mlx.Scope, in []*Node) []*Node {
-		s := stack{scope: scope.At("decoder"), cfg: cfg}
-		start := Scalar(in[0].Graph(), dtypes.Int32, 0)
-		both, behind := s.bias(true, start, long, long), s.bias(false, in[0], rows, long)
+		s, all := stack{scope: scope.At("decoder"), cfg: cfg}, Iota(in[0].Graph(), shapes.Make(dtypes.Int32, long), 0)
+		both := s.bias(true, func() (_, _ *Node) { return all, all })
+		behind := s.bias(false, func() (_, _ *Node) { return SliceAxis(all, 0, AxisRange(first, first+rows)), all })
 		both.AssertDims(1, cfg.Heads, long, long)
 		behind.AssertDims(1, cfg.Heads, rows, long)
 		return []*Node{both, behind}
-	}, int32(first))
+	}, int32(0))
 	want := func(rows, start int, bidirectional bool) []float64 {
 		var bias []float64
 		for h := range cfg.Heads {

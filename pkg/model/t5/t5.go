@@ -6,14 +6,13 @@
 // generation with a cache of fixed size:
 //
 //	training     Input{Embeds, Mask, Cross}
-//	prefill      Input{Embeds, Cross, Capacity}       gives a Cache
+//	prefill      Input{Embeds, Cross, Room}           gives a Cache
 //	step         Input{Embeds, Cross, Cache}          gives the next Cache
 package t5
 
 import (
-	"fmt"
-
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
 
@@ -33,11 +32,9 @@ func Embed(scope *model.Scope, ids *Node, dtype dtypes.DType) *Node {
 // integers, is 1 at tokens and 0 at padding, where the result means nothing. rng nil means no dropout.
 func Encode(scope *model.Scope, cfg Config, embeds, mask *Node, rng *nn.RNG) *Node {
 	embeds.AssertDims(-1, -1, cfg.Hidden)
-	length := embeds.Shape().Dimensions[1]
-	mask.AssertDims(embeds.Shape().Dimensions[0], length)
+	mask.AssertDims(embeds.Shape().Dimensions[:2]...)
 	encoder := stack{scope: scope.At("encoder"), cfg: cfg, compute: embeds.DType(), rng: rng}
-	start := Scalar(embeds.Graph(), dtypes.Int32, 0)
-	scores := withBias(paddingMask(mask), encoder.bias(true, start, length, length))
+	scores := withBias(paddingMask(mask), encoder.bias(true, nn.NewSpan(mask).Positions))
 	return encoder.run(embeds, cfg.EncoderLayers, func(b block, _ int, x *Node) *Node {
 		x = b.selfAttention(x, scores, func(kv nn.KV) nn.KV { return kv })
 		return b.feedForward("1", x)
@@ -85,17 +82,17 @@ func CrossOf(nodes []*Node) *Cross {
 
 // Input is what one pass of the decoder works on.
 type Input struct {
-	// Embeds are the embeddings of the tokens [batch, L, D]; their dtype is the compute type.
+	// Embeds are the embeddings of the tokens [batch, L, D]; their dtype is the compute type. With a Cache they are one
+	// token of every text, [rows, texts, D].
 	Embeds *Node
 	// Mask [batch, L], integers, is 1 at tokens and 0 at padding; nil means that there is no padding.
 	Mask *Node
-	// Cross is the encoder's output. Its batch may be a fraction of that of Embeds: then as many rows of Embeds, one
-	// after the other, read the same sequence. So beams need no copies of it.
+	// Cross is the encoder's output, of as many sequences as Embeds has rows.
 	Cross *Cross
 	// Cache holds what is in front of the tokens; nil if nothing is.
 	Cache *nn.Cache
-	// Capacity is the number of slots of the cache that a pass without Cache is to make; 0 means none.
-	Capacity int
+	// Room is that of the cache that a pass without Cache is to make.
+	Room nn.Room
 }
 
 // Output is the result of one pass of the decoder.
@@ -108,18 +105,10 @@ type Output struct {
 
 // Decode runs the decoder. rng nil means no dropout.
 func Decode(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
-	in.Embeds.AssertDims(-1, -1, cfg.Hidden)
-	batch, length := in.Embeds.Shape().Dimensions[0], in.Embeds.Shape().Dimensions[1]
-	if sequences := in.Cross.Mask.Shape().Dimensions[0]; batch%sequences != 0 {
-		panic(fmt.Errorf("%d decoder rows cannot share %d encoded sequences", batch, sequences))
-	}
-	if in.Mask == nil {
-		in.Mask = BroadcastToDims(Scalar(in.Embeds.Graph(), dtypes.Int32, 1), batch, length)
-	}
-	in.Mask.AssertDims(batch, length)
+	in.Embeds.AssertDims(in.Cross.Mask.Shape().Dimensions[0], -1, cfg.Hidden)
 	decoder := stack{scope: scope.At("decoder"), cfg: cfg, compute: in.Embeds.DType(), rng: rng}
-	span := nn.NewSpan(in.Mask, in.Cache)
-	self := withBias(span.CausalMask(), decoder.bias(false, span.Start(), length, span.Columns()))
+	span := in.span()
+	self := withBias(span.Mask(), decoder.bias(false, span.Positions))
 	cross := paddingMask(in.Cross.Mask)
 	kv := make([]nn.KV, cfg.DecoderLayers)
 	x := decoder.run(in.Embeds, cfg.DecoderLayers, func(b block, i int, x *Node) *Node {
@@ -130,16 +119,29 @@ func Decode(scope *model.Scope, cfg Config, in Input, rng *nn.RNG) *Output {
 		x = b.crossAttention(x, in.Cross.KV[i], cross)
 		return b.feedForward("2", x)
 	})
-	return &Output{Hidden: x, Cache: span.Cache(kv, in.Capacity)}
+	return &Output{Hidden: x, Cache: span.Cache(kv, in.Room)}
+}
+
+// span is where the tokens stand.
+func (in Input) span() *nn.Span {
+	if in.Cache != nil {
+		return in.Cache.Next()
+	}
+	dims := in.Embeds.Shape().Dimensions[:2]
+	if in.Mask == nil {
+		in.Mask = Ones(in.Embeds.Graph(), shapes.Make(dtypes.Int32, dims...))
+	}
+	in.Mask.AssertDims(dims...)
+	return nn.NewSpan(in.Mask)
 }
 
 // paddingMask hides padding: mask [batch, L] becomes scores [batch, 1, 1, L].
 func paddingMask(mask *Node) *Node { return InsertAxes(nn.BarringMask(mask), 1, 1) }
 
-// withBias adds position biases [1, heads, rows, columns] to a mask [batch, 1, 1|rows, columns].
+// withBias adds position biases [1, heads, 1|rows, columns] to a mask [batch, 1, 1|rows, columns].
 func withBias(mask, bias *Node) *Node {
-	dims := append([]int{}, bias.Shape().Dimensions...)
-	dims[0] = mask.Shape().Dimensions[0]
+	m, b := mask.Shape().Dimensions, bias.Shape().Dimensions
+	dims := []int{m[0], b[1], max(m[2], b[2]), m[3]}
 	return Add(BroadcastToDims(mask, dims...), BroadcastToDims(bias, dims...))
 }
 

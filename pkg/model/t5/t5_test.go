@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/gomlx/compute"
@@ -143,114 +142,68 @@ func TestDecoderIDs(t *testing.T) {
 	graphtest.Near(t, "ids", got, []float64{0, 5, 3, 7, 2, 0, 4, 11, 1, 0}, 0)
 }
 
-// TestSteps: decoding step by step, with several rows for each encoded sequence as beams are, gives what whole
-// sequences give that have an encoded one each.
+// TestSteps: decoding step by step, where texts go on from others, gives what their whole sequences give.
 func TestSteps(t *testing.T) {
-	const beams = 3
 	cfg := tiny()
-	ids := make([]int32, batch*beams*steps)
-	for i := range ids {
-		if i%steps > 0 {
-			ids[i] = int32(i * 7 % cfg.Vocab)
-		}
-	}
-	check := func(t *testing.T, backend compute.Backend, splits ...[2]int) {
-		weights := store(t, cfg)
+	check := func(t *testing.T, backend compute.Backend, texts int) {
 		x := []any{floats(embeds(cfg, 5), length, cfg.Hidden), ints(encoderMask, length)}
-		want := graphtest.Run(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
-			rows := Const(in[0].Graph(), [][]int32{{0}, {0}, {0}, {1}, {1}, {1}})
-			encoded, mask := Gather(Encode(scope, cfg, in[0], in[1], nil), rows), Gather(in[1], rows)
-			out := Decode(scope, cfg, Input{Embeds: Embed(scope, in[2], dtypes.Float32),
-				Cross: NewCross(scope, cfg, encoded, mask)}, nil)
-			return []*Node{Logits(scope, cfg, out.Hidden)}
-		}, append(x, ints(ids, steps))...)[0]
-		cross := graphtest.Tensors(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
-			return NewCross(scope, cfg, Encode(scope, cfg, in[0], in[1], nil), in[1]).Nodes()
-		}, x...)
-		for _, split := range splits {
-			s := stepper{cfg: cfg, backend: backend, weights: weights, cross: cross}
-			got := s.logits(t, ids, split[0], split[1])
-			graphtest.Same(t, fmt.Sprintf("%d tokens, then %d at a time", split[0], split[1]), got, want, 2e-6)
+		tree := graphtest.NewTree(6, batch, texts, 4, cfg.Vocab)
+		weights := store(t, cfg)
+		got := searched(t, backend, weights, cfg, tree, x)
+		ids, lengths := tree.Whole([][]int32{{StartID}, {StartID}})
+		size := 1 + tree.Steps
+		rows := make([]int32, len(lengths))
+		for i := range rows {
+			rows[i] = int32(i / texts % batch)
 		}
+		all := graphtest.Run(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
+			pick := func(x *Node) *Node { return Gather(x, in[3]) }
+			cross := NewCross(scope, cfg, pick(Encode(scope, cfg, in[0], in[1], nil)), pick(in[1]))
+			out := Decode(scope, cfg, Input{Embeds: Embed(scope, in[2], dtypes.Float32), Cross: cross}, nil)
+			return []*Node{Logits(scope, cfg, out.Hidden)}
+		}, append(slices.Clone(x), ints(ids, size), ints(rows, 1))...)[0]
+		var want []float32
+		for i, n := range lengths {
+			want = append(want, all[(i*size+n-1)*cfg.Vocab:][:cfg.Vocab]...)
+		}
+		graphtest.Same(t, fmt.Sprintf("%d texts", texts), got, want, 2e-6)
 	}
 	t.Run("go", func(t *testing.T) {
-		check(t, graphtest.Open(t, "go"), [2]int{1, 1}, [2]int{3, 1}, [2]int{1, 2}, [2]int{3, 2})
+		for _, texts := range []int{1, 2, 5} {
+			check(t, graphtest.Open(t, "go"), texts)
+		}
 	})
-	t.Run("xla", func(t *testing.T) { check(t, graphtest.OpenXLA(t), [2]int{1, 1}) })
+	t.Run("xla", func(t *testing.T) { check(t, graphtest.OpenXLA(t), 3) })
 }
 
-// stepper decodes with a cache as generation does: one program for the first tokens, and one that is run again and
-// again for the pieces of equal size that follow.
-type stepper struct {
-	cfg     Config
-	backend compute.Backend
-	weights *mlx.Store
-	cross   []*tensors.Tensor
-}
-
-// logits are those of ids [rows, steps]: [rows, steps, Vocab].
-func (s stepper) logits(t *testing.T, ids []int32, first, piece int) []float32 {
+// searched gives the logits of all texts after each step, with a cache. x are the encoder's input and mask.
+func searched(t *testing.T, backend compute.Backend, weights *mlx.Store, cfg Config, tree graphtest.Tree, x []any) (
+	logits []float32) {
 	t.Helper()
-	prefill, step := s.program(t, true), s.program(t, false)
-	var cache []*tensors.Tensor
-	out := make([]float32, len(ids)*s.cfg.Vocab)
-	for at, end := 0, first; at < steps; at, end = end, end+piece {
-		exec := prefill
-		if at > 0 {
-			exec = step
-		}
-		var piece []int32
-		for r := range len(ids) / steps {
-			piece = append(piece, ids[r*steps+at:r*steps+end]...)
-		}
-		args := []any{ints(piece, end-at)}
-		for _, x := range append(slices.Clone(s.cross), cache...) {
+	fixed := 1 + 2*cfg.DecoderLayers // the mask, and every layer's keys and values
+	first := graphtest.Tensors(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
+		cross := NewCross(scope, cfg, Encode(scope, cfg, in[0], in[1], nil), in[1])
+		start := Embed(scope, ZerosLike(SliceAxis(in[1], 1, AxisRangeFromStart(1))), dtypes.Float32)
+		out := Decode(scope, cfg, Input{Embeds: start, Cross: cross, Room: nn.Room{Tokens: tree.Steps, Texts: tree.Texts}},
+			nil)
+		return append(cross.Nodes(), out.Cache.Nodes()...)
+	}, x...)
+	cross, cache := first[:fixed], first[fixed:]
+	for step := range tree.Steps {
+		args := []any{ints(tree.Parents[step], tree.Texts), ints(tree.Tokens[step], tree.Texts)}
+		for _, x := range slices.Concat(cross, cache) {
 			args = append(args, x)
 		}
-		results, err := exec.Call(args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = results[:len(results)-1]
-		for i, v := range tensors.MustCopyFlatData[float32](results[len(results)-1]) {
-			row, feature := i/s.cfg.Vocab, i%s.cfg.Vocab
-			out[(row/(end-at)*steps+at+row%(end-at))*s.cfg.Vocab+feature] = v
-		}
+		out := graphtest.Tensors(t, backend, weights, func(scope *mlx.Scope, in []*Node) []*Node {
+			past := nn.CacheOf(in[2+fixed:]).Pick(in[0])
+			out := Decode(scope, cfg, Input{Embeds: Embed(scope, in[1], dtypes.Float32), Cross: CrossOf(in[2 : 2+fixed]),
+				Cache: past}, nil)
+			return append(out.Cache.Nodes(), Logits(scope, cfg, out.Hidden))
+		}, args...)
+		cache = out[:len(out)-1]
+		logits = append(logits, tensors.MustCopyFlatData[float32](out[len(out)-1])...)
 	}
-	return out
-}
-
-// program decodes ids; its other inputs are the cross-attention's source and, unless it is the first, the cache.
-func (s stepper) program(t *testing.T, first bool) *mlx.Exec {
-	t.Helper()
-	exec, err := mlx.NewExec(s.backend, s.weights, func(scope *mlx.Scope, in []*Node) []*Node {
-		input := Input{Embeds: Embed(scope, in[0], dtypes.Float32), Cross: CrossOf(in[1 : 1+len(s.cross)])}
-		if first {
-			input.Capacity = steps + 1
-		} else {
-			input.Cache = nn.CacheOf(in[1+len(s.cross):])
-		}
-		out := Decode(scope, s.cfg, input, nil)
-		return append(out.Cache.Nodes(), Logits(scope, s.cfg, out.Hidden))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(exec.Finalize)
-	return exec
-}
-
-// TestSharedEncoding: the decoder's rows must divide among the encoded sequences.
-func TestSharedEncoding(t *testing.T) {
-	cfg := tiny()
-	_, err := mlx.CallOnceN(graphtest.Open(t, "go"), store(t, cfg), func(scope *mlx.Scope, in []*Node) []*Node {
-		cross := NewCross(scope, cfg, in[0], in[1])
-		ids := Const(in[0].Graph(), [][]int32{{0}, {0}, {0}})
-		return []*Node{Decode(scope, cfg, Input{Embeds: Embed(scope, ids, dtypes.Float32), Cross: cross}, nil).Hidden}
-	}, inputs(cfg)[:2]...)
-	if err == nil || !strings.Contains(err.Error(), "3 decoder rows") {
-		t.Errorf("error %v", err)
-	}
+	return logits
 }
 
 // TestFrozen: the gradient of the embeddings needs none of a weight.
