@@ -12,8 +12,8 @@ import (
 	"blip2/pkg/runlog"
 )
 
-// TestTrainedModelTells is the way of a user: stage 1, stage 2 on its run folder, and then all that generate does with the
-// run folder of stage 2, for both kinds of language model.
+// TestTrainedModelTells is the way of a user: stage 1, stage 2 on its run folder, and then all that generate does with
+// the run folder of stage 2, for both kinds of language model.
 func TestTrainedModelTells(t *testing.T) {
 	d := newToyFolder(t)
 	if err := toydata.WriteStage2(string(d)); err != nil {
@@ -148,7 +148,8 @@ func (r telling) scores(t *testing.T) {
 	var report struct {
 		Pictures int
 	}
-	if err := json.Unmarshal([]byte(got), &report); err != nil || report.Pictures != 16 || !strings.Contains(got, "CIDEr") {
+	err := json.Unmarshal([]byte(got), &report)
+	if err != nil || report.Pictures != 16 || !strings.Contains(got, "CIDEr") {
 		t.Errorf("%s, error %v", got, err)
 	}
 }

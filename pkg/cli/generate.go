@@ -462,8 +462,8 @@ func (g *generation) checkMemory(dev *device.Device) error {
 	if !onHost(dev) || left == 0 || need <= left {
 		return nil
 	}
-	return fmt.Errorf("%s at once, %s each of up to %d tokens, need %s of memory beside the model, and the machine has %s "+
-		"left: give smaller --batch, --beams, --num-return or --max-new-tokens", countOf(pictures, "picture"),
+	return fmt.Errorf("%s at once, %s each of up to %d tokens, need %s of memory beside the model, and the machine has "+
+		"%s left: give smaller --batch, --beams, --num-return or --max-new-tokens", countOf(pictures, "picture"),
 		countOf(g.options.Width(), "text"), g.options.MaxNewTokens, gigabytes(uint64(need)), gigabytes(uint64(left)))
 }
 

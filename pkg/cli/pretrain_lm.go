@@ -17,7 +17,7 @@ func newPretrainLMCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pretrain-lm --config FILE",
 		Short: "Train a small language model on captions, to try stage 2 without downloads",
-		Long: `pretrain-lm trains a small OPT from scratch on captions, or a small T5 with model.arch t5, with a tokenizer made
+		Long: `pretrain-lm trains a small OPT from scratch on captions, or a small T5 (model.arch: t5), with a tokenizer made
 for them, and writes a folder as those of facebook/opt-* and google/flan-t5-* are: the language model that
 pretrain-stage2 freezes, where no published one is at hand. A real stage 2 takes a published one.
 

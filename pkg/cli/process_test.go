@@ -164,8 +164,8 @@ func (tr *trial) check(t *testing.T, run string) {
 	}
 }
 
-// TestStoppedProcess stops real processes of both stages in every way that there is; resumed, they end as if nothing had
-// been.
+// TestStoppedProcess stops real processes of both stages in every way that there is; resumed, they end as if nothing
+// had been.
 func TestStoppedProcess(t *testing.T) {
 	for name, what := range stages {
 		t.Run(name, func(t *testing.T) {

@@ -2,8 +2,8 @@ package config
 
 import "path/filepath"
 
-// LM is the configuration of `blip2 pretrain-lm`: a small OPT or T5 from scratch on captions, for trying stage 2 where no
-// published language model is at hand.
+// LM is the configuration of `blip2 pretrain-lm`: a small OPT or T5 from scratch on captions, for trying stage 2 where
+// no published language model is at hand.
 type LM struct {
 	Seed    int64   `yaml:"seed" in:"[0,)" doc:"seed of everything random"`
 	Backend string  `yaml:"backend" hash:"-" doc:"go, xla:cpu, xla:cuda, xla:/path/plugin.so or auto"`
@@ -29,7 +29,7 @@ type LMModel struct {
 	Layers    int     `yaml:"layers" in:"[1,1024]" doc:"transformer layers; t5: of encoder and decoder each"`
 	Heads     int     `yaml:"heads" in:"[1,1024]" doc:"attention heads"`
 	FFN       int     `yaml:"ffn" in:"[1,262144]" doc:"feed-forward width"`
-	Positions int     `yaml:"positions" in:"[2,65536]" doc:"tokens of a text; opt: of the longest, stage 2's queries with it"`
+	Positions int     `yaml:"positions" in:"[2,65536]" doc:"tokens of a text; opt: with stage 2's queries"`
 	InitStd   float64 `yaml:"initializer_range" in:"(0,1]" doc:"spread of weights drawn from scratch"`
 	Dropout   float64 `yaml:"dropout" in:"[0,1)" doc:"dropout in training"`
 }
@@ -51,7 +51,8 @@ type LMTrain struct {
 func DefaultLM() *LM {
 	one := DefaultStage1()
 	l := &LM{Seed: one.Seed, Backend: one.Backend, Device: one.Device, Optim: one.Optim,
-		Model: LMModel{Arch: LMOPT, Vocab: 1000, Hidden: 128, Layers: 3, Heads: 4, FFN: 512, Positions: 64, InitStd: 0.02, Dropout: 0.1},
+		Model: LMModel{Arch: LMOPT, Vocab: 1000, Hidden: 128, Layers: 3, Heads: 4, FFN: 512, Positions: 64, InitStd: 0.02,
+			Dropout: 0.1},
 		Data:  LMData{MaxWords: 50},
 		Train: LMTrain{Steps: 1000, BatchSize: 32, LogEvery: 50}}
 	l.Optim.LR, l.Optim.WarmupSteps = 1e-3, 100

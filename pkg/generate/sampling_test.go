@@ -110,8 +110,8 @@ func TestPartialOrder(t *testing.T) {
 	}
 }
 
-// TestOrderOfSummation: behind a large probability small ones would be lost, in front of it they decide. The keys are so
-// arranged that those below the first pivot are summed from the largest on.
+// TestOrderOfSummation: behind a large probability small ones would be lost, in front of it they decide. The keys are
+// so arranged that those below the first pivot are summed from the largest on.
 func TestOrderOfSummation(t *testing.T) {
 	const small = 40
 	for tiny, want := range map[float32]int{0: small + 2, 0x1p-58: small + 1} {

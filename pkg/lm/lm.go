@@ -1,6 +1,6 @@
-// Package lm trains a small OPT or T5 from scratch on captions, with a tokenizer of its own, and leaves a folder as those
-// of facebook/opt-* and google/flan-t5-* are. It stands in for a published language model where none is at hand: stage 2
-// in miniature needs one that knows how captions read, and that it can freeze.
+// Package lm trains a small OPT or T5 from scratch on captions, with a tokenizer of its own, and leaves a folder as
+// those of facebook/opt-* and google/flan-t5-* are. It stands in for a published language model where none is at hand:
+// stage 2 in miniature needs one that knows how captions read, and that it can freeze.
 //
 // A text of OPT's training is what a picture's captions are one after the other, in any order; T5's encoder reads some
 // of them, and its decoder writes another (see pairs). So the model learns to write a caption, and that what stands in

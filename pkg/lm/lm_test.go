@@ -58,8 +58,8 @@ func toys(t *testing.T) string {
 	return dir
 }
 
-// TestTrain: both kinds of model learn, and their folders are those of OPT and of T5 in every respect that stage 2 looks
-// at; a second training gives the same bytes.
+// TestTrain: both kinds of model learn, and their folders are those of OPT and of T5 in every respect that stage 2
+// looks at; a second training gives the same bytes.
 func TestTrain(t *testing.T) {
 	for _, arch := range []struct {
 		name   string

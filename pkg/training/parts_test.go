@@ -221,8 +221,8 @@ func TestTotalFLOPs(t *testing.T) {
 func TestNewOptimizer(t *testing.T) {
 	o := NewOptimizer(config.Optim{Betas: [2]float64{1, 2}, Eps: 3, WeightDecay: 4, DecayRule: "lavis", GradClip: 5,
 		LayerDecay: 0.6, LossScale: 7})
-	want := trainer.AdamW{Betas: [2]float64{1, 2}, Eps: 3, WeightDecay: 4, DecayRule: "lavis", GradClip: 5, LayerDecay: 0.6,
-		LossScale: trainer.LossScale{Value: 7}}
+	want := trainer.AdamW{Betas: [2]float64{1, 2}, Eps: 3, WeightDecay: 4, DecayRule: "lavis", GradClip: 5,
+		LayerDecay: 0.6, LossScale: trainer.LossScale{Value: 7}}
 	if o != want {
 		t.Errorf("optimizer %+v, want %+v", o, want)
 	}

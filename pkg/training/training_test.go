@@ -113,7 +113,8 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	var err error
-	if l.dev, err = device.Open(t.Context(), device.Options{Backend: "go", Logger: slog.New(slog.DiscardHandler)}); err != nil {
+	o := device.Options{Backend: "go", Logger: slog.New(slog.DiscardHandler)}
+	if l.dev, err = device.Open(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.dev.Close() })
@@ -255,7 +256,8 @@ func TestDoResumes(t *testing.T) {
 		}
 	}
 	r, _, err := l.do(ctx, s, "parts", false)
-	if err != nil || r.Status != trainer.Interrupted || r.Summary.Status != runlog.StatusInterrupted || r.Summary.Steps != 3 {
+	if err != nil || r.Status != trainer.Interrupted || r.Summary.Status != runlog.StatusInterrupted ||
+		r.Summary.Steps != 3 {
 		t.Fatalf("%+v, error %v", r, err)
 	}
 	if slices.Contains(s.calls, "Score 3 evaluating true") {
@@ -276,7 +278,8 @@ func TestDoResumes(t *testing.T) {
 			t.Errorf("%s is not that of the training without interruption", name)
 		}
 	}
-	if r := l.done(l.stage(), "parts", true); r.Status != trainer.Finished || r.Summary.Steps != 10 || !(r.Summary.Loss > 0) {
+	r = l.done(l.stage(), "parts", true)
+	if r.Status != trainer.Finished || r.Summary.Steps != 10 || !(r.Summary.Loss > 0) {
 		t.Errorf("a run that was done: %+v", r)
 	}
 }
