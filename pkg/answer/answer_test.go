@@ -274,3 +274,19 @@ func TestConversation(t *testing.T) {
 		t.Errorf("%d turns", c.Turns())
 	}
 }
+
+// TestLeastMemory: logits of every text, and the keys and values of its new tokens.
+func TestLeastMemory(t *testing.T) {
+	o := generate.Options{Beams: 3, MaxNewTokens: 10}
+	for network, want := range map[string]float64{
+		// 2 layers of keys and values of 16, or 2 heads of 6, in 2 bytes; 72 and 180 logits in 4.
+		naming.BLIP2OPT: 2*3*(10*2*2*16*2) + 2*3*72*4,
+		naming.BLIP2T5:  2*3*(10*2*2*12*2) + 2*3*180*4,
+		// [PAD] to [MASK], 10 words and [DEC].
+		naming.BLIP2Stage1: 2 * 3 * 16 * 4,
+	} {
+		if got := opened(t, network).LeastMemory(o, 2); got != want {
+			t.Errorf("%s: %g bytes, want %g", network, got, want)
+		}
+	}
+}

@@ -128,3 +128,17 @@ func (c *Checkpoint) Check(o generate.Options, cut int, prompts ...string) error
 	}
 	return errors.Join(errs...)
 }
+
+// LeastMemory is what writing texts about so many pictures at once takes at least beside the weights, in bytes: logits,
+// and with a language model the keys and values of the new tokens, in 16 bits.
+func (c *Checkpoint) LeastMemory(o generate.Options, pictures int) float64 {
+	perToken := 0.0 // keys and values of a text
+	switch c.Kind {
+	case KindOPT:
+		perToken = 2 * float64(c.Spec.OPT.Layers) * float64(c.Spec.OPT.Hidden)
+	case KindT5:
+		perToken = 2 * float64(c.Spec.T5.DecoderLayers) * float64(c.Spec.T5.Heads*c.Spec.T5.HeadDim)
+	}
+	texts := float64(pictures) * float64(o.Width())
+	return texts * (2*perToken*float64(o.MaxNewTokens) + 4*float64(c.vocab()))
+}

@@ -21,6 +21,7 @@ import (
 	"blip2/pkg/stage1"
 	"blip2/pkg/tokenizer"
 	"blip2/pkg/trainer"
+	"blip2/pkg/training"
 )
 
 type benchOptions struct {
@@ -164,7 +165,7 @@ func runBenchStage1(ctx context.Context, app *App, opts benchOptions) error {
 	report.QFormer += fmt.Sprintf(", %d text tokens, vocabulary %d", net.MaxTextLen, net.QFormer.Vocab)
 	app.Log.Info("measuring", "model", name, "backend", dev.Name, "batch", cfg.Train.BatchSize)
 	report.Result, err = stage1.Bench(ctx, dev.Backend, stage1.BenchOptions{
-		Config: net, Optimizer: stage1.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR,
+		Config: net, Optimizer: training.NewOptimizer(cfg.Optim), LR: cfg.Optim.LR,
 		Batch: cfg.Train.BatchSize, Warmup: opts.warmup, Steps: opts.steps, Seed: cfg.Seed,
 		Devices: dev.Devices, SpreadFrozen: cfg.Mesh.ShardFrozen, ByParts: opts.parts,
 		OnStep: func(step int, took time.Duration, r trainer.Result) {

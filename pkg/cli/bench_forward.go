@@ -228,13 +228,15 @@ func mostBytes(path string) (weights.DType, error) {
 // checkMemory refuses weights that the machine has no memory for, before it begins to swap or kills programs.
 func checkMemory(network fullsize.Network, dtype weights.DType, dev *device.Device) error {
 	need, left := uint64(network.Bytes(dtype)), measure.AvailableMemory()
-	onHost := dev.Plugin == nil || dev.Plugin.Kind == device.KindCPU
-	if !onHost || left == 0 || need <= left {
+	if !onHost(dev) || left == 0 || need <= left {
 		return nil
 	}
 	return fmt.Errorf("%s has %s of weights as %s, and the machine has %s of memory left: close other programs, or "+
 		"choose a smaller network or type", network.Name, gigabytes(need), dtype, gigabytes(left))
 }
+
+// onHost reports whether a device computes in the host's memory.
+func onHost(dev *device.Device) bool { return dev.Plugin == nil || dev.Plugin.Kind == device.KindCPU }
 
 // checkpoint returns the path of the weights and what removes them again; random ones are written unless they are
 // there.

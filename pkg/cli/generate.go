@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"blip2/pkg/answer"
 	"blip2/pkg/device"
 	"blip2/pkg/generate"
+	"blip2/pkg/internal/measure"
 	"blip2/pkg/runlog"
 )
 
@@ -320,6 +322,9 @@ func runGenerate(ctx context.Context, app *App, o *generateOptions) error {
 	if err := o.checkNumber(len(inputs.Names)); err != nil {
 		return err
 	}
+	if err := errors.Join(checkTarget("--out", o.out), checkTarget("--show-attention", o.attention)); err != nil {
+		return err
+	}
 	if err := o.fromRun(app); err != nil {
 		return err
 	}
@@ -347,6 +352,20 @@ func (o *generateOptions) checkNumber(pictures int) error {
 		return usagef("--show-attention is for one picture, and there are %d", pictures)
 	case pictures > 1 && o.stream:
 		return usagef("--stream is for one picture, and there are %d", pictures)
+	}
+	return nil
+}
+
+// checkTarget refuses a file that cannot be written because there is no such folder, or a folder of its name.
+func checkTarget(flag, path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return usagef("%s %s: is a folder; name a file", flag, path)
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("%s %s: %w; make its folder first", flag, path, err)
 	}
 	return nil
 }
@@ -397,7 +416,7 @@ func (g *generation) prepare() (err error) {
 		}
 	}
 	if g.chat {
-		return g.checkpoint.Check(g.options.Options, g.cut)
+		return g.checkpoint.Check(g.options.Options, g.cut, g.preset.Ask("")) // what every question has in front of it
 	}
 	return g.checkpoint.Check(g.options.Options, g.cut, g.asked...)
 }
@@ -423,7 +442,10 @@ func (g *generation) open(ctx context.Context) (*device.Device, *answer.Model, e
 	if err != nil {
 		return nil, nil, err
 	}
-	model, err := g.checkpoint.Load(ctx, dev.Backend, dev.DTypes.Compute)
+	var model *answer.Model
+	if err = g.checkMemory(dev); err == nil {
+		model, err = g.checkpoint.Load(ctx, dev.Backend, dev.DTypes.Compute)
+	}
 	if err != nil {
 		closeDevice(g.App, dev)
 		return nil, nil, err
@@ -431,6 +453,18 @@ func (g *generation) open(ctx context.Context) (*device.Device, *answer.Model, e
 	g.Log.Info("model loaded", "path", g.source.Model, "kind", string(g.checkpoint.Kind), "backend", dev.Name,
 		"activations", dev.DTypes.Compute.String())
 	return dev, model, nil
+}
+
+// checkMemory refuses so many and so long texts that the machine has no memory for them.
+func (g *generation) checkMemory(dev *device.Device) error {
+	pictures := min(g.batch, len(g.inputs.Names))
+	need, left := g.checkpoint.LeastMemory(g.options.Options, pictures), float64(measure.AvailableMemory())
+	if !onHost(dev) || left == 0 || need <= left {
+		return nil
+	}
+	return fmt.Errorf("%s at once, %s each of up to %d tokens, need %s of memory beside the model, and the machine has "+
+		"%s left: give smaller --batch, --beams, --num-return or --max-new-tokens", countOf(pictures, "picture"),
+		countOf(g.options.Width(), "text"), g.options.MaxNewTokens, gigabytes(uint64(need)), gigabytes(uint64(left)))
 }
 
 // streams says whether text is shown as it is written.

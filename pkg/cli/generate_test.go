@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"blip2/pkg/internal/measure"
 	"blip2/pkg/internal/toydata"
 	"blip2/pkg/internal/toymodel"
 	"blip2/pkg/naming"
@@ -153,6 +154,13 @@ func TestGenerateRefusesBeforeLoading(t *testing.T) {
 		{"--model " + model + " --image " + good + " --prompt " + strings.Repeat("a", 200), 1,
 			[]string{"has 201 tokens, and there is room for 127", "160 positions"}},
 		{"--model " + model + " --image " + good + " --max-new-tokens 200", 1, []string{"room for 0"}},
+		{"--model " + model + " --image " + good + " --chat --max-new-tokens 150", 1,
+			[]string{"has 19 tokens", "room for 7"}},
+		{"--model " + model + " --image " + good + " --out no/such.jsonl", 1, []string{"--out no/such.jsonl", "its folder"}},
+		{"--model " + model + " --image " + good + " --out " + pictures, 2, []string{"is a folder"}},
+		{"--model " + model + " --image " + good + " --show-attention no/such.png", 1,
+			[]string{"--show-attention no/such.png", "its folder"}},
+		{"--model " + model + " --image " + good + " --show-attention " + pictures, 2, []string{"is a folder"}},
 		{"--model " + stage1 + " --image " + good + " --question x", 2, []string{"answers no questions"}},
 		{"--model " + blip + " --image " + good + " --chat", 2, []string{"answers no questions"}},
 		{"--model " + stage1 + " --image " + good + " --preset vqa", 2, []string{"answers no questions"}},
@@ -172,6 +180,25 @@ func TestGenerateRefusesBeforeLoading(t *testing.T) {
 			if !strings.Contains(got.err, want) {
 				t.Errorf("%s: stderr %s want %s", tt.args, got.err, want)
 			}
+		}
+	}
+}
+
+// TestGenerateNeedsTooMuch: what the machine has no memory for is refused before weights are read.
+func TestGenerateNeedsTooMuch(t *testing.T) {
+	if measure.AvailableMemory() == 0 {
+		t.Skip("the system does not tell how much memory it has")
+	}
+	pictures := album(t, 2)
+	for _, tt := range []struct{ network, args, want string }{
+		{naming.BLIP2OPT, "--sample --num-return 1000000000000", "1 picture at once, 1000000000000 texts each"},
+		{naming.BLIP2T5, "--batch 2 --max-new-tokens 1000000000000", "2 pictures at once, 5 texts each of up to 10"},
+		{naming.BLIP2Stage1, "--beams 1000000000000", "need 64"},
+	} {
+		got := generating(t, "", "--model "+toymodel.Folder(t, tt.network)+" --image "+pictures+" "+tt.args)
+		if got.code != ExitFailure || !strings.Contains(got.err, tt.want) ||
+			!strings.Contains(got.err, "--max-new-tokens") || strings.Contains(got.err, "model loaded") {
+			t.Errorf("%s: exit code %d, stderr %s want %s", tt.args, got.code, got.err, tt.want)
 		}
 	}
 }

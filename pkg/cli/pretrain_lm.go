@@ -17,13 +17,13 @@ func newPretrainLMCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pretrain-lm --config FILE",
 		Short: "Train a small language model on captions, to try stage 2 without downloads",
-		Long: `pretrain-lm trains a small OPT from scratch on captions, with a tokenizer made for them, and writes a folder as
-those of facebook/opt-* are: the language model that pretrain-stage2 freezes, where no published one is at hand. A real
-stage 2 takes a published one.
+		Long: `pretrain-lm trains a small OPT from scratch on captions, or a small T5 (model.arch: t5), with a tokenizer made
+for them, and writes a folder as those of facebook/opt-* and google/flan-t5-* are: the language model that
+pretrain-stage2 freezes, where no published one is at hand. A real stage 2 takes a published one.
 
 Ctrl-C ends it and leaves nothing.`,
 		Example: `  blip2 pretrain-lm --config configs/quickstart_lm.yaml
-  blip2 pretrain-lm --config configs/quickstart_lm.yaml --set model.layers=4 --set out=runs/lm`,
+  blip2 pretrain-lm --config configs/quickstart_lm_t5.yaml --set model.layers=4 --set out=runs/lm`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return app.runPretrainLM(cmd.Context(), flags) },
 	}

@@ -10,7 +10,7 @@ import (
 	"blip2/pkg/weights"
 )
 
-// TestChain: stage 1, a language model and stage 2 on top of both, by the commands that a user gives.
+// TestChain: stage 1, language models and stage 2 on top of both, by the commands that a user gives.
 func TestChain(t *testing.T) {
 	d := newToyFolder(t)
 	if err := toydata.WriteStage2(string(d)); err != nil {
@@ -49,6 +49,13 @@ train: {steps: 2, batch_size: 4}
 		summary.Captions[runlog.SplitTrain].Images != toydata.TrainImages {
 		t.Errorf("resumed: %+v, error %v\n%s", summary, err, again.err)
 	}
+	t5 := runApp(t, nil, "pretrain-lm", "--config", d.path("lm.yaml"), "--backend", "go", "--set", "model.arch=t5",
+		"--set", "out="+d.path("lm-t5"))
+	if t5.code != ExitOK || !strings.Contains(t5.out, d.path("lm-t5")) {
+		t.Fatalf("T5: exit code %d, %s\n%s", t5.code, t5.out, t5.err)
+	}
+	runApp(t, nil, "pretrain-stage2", "--config", d.path(toydata.T5File), "--set", "train.steps=2", "--set", "run.name=t5",
+		"--set", "stage1="+d.path("runs", "one"), "--set", "llm.path="+d.path("lm-t5"), "--set", "eval.before=false").done(t)
 	checkFailure(t, "no --config", runApp(t, nil, "pretrain-stage2"), ExitUsage, "--config")
 	checkFailure(t, "no --config", runApp(t, nil, "pretrain-lm"), ExitUsage, "--config configs/quickstart_lm.yaml")
 	checkFailure(t, "full", runApp(t, nil, "pretrain-lm", "--config", d.path("lm.yaml"), "--backend", "go"), ExitFailure,

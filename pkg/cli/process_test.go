@@ -93,15 +93,26 @@ func (p *process) stderr() string { return strings.Join(p.seen, "\n") }
 
 // trial is the folder of a training of ten steps that is saved after every step, and how it should end.
 type trial struct {
+	tried
 	dir   string
 	whole map[string]string // final files of a training without interruption
 }
 
+// tried is a command that trains, with the toys' configuration for it, and what stdout shows at the end.
+type tried struct{ command, config, shows string }
+
+// stages are those that must survive anything.
+var stages = map[string]tried{
+	"stage 1":              {"pretrain-stage1", toydata.ConfigFile, "image → text"},
+	"stage 2 with OPT":     {"pretrain-stage2", toydata.OPTFile, "CIDEr"},
+	"stage 2 with Flan-T5": {"pretrain-stage2", toydata.T5File, "CIDEr"},
+}
+
 // newTrial trains once without interruption.
-func newTrial(t *testing.T) *trial {
+func newTrial(t *testing.T, what tried) *trial {
 	t.Helper()
-	tr := &trial{dir: t.TempDir()}
-	if err := toydata.Write(tr.dir); err != nil {
+	tr := &trial{tried: what, dir: t.TempDir()}
+	if err := errors.Join(toydata.Write(tr.dir), toydata.WriteStage2(tr.dir)); err != nil {
 		t.Fatal(err)
 	}
 	p := startProgram(t, tr.args("whole")...)
@@ -114,7 +125,7 @@ func newTrial(t *testing.T) *trial {
 
 // args starts the run with the given name.
 func (tr *trial) args(run string) []string {
-	return []string{"pretrain-stage1", "--config", filepath.Join(tr.dir, toydata.ConfigFile), "--set", "run.name=" + run,
+	return []string{tr.command, "--config", filepath.Join(tr.dir, tr.config), "--set", "run.name=" + run,
 		"--set", "checkpoint.every=1", "--set", "checkpoint.keep_last=2", "--set", "eval.before=false"}
 }
 
@@ -153,9 +164,20 @@ func (tr *trial) check(t *testing.T, run string) {
 	}
 }
 
-// TestInterruptedProcess: Ctrl-C and SIGTERM save and exit with 130; --resume goes on as if nothing had been.
-func TestInterruptedProcess(t *testing.T) {
-	tr := newTrial(t)
+// TestStoppedProcess stops real processes of both stages in every way that there is; resumed, they end as if nothing
+// had been.
+func TestStoppedProcess(t *testing.T) {
+	for name, what := range stages {
+		t.Run(name, func(t *testing.T) {
+			tr := newTrial(t, what)
+			t.Run("interrupted", tr.interrupt)
+			t.Run("killed", tr.kill)
+		})
+	}
+}
+
+// interrupt: Ctrl-C and SIGTERM save and exit with 130.
+func (tr *trial) interrupt(t *testing.T) {
 	run := tr.run("stopped")
 	args := tr.args("stopped")
 	for _, stop := range []struct {
@@ -173,18 +195,17 @@ func TestInterruptedProcess(t *testing.T) {
 			!strings.Contains(p.stderr(), "stopping after the current step") || !strings.Contains(p.out.String(), run) {
 			t.Fatalf("%v: exit code %d, stdout %q\n%s", stop.signal, code, p.out.String(), p.stderr())
 		}
-		args = []string{"pretrain-stage1", "--resume=" + run}
+		args = []string{tr.command, "--resume=" + run}
 	}
 	p := startProgram(t, args...)
-	if code := p.finish(); code != ExitOK || !strings.Contains(p.out.String(), "image → text") {
+	if code := p.finish(); code != ExitOK || !strings.Contains(p.out.String(), tr.shows) {
 		t.Fatalf("exit code %d, stdout %q\n%s", code, p.out.String(), p.stderr())
 	}
 	tr.check(t, "stopped")
 }
 
-// TestKilledProcess kills the program again and again, at a moment that chance picks, until it gets through.
-func TestKilledProcess(t *testing.T) {
-	tr := newTrial(t)
+// kill kills the program again and again, at a moment that chance picks, until it gets through.
+func (tr *trial) kill(t *testing.T) {
 	seed := uint64(os.Getpid())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))

@@ -7,12 +7,16 @@ func checkStage1(s *Stage1, c *Checker) {
 	checkVision(s.Vision, c)
 	checkQFormer(s, c)
 	checkLoss(s.Loss, c)
-	checkShares(s, c)
+	checkShares(s.Train, s.Devices, s.Loss.Replicas, c)
 	checkData(s.Data, c)
-	checkOptim(s, c)
-	checkMicroBatches(s, c)
-	if name := s.Run.Name; name != "" && (name != filepath.Base(name) || name == "." || name == "..") {
-		c.Failf([]string{"run.name"}, "%q must be a plain folder name; the folder above it is run.dir", name)
+	checkOptim(s.Optim, s.Train.Steps, s.Vision.Freeze, c)
+	checkMicroBatches(s.Train, s.Loss, c)
+	checkRun(s.Run, c)
+}
+
+func checkRun(r Run, c *Checker) {
+	if r.Name != "" && (r.Name != filepath.Base(r.Name) || r.Name == "." || r.Name == "..") {
+		c.Failf([]string{"run.name"}, "%q must be a plain folder name; the folder above it is run.dir", r.Name)
 	}
 }
 
@@ -59,21 +63,21 @@ func checkLoss(l Loss, c *Checker) {
 }
 
 // checkShares holds the rules of what a micro-batch is shared by: devices, and the parts with an ITG mean of their own.
-func checkShares(s *Stage1, c *Checker) {
-	parts, l := max(s.Train.MicroBatches(), 1), s.Loss
+func checkShares(t Train, devices Devices, replicas int, c *Checker) {
+	parts := max(t.MicroBatches(), 1)
 	keys := []string{"train.batch_size", "train.accumulate", "train.micro_batch_size"}
 	replicated := parts
-	if s.Train.ContrastiveAccumulation {
+	if t.ContrastiveAccumulation {
 		replicated = 1 // the replicas are parts of the whole batch
 	}
-	if n := max(l.Replicas, 1) * replicated; s.Train.BatchSize%n != 0 && l.Replicas > 1 {
+	if n := max(replicas, 1) * replicated; t.BatchSize%n != 0 && replicas > 1 {
 		c.Failf(append([]string{"loss.replicas"}, keys...), "batch_size %d in %d micro-batches does not make %d equal parts "+
-			"of each (loss.replicas)", s.Train.BatchSize, replicated, l.Replicas)
+			"of each (loss.replicas)", t.BatchSize, replicated, replicas)
 	}
-	if n := max(int(s.Devices), 1) * parts; s.Train.BatchSize%n != 0 && s.Devices > 1 {
+	if n := max(int(devices), 1) * parts; t.BatchSize%n != 0 && devices > 1 {
 		c.Failf(append([]string{"devices"}, keys...), "batch_size %d in %d micro-batches cannot be shared evenly by %d "+
-			"devices; the nearest that can are %d and %d", s.Train.BatchSize, parts, int(s.Devices),
-			s.Train.BatchSize/n*n, (s.Train.BatchSize/n+1)*n)
+			"devices; the nearest that can are %d and %d", t.BatchSize, parts, int(devices), t.BatchSize/n*n,
+			(t.BatchSize/n+1)*n)
 	}
 }
 
@@ -91,26 +95,25 @@ func checkOrdered(key string, pair [2]float64, c *Checker) {
 	}
 }
 
-func checkOptim(s *Stage1, c *Checker) {
-	o := s.Optim
+// checkOptim holds the rules of an optimizer for so many steps; frozen says that no block of the ViT is trained.
+func checkOptim(o Optim, steps Count, frozen bool, c *Checker) {
 	if o.MinLR > o.LR {
 		c.Failf([]string{"optim.min_lr", "optim.lr"}, "min_lr %g is above lr %g", o.MinLR, o.LR)
 	}
 	if o.WarmupLR > o.LR {
 		c.Failf([]string{"optim.warmup_lr", "optim.lr"}, "warmup_lr %g is above lr %g", o.WarmupLR, o.LR)
 	}
-	if o.LayerDecay < 1 && s.Vision.Freeze {
+	if o.LayerDecay < 1 && frozen {
 		c.Warnf("optim.layer_decay has no effect: vision.freeze is true, so that no block of the ViT is trained")
 	}
-	if o.WarmupSteps > s.Train.Steps {
+	if o.WarmupSteps > steps {
 		c.Failf([]string{"optim.warmup_steps", "train.steps"}, "warmup_steps %d is more than train.steps %d",
-			o.WarmupSteps.Int(), s.Train.Steps.Int())
+			o.WarmupSteps.Int(), steps.Int())
 	}
 }
 
-// checkMicroBatches holds the rules of batches that are cut.
-func checkMicroBatches(s *Stage1, c *Checker) {
-	t := s.Train
+// checkMicroBatches holds the rules of batches that are cut; those of the contrastive losses do not apply to weights 0.
+func checkMicroBatches(t Train, l Loss, c *Checker) {
 	const batch, accumulate, micro = "train.batch_size", "train.accumulate", "train.micro_batch_size"
 	switch parts := t.MicroBatches(); {
 	case t.MicroBatchSize > 0 && t.BatchSize%t.MicroBatchSize != 0:
@@ -124,10 +127,10 @@ func checkMicroBatches(s *Stage1, c *Checker) {
 	case t.ContrastiveAccumulation && parts == 1:
 		c.Failf([]string{"train.contrastive_accumulation"}, "there is nothing to accumulate: give train.micro_batch_size "+
 			"or train.accumulate")
-	case t.ContrastiveAccumulation && s.Loss.ITC == 0 && s.Loss.ITM == 0:
+	case t.ContrastiveAccumulation && l.ITC == 0 && l.ITM == 0:
 		c.Failf([]string{"train.contrastive_accumulation", "loss.itc", "loss.itm"}, "is for ITC and the negatives of ITM, "+
 			"which have weight 0; leave it out")
-	case !t.ContrastiveAccumulation && s.Loss.ITM > 0 && parts > 1 && t.BatchSize/parts < 2:
+	case !t.ContrastiveAccumulation && l.ITM > 0 && parts > 1 && t.BatchSize/parts < 2:
 		c.Failf([]string{accumulate, micro, batch}, "micro-batches of one pair have no negatives for ITM; make them "+
 			"larger or set train.contrastive_accumulation")
 	}

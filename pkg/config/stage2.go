@@ -1,7 +1,5 @@
 package config
 
-import "path/filepath"
-
 // Stage2 is the configuration of stage-2 training (`blip2 pretrain-stage2`): vision-to-language generative learning in
 // front of a frozen language model. Defaults are the paper's values for ViT-g and OPT.
 type Stage2 struct {
@@ -140,12 +138,8 @@ func checkStage2(s *Stage2, c *Checker) {
 			s.Eval.MaxTokens)
 	}
 	checkData(s.Data, c)
-	// The rules of both stages; those of the contrastive losses do not apply.
-	shared := &Stage1{Optim: s.Optim, Train: s.Train, Vision: s.Vision, Devices: s.Devices}
-	checkShares(shared, c)
-	checkOptim(shared, c)
-	checkMicroBatches(shared, c)
-	if name := s.Run.Name; name != "" && (name != filepath.Base(name) || name == "." || name == "..") {
-		c.Failf([]string{"run.name"}, "%q must be a plain folder name; the folder above it is run.dir", name)
-	}
+	checkShares(s.Train, s.Devices, 1, c)
+	checkOptim(s.Optim, s.Train.Steps, s.Vision.Freeze, c)
+	checkMicroBatches(s.Train, Loss{}, c)
+	checkRun(s.Run, c)
 }

@@ -88,7 +88,7 @@ func TestStage2Mistakes(t *testing.T) {
 func TestStage2Configs(t *testing.T) {
 	for name, batch := range map[string]int{"pretrain_stage2_opt2.7b": 1920, "pretrain_stage2_opt6.7b": 1920,
 		"pretrain_stage2_flant5xl": 1520, "pretrain_stage2_flant5xxl": 1520, "ablation_no_stage1_opt6.7b": 1920,
-		"ablation_no_stage1_flant5xl": 1520, "quickstart_stage2": 50} {
+		"ablation_no_stage1_flant5xl": 1520, "quickstart_stage2": 50, "quickstart_stage2_t5": 50} {
 		path := filepath.Join("..", "..", "configs", name+".yaml")
 		c, src, err := LoadStage2(LoadOptions{Path: path})
 		if err != nil {
@@ -111,7 +111,10 @@ func TestStage2Configs(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := LoadLM(LoadOptions{Path: filepath.Join("..", "..", "configs", "quickstart_lm.yaml")}); err != nil {
-		t.Error(err)
+	for name, arch := range map[string]string{"quickstart_lm.yaml": LMOPT, "quickstart_lm_t5.yaml": LMT5} {
+		c, _, err := LoadLM(LoadOptions{Path: filepath.Join("..", "..", "configs", name)})
+		if err != nil || c.Model.Arch != arch {
+			t.Errorf("%s: %+v, error %v", name, c, err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"context"
+	"fmt"
 	"testing"
 )
 
@@ -22,14 +23,18 @@ func (v vast) logits(texts int) []float32 {
 	return out
 }
 
+// vastLogits are logits of OPT's vocabulary.
+func vastLogits() []float32 {
+	var all []float32
+	for _, line := range randomChain(1, 1, 1, 225, 2).logits[0][0] {
+		all = append(all, line...)
+	}
+	return all[:50272]
+}
+
 // BenchmarkSearch measures what the search itself costs per text and token, with 8 rows and the vocabulary of OPT.
 func BenchmarkSearch(b *testing.B) {
-	pattern := randomChain(1, 1, 1, 225, 2).logits[0][0]
-	v := vast{}
-	for _, line := range pattern {
-		v.pattern = append(v.pattern, line...)
-	}
-	v.pattern = v.pattern[:50272]
+	v := vast{vastLogits()}
 	for name, o := range map[string]Options{
 		"greedy": {}, "beams": {Beams: 5, LengthPenalty: -1}, "nucleus": {Sampling: &Sampling{TopK: 50, TopP: 0.9}},
 		"nucleus without top_k": {Sampling: &Sampling{TopP: 0.9}},
@@ -44,5 +49,21 @@ func BenchmarkSearch(b *testing.B) {
 			texts := float64(8 * o.Width() * o.MaxNewTokens * b.N)
 			b.ReportMetric(b.Elapsed().Seconds()*1e6/texts, "µs/token")
 		})
+	}
+}
+
+// BenchmarkFilter measures what the filters of sampling cost for one text and token, with the vocabulary of OPT.
+func BenchmarkFilter(b *testing.B) {
+	logits := vastLogits()
+	scores := make([]float32, len(logits))
+	for _, filter := range []Sampling{{Temperature: 0.7}, {TopK: 50}, {TopK: 20000}, {TopK: 50, TopP: 0.9}, {TopP: 0.1},
+		{TopP: 0.5}, {TopP: 0.9}, {TopP: 0.999}} {
+		b.Run(fmt.Sprintf("temperature %g top_k %d top_p %g", filter.Temperature, filter.TopK, filter.TopP),
+			func(b *testing.B) {
+				for b.Loop() {
+					copy(scores, logits)
+					filter.Filter(scores, 1)
+				}
+			})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 )
@@ -66,39 +67,119 @@ func (s Sampling) Filter(scores []float32, minKept int) {
 	}
 }
 
+// fewLargest is up to where it is quicker to keep the largest scores in order than to part all of them.
+const fewLargest = 256
+
 // kthLargest returns the kth largest of the scores, of which there are more than k.
 func kthLargest(scores []float32, k int) float32 {
-	best := make([]float32, 0, k+1) // ascending
-	for _, v := range scores {
-		if len(best) == k && v <= best[0] {
-			continue
+	if k <= fewLargest {
+		best := make([]float32, 0, k+1) // ascending
+		for _, v := range scores {
+			if len(best) == k && v <= best[0] {
+				continue
+			}
+			at, _ := slices.BinarySearch(best, v)
+			best = slices.Insert(best, at, v)
+			best = best[max(len(best)-k, 0):]
 		}
-		at, _ := slices.BinarySearch(best, v)
-		best = slices.Insert(best, at, v)
-		best = best[max(len(best)-k, 0):]
+		return best[0]
 	}
-	return best[0]
+	keys := make([]uint64, len(scores))
+	for i, v := range scores {
+		keys[i] = key(v, i)
+	}
+	rest := keys[cutLeast(keys, func(known int, more []uint64) bool { return known+len(more) <= len(keys)-k }):]
+	return scores[uint32(slices.Min(rest))]
 }
 
 // nucleus takes out the least likely tokens whose probabilities sum up to no more than 1 − TopP. Like the reference it
 // rounds probabilities and their sums to single precision, and sums in double precision.
 func (s Sampling) nucleus(scores []float32, minKept int) {
-	var order []uint64 // possible tokens, least likely first, equals by index: the score's rank above the token
+	var keys []uint64 // of possible tokens
 	for i, v := range scores {
 		if v != minusInf {
-			order = append(order, uint64(rank(v))<<32|uint64(i))
+			keys = append(keys, key(v, i))
 		}
 	}
-	slices.Sort(order)
-	probs := Softmax(scores)
-	out, sum := float32(1-s.TopP), 0.0
-	for _, key := range order[:max(len(order)-minKept, 0)] {
-		i := uint32(key)
-		if sum += float64(probs[i]); float32(sum) > out {
-			return
-		}
-		scores[i] = minusInf
+	for _, k := range keys[:leastLikely(keys, Softmax(scores), float32(1-s.TopP), len(keys)-minKept)] {
+		scores[uint32(k)] = minusInf
 	}
+}
+
+// leastLikely moves the keys of the least likely tokens to the front, as many as have together no more probability than
+// out, but no more than most, and returns how many these are.
+//
+// No more keys are put in order than it takes to find the last that goes. So probabilities are summed in another order
+// than from the least on; where that might matter, all is done again in this order.
+func leastLikely(keys []uint64, probs []float32, out float32, most int) int {
+	// Sums above the edge are rounded to more than out; the order of summation changes less than the doubt.
+	edge := (float64(out) + float64(math.Nextafter32(out, 2))) / 2
+	doubt, unsure := float64(len(keys))*0x1p-51, false
+	sum := 0.0
+	fits := func(known int, more []uint64) bool {
+		if known+len(more) > most {
+			return false
+		}
+		total := sum
+		for _, k := range more {
+			total += float64(probs[uint32(k)])
+		}
+		unsure = unsure || math.Abs(total-edge) <= doubt
+		if float32(total) > out {
+			return false
+		}
+		sum = total
+		return true
+	}
+	n := cutLeast(keys, fits)
+	if unsure {
+		slices.Sort(keys)
+		for n, sum = 0, 0; n < len(keys) && fits(n, keys[n:n+1]); {
+			n++
+		}
+	}
+	return n
+}
+
+// key orders tokens by their scores, equals by index: the score's rank above the index.
+func key(score float32, index int) uint64 { return uint64(rank(score))<<32 | uint64(index) }
+
+// fewKeys are quickly sorted.
+const fewKeys = 32
+
+// cutLeast moves the smallest of different keys, as many as fit, to the front, in any order, and returns how many these
+// are. fits says whether more keys still fit behind known smaller ones, which it has allowed; they are the next in
+// order, as a set. It must not allow more than it has refused.
+func cutLeast(keys []uint64, fits func(known int, more []uint64) bool) int {
+	low, high := 0, len(keys) // keys in front of low fit, and no more than those in front of high do
+	for rounds := 4 * bits.Len(uint(len(keys))); high-low > fewKeys && rounds > 0; rounds-- {
+		middle := low + partition(keys[low:high])
+		if fits(low, keys[low:middle]) {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	slices.Sort(keys[low:high])
+	for low < high && fits(low, keys[low:low+1]) {
+		low++
+	}
+	return low
+}
+
+// partition moves keys below one of them to the front and returns how many these are, at least one. There are three or
+// more keys.
+func partition(keys []uint64) int {
+	a, b, c := keys[0], keys[len(keys)/2], keys[len(keys)-1]
+	pivot := max(min(a, b), min(max(a, b), c)) // the one in the middle
+	n := 0
+	for i, k := range keys {
+		if k < pivot {
+			keys[i], keys[n] = keys[n], k
+			n++
+		}
+	}
+	return n
 }
 
 // rank maps numbers to integers in the same order.

@@ -1,7 +1,9 @@
 package generate
 
 import (
+	"cmp"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -61,6 +63,97 @@ func TestFilter(t *testing.T) {
 		if math.Abs(total-1) > 1e-6 {
 			t.Errorf("%s: the probabilities sum up to %g", c.name, total)
 		}
+	}
+}
+
+// TestPartialOrder: filters that put no more in order than they must keep the same tokens as when all are sorted, also
+// where equal scores and sums on the edge make the order of summation matter.
+func TestPartialOrder(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for trial := range 400 {
+		scores := make([]float32, 1+rng.IntN(3000))
+		for i := range scores {
+			switch trial % 4 {
+			case 0:
+				scores[i] = float32(4 * rng.NormFloat64())
+			case 1:
+				scores[i] = float32(rng.IntN(3)) // many equals
+			case 2:
+				scores[i] = 0 // all equal: sums are multiples of one number
+			case 3:
+				scores[i] = float32(i) / 9 // in order already
+			}
+			if rng.IntN(9) == 0 && i > 0 {
+				scores[i] = minusInf
+			}
+		}
+		possible := 0
+		for _, v := range scores {
+			if v != minusInf {
+				possible++
+			}
+		}
+		f := Sampling{TopP: rng.Float64()}
+		switch {
+		case trial%4 == 2:
+			f.TopP = 1 - float64(rng.IntN(possible))/float64(possible) // a whole number of tokens goes
+		case trial%5 == 0:
+			f = Sampling{TopK: 1 + rng.IntN(len(scores))}
+		}
+		minKept := 1 + rng.IntN(2)
+		want, got := slices.Clone(scores), slices.Clone(scores)
+		sortedFilter(f, want, minKept)
+		f.Filter(got, minKept)
+		if !slices.Equal(got, want) {
+			t.Fatalf("trial %d: %+v of %d scores, %d possible", trial, f, len(scores), possible)
+		}
+	}
+}
+
+// TestOrderOfSummation: behind a large probability small ones would be lost, in front of it they decide. The keys are
+// so arranged that those below the first pivot are summed from the largest on.
+func TestOrderOfSummation(t *testing.T) {
+	const small = 40
+	for tiny, want := range map[float32]int{0: small + 2, 0x1p-58: small + 1} {
+		// Two that sum up to just what is rounded to 0x1p-4, and two that never go.
+		probs := append(slices.Repeat([]float32{tiny}, small), 0x1p-28, 0x1p-4, 0.3, 0.6)
+		keys := []uint64{key(42, 42), key(41, 41), key(40, 40)}
+		for i := range small {
+			keys = append(keys, key(float32(i), i))
+		}
+		keys = append(keys, key(43, 43))
+		if got := leastLikely(keys, probs, 0x1p-4, len(keys)); got != want {
+			t.Errorf("%d tokens go, want %d", got, want)
+		}
+	}
+}
+
+// sortedFilter is Filter by its definition: all tokens in order, probabilities summed in this order.
+func sortedFilter(s Sampling, scores []float32, minKept int) {
+	var order []int // possible tokens, least likely first
+	for i, v := range scores {
+		if v != minusInf {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(scores[a], scores[b]) })
+	if k := max(s.TopK, minKept); s.TopK > 0 && k < len(order) {
+		least := scores[order[len(order)-k]]
+		for _, i := range order {
+			if scores[i] < least {
+				scores[i] = minusInf
+			}
+		}
+	}
+	if s.TopP == 0 || s.TopP == 1 {
+		return
+	}
+	probs, sum := Softmax(scores), 0.0
+	for _, i := range order[:max(len(order)-minKept, 0)] {
+		if sum += float64(probs[i]); float32(sum) > float32(1-s.TopP) {
+			return
+		}
+		scores[i] = minusInf
 	}
 }
 

@@ -1,10 +1,10 @@
-// Package lm trains a small OPT from scratch on captions, with a tokenizer of its own, and leaves a folder as those of
-// facebook/opt-* are. It stands in for a published language model where none is at hand: stage 2 in miniature needs one
-// that knows how captions read, and that it can freeze.
+// Package lm trains a small OPT or T5 from scratch on captions, with a tokenizer of its own, and leaves a folder as
+// those of facebook/opt-* and google/flan-t5-* are. It stands in for a published language model where none is at hand:
+// stage 2 in miniature needs one that knows how captions read, and that it can freeze.
 //
-// A text of the training is what a picture's captions are one after the other, in any order. So the model learns to
-// write a caption, and that what stands in front of one tells what it is about, which is all that the queries of stage
-// 2 build on.
+// A text of OPT's training is what a picture's captions are one after the other, in any order; T5's encoder reads some
+// of them, and its decoder writes another (see pairs). So the model learns to write a caption, and that what stands in
+// front of one tells what it is about, which is all that the queries of stage 2 build on.
 package lm
 
 import (
@@ -27,7 +27,10 @@ import (
 	"blip2/pkg/model"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/opt"
+	"blip2/pkg/naming"
+	"blip2/pkg/published"
 	"blip2/pkg/runlog"
+	"blip2/pkg/tokenizer"
 	"blip2/pkg/trainer"
 	"blip2/pkg/training"
 )
@@ -42,6 +45,7 @@ type Options struct {
 // Result is what a training leaves behind.
 type Result struct {
 	Dir        string  `json:"dir"`        // folder of the model
+	Arch       string  `json:"arch"`       // config.LMOPT or LMT5
 	Captions   int     `json:"captions"`   // trained on
 	Vocab      int     `json:"vocab"`      // ids of the tokenizer
 	Parameters int     `json:"parameters"` // of the model
@@ -56,36 +60,64 @@ func Train(ctx context.Context, c *config.LM, o Options) (*Result, error) {
 	if err := free(c.Out); err != nil {
 		return nil, fmt.Errorf("out: %w", err)
 	}
-	texts, err := readTexts(ctx, c, o.Log)
+	train, build, end := tokenizer.TrainBPE, newOPT, "\n" // which ends OPT's captions
+	if c.Model.Arch == config.LMT5 {
+		train, build, end = tokenizer.TrainUnigram, newT5, ""
+	}
+	texts, err := readTexts(ctx, c, end, o.Log)
 	if err != nil {
 		return nil, err
 	}
-	tok, files, err := newTokenizer(texts, c.Model.Vocab)
+	tok, files, err := newTokenizer(texts, c.Model.Vocab, train)
 	if err != nil {
 		return nil, err
 	}
+	net, err := build(c, tok, texts)
+	if err != nil {
+		return nil, err
+	}
+	result := &Result{Dir: c.Out, Arch: c.Model.Arch, Vocab: net.vocab, Parameters: model.Count(net.params)}
+	for _, t := range texts {
+		result.Captions += len(t)
+	}
+	o.Log.Info("language model", "arch", result.Arch, "captions", result.Captions, "vocabulary", result.Vocab,
+		"parameters", result.Parameters)
+	store := mlx.NewStore()
+	defer store.Finalize()
+	if err := model.Initialize(store, net.params, c.Seed); err != nil {
+		return nil, err
+	}
+	if result.Loss, err = run(ctx, c, o, net, store); err != nil {
+		return nil, err
+	}
+	result.Seconds = time.Since(started).Seconds()
+	return result, write(ctx, c.Out, store, net, files)
+}
+
+// network is the model that is trained.
+type network struct {
+	spec   published.Spec
+	vocab  int           // rows of its tables
+	params []model.Param // with what they start from
+	task   trainer.Task
+	batch  func(step, size int) []*tensors.Tensor // what the loss of a step is fed
+}
+
+// newOPT is an OPT.
+func newOPT(c *config.LM, tok tokenizer.Tokenizer, texts [][]string) (*network, error) {
 	m := c.Model
 	cfg := opt.Config{Vocab: tok.VocabSize(), Hidden: m.Hidden, Layers: m.Layers, Heads: m.Heads, FFN: m.FFN,
 		Positions: m.Positions, LayerNormEps: 1e-5, InitializerRange: m.InitStd, Dropout: m.Dropout}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	params := opt.Params(cfg)
-	result := &Result{Dir: c.Out, Vocab: cfg.Vocab, Parameters: model.Count(params)}
-	for _, t := range texts {
-		result.Captions += len(t)
-	}
-	o.Log.Info("language model", "captions", result.Captions, "vocabulary", cfg.Vocab, "parameters", result.Parameters)
-	store := mlx.NewStore()
-	defer store.Finalize()
-	if err := model.Initialize(store, params, c.Seed); err != nil {
-		return nil, err
-	}
-	if result.Loss, err = run(ctx, c, o, cfg, store, newRows(tok, texts, m.Positions, c.Seed)); err != nil {
-		return nil, err
-	}
-	result.Seconds = time.Since(started).Seconds()
-	return result, write(ctx, c.Out, store, cfg, files)
+	r := newRows(tok, texts, m.Positions, c.Seed)
+	return &network{spec: published.Spec{Model: naming.OPT, OPT: &cfg}, vocab: cfg.Vocab, params: opt.Params(cfg),
+		task: NewTask(cfg), batch: func(step, size int) []*tensors.Tensor {
+			ids, mask := r.batch(step, size)
+			return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(ids, size, r.length),
+				tensors.FromFlatDataAndDimensions(mask, size, r.length)}
+		}}, nil
 }
 
 // free makes sure that a folder can be made.
@@ -102,7 +134,7 @@ func free(dir string) error {
 	return nil
 }
 
-// NewTask is the language model as the trainer sees it: every token of ids [rows, L] is learned from those before it,
+// NewTask is an OPT as the trainer sees it: every token of ids [rows, L] is learned from those before it,
 // where the mask of the same shape is 1.
 func NewTask(cfg opt.Config) trainer.Task {
 	return trainer.Task{Params: opt.Params(cfg),
@@ -110,15 +142,19 @@ func NewTask(cfg opt.Config) trainer.Task {
 			ids, mask := in[0], in[1]
 			embeds := opt.Embed(scope, ids, dtypes.Float32)
 			hidden := opt.Forward(scope, cfg, opt.Input{Embeds: embeds, Mask: mask}, rng).Hidden
-			padding := BroadcastToShape(Scalar(ids.Graph(), ids.DType(), nn.IgnoredLabel), ids.Shape())
-			labels := Where(NotEqual(mask, ZerosLike(mask)), ids, padding)
-			return opt.LMLoss(opt.Logits(scope, cfg, hidden), labels), nil
+			return opt.LMLoss(opt.Logits(scope, cfg, hidden), labelsOf(ids, mask)), nil
 		}}
 }
 
+// labelsOf are the ids where the mask is 1.
+func labelsOf(ids, mask *Node) *Node {
+	padding := BroadcastToShape(Scalar(ids.Graph(), ids.DType(), nn.IgnoredLabel), ids.Shape())
+	return Where(NotEqual(mask, ZerosLike(mask)), ids, padding)
+}
+
 // run is the step loop; it returns the loss of the last interval.
-func run(ctx context.Context, c *config.LM, o Options, cfg opt.Config, store *mlx.Store, rows *rows) (float64, error) {
-	step, err := trainer.NewStep(o.Device.Backend, store, NewTask(cfg), training.NewOptimizer(c.Optim), c.Seed)
+func run(ctx context.Context, c *config.LM, o Options, net *network, store *mlx.Store) (float64, error) {
+	step, err := trainer.NewStep(o.Device.Backend, store, net.task, training.NewOptimizer(c.Optim), c.Seed)
 	if err != nil {
 		return 0, err
 	}
@@ -136,10 +172,9 @@ func run(ctx context.Context, c *config.LM, o Options, cfg opt.Config, store *ml
 	loop := trainer.Loop{Step: step, Schedule: schedule, Steps: steps, BatchSize: batch, LogEvery: c.Train.LogEvery,
 		MaxSkipped: maxSkipped,
 		Next: func(context.Context) (trainer.Feed, error) {
-			ids, mask := rows.batch(next, batch)
+			fed := net.batch(next, batch)
 			next++
-			return trainer.Feed{Tensors: []*tensors.Tensor{tensors.FromFlatDataAndDimensions(ids, batch, rows.length),
-				tensors.FromFlatDataAndDimensions(mask, batch, rows.length)}}, nil
+			return trainer.Feed{Tensors: fed}, nil
 		},
 		Save: func(trainer.Position) error { return nil }, // a few minutes are not worth a checkpoint
 		Report: func(in trainer.Interval) error {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
@@ -16,15 +17,13 @@ import (
 	"blip2/pkg/dataset"
 	"blip2/pkg/dataset/configured"
 	"blip2/pkg/model"
-	"blip2/pkg/model/opt"
-	"blip2/pkg/naming"
 	"blip2/pkg/published"
 	"blip2/pkg/tokenizer"
 	"blip2/pkg/weights"
 )
 
-// readTexts reads the captions of every picture, processed as for stage 2, each with the newline that ends it.
-func readTexts(ctx context.Context, c *config.LM, log *slog.Logger) ([][]string, error) {
+// readTexts reads the captions of every picture, processed as for stage 2, each with what ends it.
+func readTexts(ctx context.Context, c *config.LM, end string, log *slog.Logger) ([][]string, error) {
 	process := dataset.CaptionProcessor{MaxWords: c.Data.MaxWords}
 	src, err := configured.Evaluation(ctx, "data.train", c.Data.Train, configured.Shards(log))
 	if err != nil {
@@ -39,7 +38,7 @@ func readTexts(ctx context.Context, c *config.LM, log *slog.Logger) ([][]string,
 		var captions []string
 		for _, caption := range example.Captions {
 			if text := process.Process(caption); text != "" {
-				captions = append(captions, text+"\n")
+				captions = append(captions, text+end)
 			}
 		}
 		if len(captions) > 0 {
@@ -53,12 +52,9 @@ func readTexts(ctx context.Context, c *config.LM, log *slog.Logger) ([][]string,
 }
 
 // newTokenizer trains a tokenizer on the texts; the files are those that it is loaded from.
-func newTokenizer(texts [][]string, size int) (tokenizer.Tokenizer, map[string][]byte, error) {
-	var all []string
-	for _, t := range texts {
-		all = append(all, t...)
-	}
-	files, err := tokenizer.TrainBPE(all, size)
+func newTokenizer(texts [][]string, size int, train func([]string, int) (map[string][]byte, error)) (
+	tokenizer.Tokenizer, map[string][]byte, error) {
+	files, err := train(slices.Concat(texts...), size)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -82,23 +78,33 @@ type rows struct {
 }
 
 func newRows(tok tokenizer.Tokenizer, texts [][]string, length int, seed int64) *rows {
-	r := &rows{length: length, seed: seed}
+	return &rows{texts: encodeAll(tok, texts, false), length: length, seed: seed}
+}
+
+// encodeAll turns texts into ids, with the special tokens of a text or without.
+func encodeAll(tok tokenizer.Tokenizer, texts [][]string, noSpecial bool) [][][]int32 {
+	var all [][][]int32
 	for _, captions := range texts {
 		var ids [][]int32
 		for _, caption := range captions {
-			ids = append(ids, tok.Encode(caption, tokenizer.EncodeOptions{Literal: true}))
+			ids = append(ids, tok.Encode(caption, tokenizer.EncodeOptions{Literal: true, NoSpecial: noSpecial}))
 		}
-		r.texts = append(r.texts, ids)
+		all = append(all, ids)
 	}
-	return r
+	return all
+}
+
+// drawing returns the random numbers of a step.
+func drawing(seed int64, step int) *rand.Rand {
+	h := fnv.New64a()
+	_ = binary.Write(h, binary.LittleEndian, [2]int64{seed, int64(step)}) // a hash does not fail
+	return rand.New(rand.NewPCG(h.Sum64(), uint64(seed)))
 }
 
 // batch makes the texts of a step, ids and mask [size, length], from the seed and the number of the step: each is the
 // captions of one picture in a drawn order, begun anew where they are over, until the text is full.
 func (r *rows) batch(step, size int) (ids, mask []int32) {
-	h := fnv.New64a()
-	_ = binary.Write(h, binary.LittleEndian, [2]int64{r.seed, int64(step)})
-	rng := rand.New(rand.NewPCG(h.Sum64(), uint64(r.seed)))
+	rng := drawing(r.seed, step)
 	ids, mask = make([]int32, 0, size*r.length), make([]int32, size*r.length)
 	for row := range size {
 		captions := r.texts[rng.IntN(len(r.texts))]
@@ -117,13 +123,13 @@ func (r *rows) batch(step, size int) (ids, mask []int32) {
 }
 
 // write writes the model and its tokenizer as a folder of Hugging Face's layout.
-func write(ctx context.Context, dir string, store *mlx.Store, cfg opt.Config, files map[string][]byte) error {
-	configs, err := published.HFFiles(published.Spec{Model: naming.OPT, OPT: &cfg}, weights.F32)
+func write(ctx context.Context, dir string, store *mlx.Store, net *network, files map[string][]byte) error {
+	configs, err := published.HFFiles(net.spec, weights.F32)
 	if err != nil {
 		return err
 	}
 	var list []weights.Lazy
-	for _, p := range opt.Params(cfg) {
+	for _, p := range net.params {
 		list = append(list, weights.Lazy{Name: p.Name, DType: weights.F32, Shape: p.Shape, Data: func() ([]byte, error) {
 			value, err := store.GetVariable(model.Path(p.Name)).Value()
 			if err != nil {

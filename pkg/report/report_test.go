@@ -185,7 +185,7 @@ func TestBuild(t *testing.T) {
 
 func TestBuildAgain(t *testing.T) {
 	dir := writeRun(t)
-	if build(t, dir) != build(t, dir) {
+	if first, second := build(t, dir), build(t, dir); first != second {
 		t.Error("the same folder gives two pages")
 	}
 }

@@ -3,9 +3,7 @@ package stage1
 import (
 	"blip2/pkg/config"
 	"blip2/pkg/model/qformer"
-	"blip2/pkg/model/vit"
 	"blip2/pkg/tokenizer"
-	"blip2/pkg/trainer"
 	"blip2/pkg/training"
 )
 
@@ -32,9 +30,7 @@ func BERTVocabulary() Vocabulary {
 func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 	v, q, l := c.Vision, c.QFormer, c.Loss
 	return Config{
-		Vision: vit.Config{Arch: v.Arch, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Width: v.Width,
-			Layers: v.Layers, Heads: v.Heads, MLPRatio: v.MLPRatio, LayerNormEps: v.LayerNormEps,
-			InitializerRange: v.InitStd, Remat: v.Remat},
+		Vision:       training.NewVision(v),
 		FreezeVision: v.Freeze,
 		LNVisionEps:  v.LNVisionEps,
 		QFormer: qformer.Config{Hidden: q.Hidden, Layers: q.Layers, Heads: q.Heads, Intermediate: q.Intermediate,
@@ -63,6 +59,3 @@ func NewConfig(c *config.Stage1, vocab Vocabulary) Config {
 		Coupled:      c.Train.ContrastiveAccumulation,
 	}
 }
-
-// NewOptimizer returns the AdamW that a configuration describes.
-func NewOptimizer(o config.Optim) trainer.AdamW { return training.NewOptimizer(o) }

@@ -7,7 +7,6 @@ import (
 	"blip2/pkg/config"
 	"blip2/pkg/model"
 	"blip2/pkg/tokenizer"
-	"blip2/pkg/trainer"
 )
 
 // paperConfig is the configuration of the paper's ViT-L/14 run.
@@ -44,18 +43,6 @@ func TestNewConfigLeavesNothingOut(t *testing.T) {
 				t.Errorf("%s.%s is not set", section.Type(), name)
 			}
 		}
-	}
-	opt := NewOptimizer(config.Optim{Betas: [2]float64{1, 2}, Eps: 3, WeightDecay: 4, DecayRule: "lavis", GradClip: 5,
-		LayerDecay: 0.6, LossScale: 7})
-	if v := reflect.ValueOf(opt); v.NumField() != 7 {
-		t.Errorf("AdamW has %d fields; look whether NewOptimizer sets them all", v.NumField())
-	}
-	if opt.Betas != [2]float64{1, 2} || opt.Eps != 3 || opt.WeightDecay != 4 || opt.DecayRule != "lavis" ||
-		opt.GradClip != 5 || opt.LayerDecay != 0.6 || opt.LossScale != (trainer.LossScale{Value: 7}) {
-		t.Errorf("optimizer %+v", opt)
-	}
-	if dynamic := NewOptimizer(config.Optim{}); dynamic.LossScale != (trainer.LossScale{Dynamic: true}) {
-		t.Errorf("a dynamic loss scale became %+v", dynamic.LossScale)
 	}
 }
 

@@ -2,15 +2,18 @@ package stage1
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
 	"blip2/pkg/model"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/vit"
+	"blip2/pkg/trainer"
 )
 
 // The losses, as bits.
@@ -71,6 +74,46 @@ func TestWhoTrainsWhat(t *testing.T) {
 					t.Errorf("%s reaches the frozen %s", name, p.Name)
 				}
 			}
+		}
+	}
+}
+
+// TestLeftOutLosses: tensors that only losses of weight 0 teach stay as they are, without even decaying: their gradient
+// is None in PyTorch. All others move. So it is with gradient caching.
+func TestLeftOutLosses(t *testing.T) {
+	for name, on := range map[string]int{"no ITC": itm | itg, "no ITM": itc | itg, "no ITG": itc | itm, "ITG alone": itg} {
+		for _, parts := range []int{1, 2} {
+			cfg := tinyConfig()
+			cfg.MicroBatches, cfg.Coupled, cfg.FreezeVision = parts, parts > 1, false
+			for loss, weight := range map[int]*float64{itc: &cfg.ITCWeight, itm: &cfg.ITMWeight, itg: &cfg.ITGWeight} {
+				if on&loss == 0 {
+					*weight = 0
+				}
+			}
+			store := randomStore(t, cfg)
+			value := func(p model.Param) []float32 {
+				return tensors.MustCopyFlatData[float32](store.GetVariable(model.Path(p.Name)).MustValue())
+			}
+			before := map[string][]float32{}
+			for _, p := range Params(cfg) {
+				before[p.Name] = value(p)
+			}
+			step, err := trainer.NewStep(openGo(t).Backend, store, NewTask(cfg), trainer.AdamW{Betas: [2]float64{0.9, 0.98},
+				Eps: 1e-8, WeightDecay: 0.3, DecayRule: trainer.DecayLAVIS}, 3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r, err := step.Run(0, 0.01, newHostBatch(cfg).tensors(cfg)); err != nil || !r.Applied {
+				t.Fatalf("%s in %d parts: %+v, error %v", name, parts, r, err)
+			}
+			step.Close()
+			for _, p := range Params(cfg) {
+				taught, moves := teachers(cfg, p.Name)&on != 0, !slices.Equal(value(p), before[p.Name])
+				if taught != moves && !strings.HasSuffix(p.Name, "key.bias") { // whose gradient is 0 but for rounding
+					t.Errorf("%s in %d parts: %s taught %v, moved %v", name, parts, p.Name, taught, moves)
+				}
+			}
+			store.Finalize()
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/model"
+	"blip2/pkg/training"
 )
 
 // TestPaperConfigs loads the configurations of the paper's runs and compares them with the paper: parameters
@@ -42,7 +43,8 @@ func TestPaperConfigs(t *testing.T) {
 			t.Errorf("%s: batch %d, %d steps, %d of warm-up; want %d, 250000, 2000", tt.file, c.Train.BatchSize,
 				c.Train.Steps, c.Optim.WarmupSteps, tt.batch)
 		}
-		if o := NewOptimizer(c.Optim); o.Betas != [2]float64{0.9, 0.98} || o.WeightDecay != 0.05 || o.GradClip != 0 {
+		o := training.NewOptimizer(c.Optim)
+		if o.Betas != [2]float64{0.9, 0.98} || o.WeightDecay != 0.05 || o.GradClip != 0 {
 			t.Errorf("%s: optimizer %+v", tt.file, o)
 		}
 		if filepath.Dir(c.Vision.Weights) != filepath.Join(root(t), "data", "weights") {

@@ -16,18 +16,16 @@ func (s *stage) Score(ctx context.Context, r *training.Run, phase string, galler
 	rankings := make([]*Ranking, len(s.sets))
 	for i, e := range s.sets {
 		var shown *runlog.Phase
-		ranking, err := s.eval.Rank(ctx, e.set, func(part string, total int) func(int) {
-			shown = r.Progress.Start(phase+" "+e.split+" pictures: "+part, 0, total)
+		ranking, err := s.eval.Rank(ctx, e.EvalSet, func(part string, total int) func(int) {
+			shown = r.Progress.Start(phase+" "+e.Split+" pictures: "+part, 0, total)
 			return shown.Advance
 		})
 		shown.Done()
 		if err != nil {
-			return scores, fmt.Errorf("%s on %s pictures: %w", phase, e.split, err)
+			return scores, fmt.Errorf("%s on %s pictures: %w", phase, e.Split, err)
 		}
-		for _, bad := range e.set.BadSamples() {
-			r.Log.Warn("picture not evaluated", "key", bad.Key, "reason", bad.Reason)
-		}
-		scores.Retrieval[e.split] = retrievalScores(e.set, ranking)
+		r.WarnBad(e)
+		scores.Retrieval[e.Split] = retrievalScores(e.EvalSet, ranking)
 		rankings[i] = ranking
 	}
 	if !gallery || len(s.sets) == 0 {
@@ -57,50 +55,25 @@ func retrievalScores(set *dataset.EvalSet, r *Ranking) runlog.RetrievalScores {
 func (s *stage) gallery(ctx context.Context, r *training.Run, rankings []*Ranking) error {
 	var items []runlog.GalleryItem
 	for i, e := range s.sets {
-		pictures := readable(e.set, s.config.Report.Gallery/len(s.sets))
+		pictures := e.Shown(s.config.Report.Gallery / len(s.sets))
 		captions, err := s.eval.Captions(ctx, rankings[i], pictures)
 		if err != nil {
 			return fmt.Errorf("writing captions for the gallery: %w", err)
 		}
-		matches, err := s.eval.BestMatches(ctx, e.set, rankings[i], pictures)
+		matches, err := s.eval.BestMatches(ctx, e.EvalSet, rankings[i], pictures)
 		if err != nil {
 			return fmt.Errorf("matching texts for the gallery: %w", err)
 		}
 		for k, p := range pictures {
 			best := matches[k]
 			items = append(items, runlog.GalleryItem{
-				Split: e.split, Generated: s.tok.Decode(captions[k]), BestMatch: e.set.Caption(best.Text),
-				BestMatchProb: runlog.Float(best.Prob), BestMatchCorrect: e.set.Txt2Img()[best.Text] == p,
+				Split: e.Split, Generated: s.tok.Decode(captions[k]), BestMatch: e.Caption(best.Text),
+				BestMatchProb: runlog.Float(best.Prob), BestMatchCorrect: e.Txt2Img()[best.Text] == p,
 			})
-			if err := r.ShowPicture(&items[len(items)-1], e.set, p); err != nil {
+			if err := r.ShowPicture(&items[len(items)-1], e.EvalSet, p); err != nil {
 				return err
 			}
 		}
 	}
 	return runlog.WriteGallery(r.RunDir, runlog.Gallery{Items: items})
-}
-
-// readable picks n of the pictures that could be read, at even distances.
-func readable(set *dataset.EvalSet, n int) []int {
-	var good []int
-	for i := range set.NumImages() {
-		if set.Readable(i) {
-			good = append(good, i)
-		}
-	}
-	out := spread(len(good), n)
-	for i, at := range out {
-		out[i] = good[at]
-	}
-	return out
-}
-
-// spread picks n of total indices at even distances.
-func spread(total, n int) []int {
-	n = min(n, total)
-	out := make([]int, n)
-	for i := range out {
-		out[i] = i * total / n
-	}
-	return out
 }

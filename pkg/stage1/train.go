@@ -8,7 +8,6 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
-	"blip2/pkg/dataset/configured"
 	"blip2/pkg/mesh"
 	"blip2/pkg/model"
 	"blip2/pkg/pretrained"
@@ -27,14 +26,8 @@ type stage struct {
 	config *config.Stage1
 	cfg    Config
 	tok    *tokenizer.WordPiece
-	sets   []evalSet // training pictures first, then held-out ones
+	sets   []training.EvalSet
 	eval   *Evaluator
-}
-
-// evalSet is a named set of pictures to evaluate on.
-type evalSet struct {
-	split string
-	set   *dataset.EvalSet
 }
 
 func (s *stage) Command() string { return "pretrain-stage1" }
@@ -60,35 +53,15 @@ func (s *stage) caption() dataset.CaptionProcessor {
 	return dataset.CaptionProcessor{MaxWords: s.config.Text.MaxWords, Prompt: s.config.Text.Prompt}
 }
 
-func (s *stage) Prepare(r *training.Run) error {
-	if !s.config.Eval.Retrieval {
-		return nil
+func (s *stage) Prepare(r *training.Run) (err error) {
+	if s.config.Eval.Retrieval {
+		s.sets, err = r.EvalSets(s.tok, s.config.Eval.MaxImages, s.config.Eval.MaxLen)
 	}
-	if r.Train != nil {
-		if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil {
-			return err
-		}
-	}
-	if r.Heldout == nil {
-		return nil
-	}
-	return s.addEvalSet(runlog.SplitHeldout, r.Heldout)
-}
-
-func (s *stage) addEvalSet(split string, src dataset.Source) error {
-	c := s.config
-	o := configured.EvalOptions(c.Data)
-	o.ImageSize, o.MaxTextLen, o.Caption = c.Vision.ImageSize, c.Eval.MaxLen, s.caption()
-	set, err := dataset.NewEvalSet(dataset.First(src, c.Eval.MaxImages), s.tok, o)
-	if err != nil {
-		return err
-	}
-	s.sets = append(s.sets, evalSet{split, set})
-	return nil
+	return err
 }
 
 func (s *stage) Build(r *training.Run) (training.Model, error) {
-	m := training.Model{Params: Params(s.cfg), Task: NewTask(s.cfg), Optimizer: NewOptimizer(s.config.Optim),
+	m := training.Model{Params: Params(s.cfg), Task: NewTask(s.cfg), Optimizer: training.NewOptimizer(s.config.Optim),
 		StepFLOPs: TotalFLOPs(StepFLOPs(s.cfg, s.config.Train.BatchSize))}
 	if err := s.initialise(r); err != nil || len(s.sets) == 0 {
 		return m, err

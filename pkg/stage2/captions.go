@@ -131,17 +131,15 @@ func (s *stage) Score(ctx context.Context, r *training.Run, phase string, galler
 		return scores, fmt.Errorf("%s without pictures: %w", phase, err)
 	}
 	for i, e := range s.sets {
-		shown := r.Progress.Start(phase+" "+e.split+" pictures", 0, e.set.NumImages())
-		written[i], err = s.eval.Captions(ctx, e.set, shown.Advance)
+		shown := r.Progress.Start(phase+" "+e.Split+" pictures", 0, e.NumImages())
+		written[i], err = s.eval.Captions(ctx, e.EvalSet, shown.Advance)
 		shown.Done()
 		if err != nil {
-			return scores, fmt.Errorf("%s on %s pictures: %w", phase, e.split, err)
+			return scores, fmt.Errorf("%s on %s pictures: %w", phase, e.Split, err)
 		}
-		for _, bad := range e.set.BadSamples() {
-			r.Log.Warn("picture not evaluated", "key", bad.Key, "reason", bad.Reason)
-		}
-		if scores.Captions[e.split], err = scoreCaptions(ctx, e.set, written[i], blind); err != nil {
-			return scores, fmt.Errorf("%s on %s pictures: %w", phase, e.split, err)
+		r.WarnBad(e)
+		if scores.Captions[e.Split], err = scoreCaptions(ctx, e.EvalSet, written[i], blind); err != nil {
+			return scores, fmt.Errorf("%s on %s pictures: %w", phase, e.Split, err)
 		}
 	}
 	if !gallery {
@@ -188,14 +186,9 @@ func scoreCaptions(ctx context.Context, set *dataset.EvalSet, captions []string,
 func (s *stage) gallery(r *training.Run, captions [][]string) error {
 	var items []runlog.GalleryItem
 	for i, e := range s.sets {
-		n := min(s.config.Report.Gallery/len(s.sets), e.set.NumImages())
-		for k := range n {
-			p := k * e.set.NumImages() / n
-			if !e.set.Readable(p) {
-				continue
-			}
-			items = append(items, runlog.GalleryItem{Split: e.split, Generated: captions[i][p]})
-			if err := r.ShowPicture(&items[len(items)-1], e.set, p); err != nil {
+		for _, p := range e.Shown(s.config.Report.Gallery / len(s.sets)) {
+			items = append(items, runlog.GalleryItem{Split: e.Split, Generated: captions[i][p]})
+			if err := r.ShowPicture(&items[len(items)-1], e.EvalSet, p); err != nil {
 				return err
 			}
 		}

@@ -12,8 +12,8 @@ import (
 	"blip2/pkg/model/opt"
 	"blip2/pkg/model/qformer"
 	"blip2/pkg/model/t5"
-	"blip2/pkg/model/vit"
 	"blip2/pkg/published"
+	"blip2/pkg/training"
 )
 
 // FromConfig returns the model that a configuration describes; the language model's sizes are those of its folder. What
@@ -30,10 +30,7 @@ func FromConfig(c *config.Stage2) (Config, error) {
 func WithLLM(c *config.Stage2, llm *opt.Config, llmT5 *t5.Config) (Config, error) {
 	v, q := c.Vision, c.QFormer
 	cfg := Config{
-		Vision: vit.Config{Arch: v.Arch, ImageSize: v.ImageSize, PatchSize: v.PatchSize, Width: v.Width,
-			Layers: v.Layers, Heads: v.Heads, MLPRatio: v.MLPRatio, LayerNormEps: v.LayerNormEps,
-			InitializerRange: v.InitStd, Remat: v.Remat},
-		FreezeVision: v.Freeze, LNVisionEps: v.LNVisionEps,
+		Vision: training.NewVision(v), FreezeVision: v.Freeze, LNVisionEps: v.LNVisionEps,
 		QFormer: qformer.Config{Hidden: q.Hidden, Layers: q.Layers, Heads: q.Heads, Intermediate: q.Intermediate,
 			Queries: q.QueryTokens, CrossAttentionFreq: q.CrossAttentionFreq, EncoderWidth: v.Width,
 			LayerNormEps: q.LayerNormEps, Dropout: q.Dropout, InitializerRange: q.InitStd},

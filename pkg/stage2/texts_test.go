@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"blip2/pkg/internal/toydata"
 	"blip2/pkg/tokenizer"
 )
 
@@ -28,7 +27,11 @@ func optTokenizer(t *testing.T) tokenizer.Tokenizer {
 // t5Tokenizer is a small tokenizer of T5's kind.
 func t5Tokenizer(t *testing.T) tokenizer.Tokenizer {
 	t.Helper()
-	return loadTokenizer(t, toydata.T5Tokenizer(strings.Fields(strings.Join(corpus, " "))))
+	files, err := tokenizer.TrainUnigram(corpus, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loadTokenizer(t, files)
 }
 
 func loadTokenizer(t *testing.T, files map[string][]byte) tokenizer.Tokenizer {

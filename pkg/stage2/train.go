@@ -12,7 +12,6 @@ import (
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/config"
 	"blip2/pkg/dataset"
-	"blip2/pkg/dataset/configured"
 	"blip2/pkg/model"
 	"blip2/pkg/model/t5"
 	"blip2/pkg/naming"
@@ -35,27 +34,13 @@ type stage struct {
 	stage1 string // checkpoint to start from
 	tok    tokenizer.Tokenizer
 	writer *Writer
-	sets   []evalSet // training pictures first, then held-out ones
+	sets   []training.EvalSet
 	eval   *captioner
-}
-
-// evalSet is a named set of pictures to write captions for.
-type evalSet struct {
-	split string
-	set   *dataset.EvalSet
 }
 
 func (s *stage) Command() string { return "pretrain-stage2" }
 
 func (s *stage) Config() training.Config { return s.config }
-
-// noTokens stands in for the tokenizer of an evaluation set, of which only pictures and captions are asked for.
-type noTokens struct{}
-
-func (noTokens) EncodeCaptionInto([]int32, []int32, string) {}
-
-// noLength is the least text length that an evaluation set takes.
-const noLength = 2
 
 func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 	c := s.config
@@ -95,31 +80,11 @@ func (s *stage) caption() dataset.CaptionProcessor {
 	return dataset.CaptionProcessor{MaxWords: s.config.Text.MaxWords}
 }
 
-func (s *stage) Prepare(r *training.Run) error {
-	if !s.config.Eval.Captions {
-		return nil
+func (s *stage) Prepare(r *training.Run) (err error) {
+	if s.config.Eval.Captions {
+		s.sets, err = r.EvalSets(nil, s.config.Eval.MaxImages, 0)
 	}
-	if r.Train != nil {
-		if err := s.addEvalSet(runlog.SplitTrain, r.Train); err != nil {
-			return err
-		}
-	}
-	if r.Heldout == nil {
-		return nil
-	}
-	return s.addEvalSet(runlog.SplitHeldout, r.Heldout)
-}
-
-func (s *stage) addEvalSet(split string, src dataset.Source) error {
-	c := s.config
-	o := configured.EvalOptions(c.Data)
-	o.ImageSize, o.MaxTextLen, o.Caption = c.Vision.ImageSize, noLength, s.caption()
-	set, err := dataset.NewEvalSet(dataset.First(src, c.Eval.MaxImages), noTokens{}, o)
-	if err != nil {
-		return err
-	}
-	s.sets = append(s.sets, evalSet{split, set})
-	return nil
+	return err
 }
 
 func (s *stage) Build(r *training.Run) (training.Model, error) {

@@ -13,7 +13,13 @@ import (
 // trained loads a tokenizer that was trained on texts.
 func trained(t *testing.T, texts []string, size int) (Tokenizer, map[string][]byte) {
 	t.Helper()
-	files, err := TrainBPE(texts, size)
+	return trainedBy(t, TrainBPE, texts, size)
+}
+
+func trainedBy(t *testing.T, train func([]string, int) (map[string][]byte, error), texts []string, size int) (
+	Tokenizer, map[string][]byte) {
+	t.Helper()
+	files, err := train(texts, size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,5 +81,45 @@ func TestTrainBPEMerges(t *testing.T) {
 	lines := strings.Fields(strings.TrimPrefix(string(files[fileMerges]), "#version: 0.2\n"))
 	if want := []string{"a", "b", "ab", "c"}; !slices.Equal(lines, want) {
 		t.Errorf("merges %v, want %v", lines, want)
+	}
+}
+
+// TestTrainUnigram: frequent words become single tokens, others are spelled, and texts end with </s> as T5's do.
+func TestTrainUnigram(t *testing.T) {
+	texts := []string{"a cat on a mat\n", "a cat and a dog\n", "über the cat\n"}
+	tok, files := trainedBy(t, TrainUnigram, texts, smallestUnigram+1+4) // ü, and 4 words
+	again, err := TrainUnigram(texts, smallestUnigram+1+4)
+	if err != nil || !maps.EqualFunc(files, again, bytes.Equal) {
+		t.Errorf("a second training gives other files, error %v", err)
+	}
+	if s := tok.Special(); s.Pad != 0 || s.EOS != 1 || s.Unk != 2 {
+		t.Errorf("special tokens %+v", s)
+	}
+	// a occurs four times, cat three times, and "and" is the first of those that occur once.
+	if ids := tok.Encode("a cat and dog", EncodeOptions{}); !slices.Equal(ids, []int32{3, 4, 5, 6, 1}) {
+		t.Errorf("ids %v", ids)
+	}
+	if ids := tok.Encode("mat", EncodeOptions{NoSpecial: true}); len(ids) != 4 || slices.Contains(ids, 2) {
+		t.Errorf("a word that is no piece is %v", ids)
+	}
+	for _, text := range []string{"a cat on a mat", "über: what's THIS? 12", "dogs"} {
+		if got := tok.Decode(tok.Encode(text, EncodeOptions{}), true); got != text {
+			t.Errorf("%q comes back as %q", text, got)
+		}
+	}
+	if ids := tok.Encode("日", EncodeOptions{NoSpecial: true}); !slices.Contains(ids, 2) {
+		t.Errorf("a character of no text is %v", ids)
+	}
+	if n := tok.VocabSize(); n != smallestUnigram+1+4 {
+		t.Errorf("%d ids", n)
+	}
+	if all, _ := trainedBy(t, TrainUnigram, texts, 1000); all.VocabSize() != smallestUnigram+1+8 {
+		t.Errorf("%d ids of 8 words", all.VocabSize())
+	}
+	if none, _ := trainedBy(t, TrainUnigram, nil, 1000); none.VocabSize() != smallestUnigram {
+		t.Errorf("%d ids from no texts", none.VocabSize())
+	}
+	if _, err := TrainUnigram(texts, smallestUnigram); err == nil || !strings.Contains(err.Error(), "too small") {
+		t.Errorf("error %v", err)
 	}
 }

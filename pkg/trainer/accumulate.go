@@ -8,7 +8,6 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
-	"blip2/pkg/model"
 	"blip2/pkg/model/nn"
 )
 
@@ -79,18 +78,20 @@ func (s *Step) partGraph(scope *mlx.Scope, inputs []*Node) []*Node {
 	return []*Node{s.addLosses(loss, terms)}
 }
 
-// addGradients adds the gradients of a scaled loss to their sums. Parameters that the graph does not read are left out.
+// addGradients adds the gradients of a scaled loss to their sums. It remembers which there are: the programs over
+// micro-batches are built before the one that makes the update.
 func (s *Step) addGradients(loss *Node) {
-	g := loss.Graph()
-	var values []*Node
-	var sums []*mlx.Variable
-	for _, p := range s.task.Params {
-		if v := s.store.GetVariable(model.Path(p.Name)); v.InUseByGraph(g) {
-			values, sums = append(values, v.NodeValue(g)), append(sums, slot(s.store, gradientSums, p))
-		}
+	g, learned := loss.Graph(), s.learned(loss)
+	if s.summed == nil {
+		s.summed = make([]bool, len(s.task.Params))
 	}
-	for i, grad := range Gradient(loss, values...) {
-		sums[i].SetNodeValue(Add(sums[i].NodeValue(g), nn.Float32(grad)))
+	if len(learned) == 0 {
+		return // of the coupled part of a loss, features may be all that it depends on
+	}
+	for i, grad := range Gradient(loss, s.values(g, learned)...) {
+		sum := slot(s.store, gradientSums, s.task.Params[learned[i]])
+		sum.SetNodeValue(Add(sum.NodeValue(g), nn.Float32(grad)))
+		s.summed[learned[i]] = true
 	}
 }
 
@@ -111,6 +112,9 @@ func (s *Step) updateGraph(scope *mlx.Scope, inputs []*Node) []*Node {
 	g := host.Graph()
 	grads := make([]*Node, len(s.task.Params))
 	for i, p := range s.task.Params {
+		if !s.summed[i] {
+			continue
+		}
 		sum := slot(s.store, gradientSums, p)
 		grads[i] = scaled(s.scaleDown(sum.NodeValue(g), host), share)
 		sum.SetNodeValue(ZerosLike(grads[i]))

@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -104,7 +105,7 @@ func (a AdamW) hostValues(lr float64, t int, scale float64) *tensors.Tensor {
 
 // update adds the update of all parameters to the graph: of the loss, a float32 scalar, and its gradients in the order
 // of the task's parameters. It returns the global gradient norm (float32 scalar, before clipping) and whether the step
-// was applied (bool scalar).
+// was applied (bool scalar). A parameter whose gradient is nil stays as it is: as in PyTorch it does not even decay.
 //
 // If the loss or any gradient is not finite, nothing changes: gradients become zero, both βs one and the learning
 // rate zero, which leaves parameters and moments exactly as they were without a second copy of them.
@@ -126,6 +127,9 @@ func (a AdamW) update(store *mlx.Store, task Task, loss *Node, grads []*Node, ho
 		clip = Where(applied, clip, one) // of a norm that is not finite it would be NaN
 	}
 	for i, p := range task.Params {
+		if grads[i] == nil {
+			continue
+		}
 		grad := Where(applied, grads[i], ZerosLike(grads[i]))
 		if a.GradClip > 0 {
 			grad = Mul(grad, clip)
@@ -162,10 +166,13 @@ func slot(store *mlx.Store, folder string, p model.Param) *mlx.Variable {
 // element is one number of a vector.
 func element(vector *Node, i int) *Node { return Squeeze(SliceAxis(vector, 0, AxisElem(i))) }
 
-// globalNorm is the L2 norm of all gradients together.
+// globalNorm is the L2 norm of all gradients together; nil ones are passed over.
 func globalNorm(grads []*Node) *Node {
 	var sum *Node
 	for _, grad := range grads {
+		if grad == nil {
+			continue
+		}
 		flat := Reshape(nn.Float32(grad), -1)
 		square := Dot(flat, flat).Product()
 		if sum == nil {
@@ -173,6 +180,9 @@ func globalNorm(grads []*Node) *Node {
 		} else {
 			sum = Add(sum, square)
 		}
+	}
+	if sum == nil {
+		panic(errors.New("the loss depends on no tensor that is trained"))
 	}
 	return Sqrt(sum)
 }

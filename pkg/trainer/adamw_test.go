@@ -3,9 +3,16 @@ package trainer
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/gomlx/compute/dtypes"
+	. "github.com/gomlx/gomlx/core/graph"
+	mlx "github.com/gomlx/gomlx/ml/model"
+
 	"blip2/pkg/model"
+	"blip2/pkg/model/nn"
 )
 
 // flat lists toyParams' values one after the other.
@@ -260,6 +267,73 @@ func TestSlots(t *testing.T) {
 			if isSlot && v != want {
 				t.Errorf("%s starts at %v", path, values)
 			}
+		}
+	}
+}
+
+// TestWithoutGradient: parameters on which the loss does not depend by a differentiable way have the gradient None in
+// PyTorch, whose AdamW passes over them: they do not decay, and have no moments. All others follow AdamW.
+func TestWithoutGradient(t *testing.T) {
+	idle := []model.Param{{Name: "unused.weight", Shape: []int{2, 2}, Init: model.Normal(1)},
+		{Name: "stopped.weight", Shape: []int{2, 2}, Init: model.Normal(1)},
+		{Name: "counted.weight", Shape: []int{2, 2}, Init: model.Normal(1)},
+		{Name: "reported.weight", Shape: []int{2, 2}, Init: model.Normal(1)}}
+	a := AdamW{Betas: [2]float64{0.9, 0.98}, Eps: 1e-8, WeightDecay: 0.3, DecayRule: DecayDefault}
+	for _, parts := range []int{1, 2} {
+		task := partsTask(parts, 0)
+		task.Params = append(idle[:2:2], append(toyParams(), idle[2:]...)...)
+		loss := task.Loss
+		task.Loss = func(scope *mlx.Scope, in []*Node, rng *nn.RNG) (*Node, []*Node) {
+			value := func(name string) *Node {
+				return scope.At("%s", name).GetVariable("weight").NodeValue(in[0].Graph())
+			}
+			total, terms := loss(scope, in, rng)
+			stopped := StopGradient(ReduceAllSum(Exp(value("stopped"))))
+			whole := ConvertDType(ConvertDType(ReduceAllSum(value("counted")), dtypes.Int32), dtypes.Float32)
+			total = Add(total, MulScalar(Add(stopped, whole), 0.5))
+			return total, []*Node{terms[0], Add(terms[1], ReduceAllSum(value("reported")))}
+		}
+		store := mlx.NewStore()
+		if err := model.Initialize(store, task.Params, 1); err != nil {
+			t.Fatal(err)
+		}
+		before := bits(t, store)
+		host := newHostAdamW(a, flat(before))
+		s := newStep(t, store, task, a, 1)
+		for step := range 3 {
+			b := newToyBatch(step)
+			grad := toyGradient(host.p, b)
+			runToy(t, s, step, 0.05, b)
+			host.step(step+1, 0.05, grad)
+		}
+		after := bits(t, store)
+		host.compare(t, fmt.Sprintf("%d parts", parts), after)
+		for _, p := range idle {
+			path := model.Path(p.Name)
+			if !slices.Equal(after[path], before[path]) {
+				t.Errorf("%d parts: %s was %v and is %v", parts, p.Name, before[path], after[path])
+			}
+			for _, folder := range []string{firstMoment, secondMoment} {
+				if slices.ContainsFunc(after[folder+path], func(v float32) bool { return v != 0 }) {
+					t.Errorf("%d parts: %s has a moment", parts, p.Name)
+				}
+			}
+		}
+	}
+}
+
+// TestNothingIsTrained: a loss without any parameter is a mistake that is said.
+func TestNothingIsTrained(t *testing.T) {
+	for _, parts := range []int{1, 2} {
+		task := partsTask(parts, 0)
+		task.Loss = func(_ *mlx.Scope, in []*Node, _ *nn.RNG) (*Node, []*Node) {
+			mean := ReduceAllMean(in[0])
+			return mean, []*Node{mean, mean}
+		}
+		s := newStep(t, toyStore(t), task, AdamW{Betas: [2]float64{0.9, 0.98}, Eps: 1e-8}, 1)
+		if _, err := s.Run(0, 0.1, newToyBatch(0).tensors()); err == nil ||
+			!strings.Contains(err.Error(), "no tensor that is trained") {
+			t.Errorf("%d parts: error %v", parts, err)
 		}
 	}
 }

@@ -68,6 +68,7 @@ type Step struct {
 	features *program // of the micro-batch
 	couple   *program // the coupled loss of the micro-batch's rows
 	kept     hostRows // what the passes over micro-batches leave for the following ones
+	summed   []bool   // by parameter: a program over micro-batches adds up its gradients
 }
 
 // Result holds the numbers of one step.
@@ -119,19 +120,43 @@ func (s *Step) build() error {
 func (s *Step) wholeGraph(scope *mlx.Scope, inputs []*Node) []*Node {
 	host := inputs[1]
 	loss, terms := s.task.Loss(scope, inputs[2:], nn.NewRNG(inputs[0]))
-	grads := Gradient(s.scaleUp(loss, host), s.values(loss.Graph())...)
-	for i, grad := range grads {
-		grads[i] = s.scaleDown(grad, host)
+	learned := s.learned(loss)
+	grads := make([]*Node, len(s.task.Params))
+	for i, grad := range Gradient(s.scaleUp(loss, host), s.values(loss.Graph(), learned)...) {
+		grads[learned[i]] = s.scaleDown(grad, host)
 	}
 	norm, applied := s.optimizer.update(scope.Store(), s.task, loss, grads, host)
 	return []*Node{report(loss, norm, applied, terms)}
 }
 
-// values are the parameters' nodes.
-func (s *Step) values(g *Graph) []*Node {
-	nodes := make([]*Node, len(s.task.Params))
+// learned lists the parameters, by their number, of which the loss is a differentiable function. PyTorch's optimizers
+// pass over all others, whose gradient is None; so does AdamW.update.
+func (s *Step) learned(loss *Node) []int {
+	g := loss.Graph()
+	seen, stack := make([]bool, len(g.Nodes())), []*Node{loss}
+	for len(stack) > 0 {
+		n := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if seen[n.Id()] || n.StopGradient() || n.NumOutputs() != 1 || !n.DType().IsFloat() {
+			continue
+		}
+		seen[n.Id()] = true
+		stack = append(stack, n.Inputs()...)
+	}
+	var numbers []int
 	for i, p := range s.task.Params {
-		nodes[i] = s.store.GetVariable(model.Path(p.Name)).NodeValue(g)
+		if v := s.store.GetVariable(model.Path(p.Name)); v.InUseByGraph(g) && seen[v.NodeValue(g).Id()] {
+			numbers = append(numbers, i)
+		}
+	}
+	return numbers
+}
+
+// values are the nodes of parameters, given by their numbers.
+func (s *Step) values(g *Graph, numbers []int) []*Node {
+	nodes := make([]*Node, len(numbers))
+	for i, n := range numbers {
+		nodes[i] = s.store.GetVariable(model.Path(s.task.Params[n].Name)).NodeValue(g)
 	}
 	return nodes
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"blip2/pkg/model"
@@ -42,10 +41,14 @@ func WriteStage2(dir string) error {
 		opt.Params(optConfig), files); err != nil {
 		return err
 	}
-	t5Config := t5.Config{Vocab: 80, Hidden: 16, HeadDim: 8, Heads: 2, FFN: 24, EncoderLayers: 1, DecoderLayers: 1,
+	words, err := tokenizer.TrainUnigram(captions, 300)
+	if err != nil {
+		return err
+	}
+	t5Config := t5.Config{Vocab: 128, Hidden: 16, HeadDim: 8, Heads: 2, FFN: 24, EncoderLayers: 1, DecoderLayers: 1,
 		Activation: nn.GELU, Buckets: 8, MaxDistance: 16, RMSNormEps: 1e-6, Dropout: 0.1}
 	if err := writeLLM(filepath.Join(dir, T5Dir), published.Spec{Model: naming.T5, T5: &t5Config}, t5.Params(t5Config),
-		T5Tokenizer(strings.Fields(strings.Join(captions, " ")))); err != nil {
+		words); err != nil {
 		return err
 	}
 	for name, llm := range map[string]string{OPTFile: OPTDir, T5File: T5Dir} {
@@ -111,30 +114,4 @@ func writeLLM(dir string, spec published.Spec, params []model.Param, tokenizer m
 		tensors = append(tensors, weights.FromFloat32(p.Name, p.Shape, model.Draw(p, llmSeed)))
 	}
 	return weights.Write(filepath.Join(dir, "model.safetensors"), tensors, nil)
-}
-
-// T5Tokenizer returns the files of a tokenizer of T5's kind: the given words, and letters for the rest.
-func T5Tokenizer(words []string) map[string][]byte {
-	pieces := []string{`["<pad>",0]`, `["</s>",0]`, `["<unk>",0]`}
-	for _, word := range words {
-		if piece := fmt.Sprintf(`["▁%s",-1]`, word); !slices.Contains(pieces, piece) {
-			pieces = append(pieces, piece)
-		}
-	}
-	pieces = append(pieces, `["▁",-5]`)
-	for c := 'a'; c <= 'z'; c++ {
-		pieces = append(pieces, fmt.Sprintf(`["%c",-9]`, c))
-	}
-	return map[string][]byte{
-		"tokenizer.json": []byte(`{"added_tokens":[{"id":0,"content":"<pad>","special":true},
-{"id":1,"content":"</s>","special":true},{"id":2,"content":"<unk>","special":true}],"normalizer":null,
-"pre_tokenizer":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},
-"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}},
-{"SpecialToken":{"id":"</s>","type_id":0}}],"pair":[],"special_tokens":
-{"</s>":{"id":"</s>","ids":[1],"tokens":["</s>"]}}},
-"decoder":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},
-"model":{"type":"Unigram","unk_id":2,"vocab":[` + strings.Join(pieces, ",") + "]}}\n"),
-		"tokenizer_config.json": []byte(`{"tokenizer_class":"T5Tokenizer","eos_token":"</s>","pad_token":"<pad>",` +
-			`"unk_token":"<unk>","extra_ids":0}` + "\n"),
-	}
 }
