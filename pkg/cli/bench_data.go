@@ -65,8 +65,9 @@ scripts/bench_pillow.py measures Python's way on the same pictures.`,
 	flags.StringVar(&opts.annotations, "annotations", "", "take the pictures of this file, relative to --images")
 	flags.StringVar(&opts.shards, "shards", "", "tar shards, a `path` or URL with braces or *, in place of --images")
 	addIndexFlag(cmd, &opts.index)
-	flags.StringSliceVar(&opts.from, "from", nil, "kinds of source to compare, or all (default: only the one that is given)")
-	flags.IntVar(&opts.count, "count", 0, "pictures per measurement, taken again if there are fewer (default: all; of shards in order 1000)")
+	flags.StringSliceVar(&opts.from, "from", nil, "kinds of source to compare, or all (default: the given one)")
+	flags.IntVar(&opts.count, "count", 0, "pictures per measurement, taken again if there are fewer (default: all; of "+
+		"shards in order 1000)")
 	flags.IntVar(&opts.size, "size", 224, "side of the result, in pixels")
 	flags.IntSliceVar(&opts.workers, "workers", []int{1, 2}, "numbers of workers to measure the whole way with")
 	flags.BoolVar(&opts.memory, "memory", false, "read the files into memory first")
@@ -168,7 +169,8 @@ func (o benchDataOptions) measurePictures(ctx context.Context, app *App, src dat
 const countInOrder = 1000
 
 // measureStream measures shards that are read in order.
-func (o benchDataOptions) measureStream(ctx context.Context, app *App, set *dataset.StreamSet) (benchDataReport, error) {
+func (o benchDataOptions) measureStream(ctx context.Context, app *App, set *dataset.StreamSet) (benchDataReport,
+	error) {
 	if o.memory {
 		return benchDataReport{}, usagef("--memory is for pictures that can be read anywhere; %s is read in order", set.Name)
 	}

@@ -65,7 +65,8 @@ func TestBenchDataJSON(t *testing.T) {
 func TestBenchDataFromEverySource(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	dir := writePictures(t, 10)
-	got := runApp(t, nil, "bench", "data", "--images", dir, "--from", "all", "--json", "--size", "16", "--workers", "1,2,3")
+	got := runApp(t, nil, "bench", "data", "--images", dir, "--from", "all", "--json", "--size", "16",
+		"--workers", "1,2,3")
 	var r struct {
 		Sources []struct {
 			Kind     string

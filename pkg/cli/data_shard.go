@@ -22,9 +22,10 @@ func newDataShardCmd(app *App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shard --out FOLDER",
 		Short: "Pack data sets into webdataset shards",
-		Long: `Writes the pictures of the data sets (data.train) with their captions, or questions and answers, as webdataset tar
-shards with their indexes, the pictures as they are. The bytes depend on the data and the options alone. A shard appears
-under its name when it is complete; after an interrupt the same command goes on with the first that is missing.
+		Long: `Writes the pictures of the data sets (data.train) with their captions, or questions and answers, as
+webdataset tar shards with their indexes, the pictures as they are. The bytes depend on the data and the options alone.
+A shard appears under its name when it is complete; after an interrupt the same command goes on with the first that is
+missing.
 shards.json beside them says what was written and what was left out. Shards may be packed anew: those of any form are
 read, also packed ones and those in buckets.`,
 		Example: `  blip2 data shard --annotations coco_karpathy_train.json --images coco/images --out shards/coco

@@ -108,7 +108,8 @@ func newDataStats(cfg dataConfig, sets []namedSource, details []audit.Stats) (da
 	if err != nil {
 		return dataStats{}, err
 	}
-	s := dataStats{Mix: cfg.Data.Mix.By, Epoch: training.Mixture.Rows(), Shares: training.Mixture.Shares(), Sizes: []string{}}
+	s := dataStats{Mix: cfg.Data.Mix.By, Epoch: training.Mixture.Rows(), Shares: training.Mixture.Shares(),
+		Sizes: []string{}}
 	for i := range s.Shares {
 		share := &s.Shares[i]
 		if sets[i].Stream != nil && details[i].Pictures > 0 {

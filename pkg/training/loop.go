@@ -124,8 +124,8 @@ func (r *Run) dataRows() string {
 	return strings.Join(rows, " ")
 }
 
-// checkData refuses data sets of other sizes than those that a checkpoint was made with: what stands at a position would
-// be another row. Checkpoints that do not say the sizes are taken as they are.
+// checkData refuses data sets of other sizes than those that a checkpoint was made with: what stands at a position
+// would be another row. Checkpoints that do not say the sizes are taken as they are.
 func (r *Run) checkData(had string) error {
 	if had == "" || had == r.dataRows() {
 		return nil

@@ -497,7 +497,8 @@ func FuzzIndex(f *testing.F) {
 func FuzzCaptions(f *testing.F) {
 	f.Add([]byte(`["a", "b"]`), []byte("c"))
 	f.Add([]byte(`{"caption": "a", "captions": ["b"], "url": 7, "image_id": 9}`), []byte("\xff"))
-	f.Add([]byte(`{"questions": [{"question": "q", "answers": [{"answer": "a", "weight": 1}], "correct_choice": 0}]}`), []byte(""))
+	f.Add([]byte(`{"questions": [{"question": "q", "answers": [{"answer": "a", "weight": 1}], "correct_choice": 0}]}`),
+		[]byte(""))
 	f.Fuzz(func(t *testing.T, json, txt []byte) {
 		var r record
 		if r.parse(json, txt) != good {

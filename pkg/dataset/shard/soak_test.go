@@ -109,8 +109,8 @@ func soakStream(t *testing.T, shards string) {
 	seen = seen[len(seen)/10:]
 	early, late := largest(seen[:len(seen)/2]), largest(seen[len(seen)/2:])
 	t.Logf("streamed %d samples, %.1f epochs, at %.0f/s; heap at most %.1f MB early and %.1f late, resident %.1f and "+
-		"%.1f, peak of the process %.0f MB", n, float64(n)/soakSamples, rate, early.heap, late.heap, early.resident, late.resident,
-		float64(measure.PeakMemory())/1e6)
+		"%.1f, peak of the process %.0f MB", n, float64(n)/soakSamples, rate, early.heap, late.heap, early.resident,
+		late.resident, float64(measure.PeakMemory())/1e6)
 	more := func(early float64) float64 { return 10 + early/5 } // MB that come and go with garbage collection
 	if late.heap > early.heap+more(early.heap) || late.resident > early.resident+more(early.resident) {
 		t.Errorf("memory grows: heap from %.1f to %.1f MB, resident from %.1f to %.1f MB", early.heap, late.heap,

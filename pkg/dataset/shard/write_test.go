@@ -262,8 +262,8 @@ func (s asked) Example(i int) (dataset.Example, error) {
 	return e, err
 }
 
-// Questions are packed with their answers, the weights of these and choices, and come back as they were, anywhere and in
-// order.
+// Questions are packed with their answers, the weights of these and choices, and come back as they were, anywhere and
+// in order.
 func TestWriteQuestions(t *testing.T) {
 	o := WriteOptions{Dir: t.TempDir(), MaxBad: 1} // the first has neither captions nor questions
 	src := asked{toy{4}}
