@@ -365,7 +365,7 @@ func typesText(types map[string]int) string {
 
 // loadText says how much memory loading took at its peak beyond what was there before.
 func loadText(load fullsize.LoadResult) string {
-	if load.Ratio == 0 {
+	if load.Peak.Total == 0 {
 		return "not measured"
 	}
 	return fmt.Sprintf("%s beyond the %s before, %.3f times the tensors", gigabytes(load.Peak.Total-load.Before.Total),
