@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks of the project: vet, the tests on the Go backend, then the XLA tests and the reference cases on XLA CPU
-# (its plugin and METEOR's data are installed if they are missing), and a few seconds of every fuzz target. Without a C compiler the XLA part
-# is left out, and said so.
+# (its plugin and METEOR's data are installed if they are missing), and a few seconds of every fuzz target. Without a C
+# compiler the XLA part is left out, and said so.
 #
 #   scripts/test.sh [--long]     --long fuzzes every target for a minute, and adds proofs that take minutes: a million
 #                                samples from shards, ten million rows, 64 pairs learned by heart, captions learned by
@@ -53,9 +53,10 @@ bin/blip2 plugin install meteor
 
 echo "== tests on XLA CPU, METEOR among them"
 export BLIP2_TEST_BACKEND=xla:cpu
-go test -timeout 30m -count=1 ./pkg/model/... ./pkg/trainer ./pkg/mesh ./pkg/plan
+go test -timeout 30m -count=1 ./pkg/model/... ./pkg/trainer ./pkg/mesh ./pkg/plan ./pkg/generate
 go test -timeout 30m -count=1 -run 'OnBackend|HalfPrecision' ./pkg/verify
 go test -timeout 30m -count=1 -run TestDevicesEqualOne/frozen ./pkg/stage1
+go test -timeout 30m -count=1 -run TestWriting ./pkg/stage1
 go test -timeout 30m -count=1 -run 'Stretches|Remat|Reads' ./pkg/stage2
 if [ -n "$long" ]; then
   echo "== proofs that take minutes"
