@@ -12,13 +12,24 @@ import (
 //     float32 accumulator instead; for that go-xla first copies w, to keep XLA from converting all weights of a network
 //     at once.
 //   - The right factor is rearranged before it is used, at every run. With few rows that takes most of the time, unless
-//     w is the left one (float32, rows 4: 2.7 in place of 5.7).
+//     w is the left one (float32, rows 4: 2.7 in place of 5.7). Then, in turn, the result must be transposed, and other
+//     numbers of rows than 16, 32 and 64 are slow (bfloat16, rows 40: 8.3 in place of 5.2).
 //   - A single row of bfloat16 makes XLA convert w (44). Several copies of the row do not (3).
 //
 // float16 has no such kernels: it is always converted, and keeps go-xla's precaution.
 
-// fewRows is up to how many rows w is the left factor.
-const fewRows = 64
+// weightLeft says whether w [.., in] is the left factor for so many rows: what was faster in float32 and in bfloat16 for
+// weights of 768×768 to 2560×50272.
+func weightLeft(rows, in int, half bool) bool {
+	long := in >= 2048
+	switch {
+	case rows == 1:
+		return false
+	case half:
+		return long && (rows <= 16 || rows == 32 || rows == 64)
+	}
+	return rows <= 32 || long && rows <= 64
+}
 
 // copiesOfRow is how often a single row of bfloat16 is given.
 const copiesOfRow = 8
@@ -33,7 +44,7 @@ func product(x, w *Node) *Node {
 	case half && rows == 1:
 		columns := contract(w, BroadcastToDims(x, copiesOfRow, in), true)
 		return Reshape(SliceAxis(columns, 1, AxisElem(0)), 1, -1)
-	case rows > 1 && rows <= fewRows:
+	case weightLeft(rows, in, half):
 		// A third axis, because XLA would put a plain transpose into the product, and that the other way round.
 		columns := InsertAxes(contract(w, x, half), -1)
 		return Reshape(TransposeAllAxes(columns, 1, 2, 0), rows, -1)

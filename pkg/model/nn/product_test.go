@@ -16,26 +16,29 @@ import (
 )
 
 // TestProject compares products, and the gradients of both factors, with sums in float64, on both backends and for
-// numbers of rows that are computed in different ways on XLA.
+// sizes that are computed in different ways on XLA.
 func TestProject(t *testing.T) {
 	t.Run("go", func(t *testing.T) {
 		for _, rows := range []int{1, 5, 70} {
-			testProject(t, "go", dtypes.Float32, rows)
+			testProject(t, "go", dtypes.Float32, rows, 48)
 		}
 	})
 	t.Run("xla", func(t *testing.T) {
 		graphtest.OpenXLA(t)
 		for _, dtype := range []dtypes.DType{dtypes.Float32, dtypes.BFloat16, dtypes.Float16} {
-			for _, rows := range []int{1, 2, 5, 64, 65} {
-				testProject(t, "xla", dtype, rows)
+			for _, rows := range []int{1, 2, 5, 33, 64, 65} {
+				testProject(t, "xla", dtype, rows, 48)
+			}
+			for _, rows := range []int{5, 32, 40} {
+				testProject(t, "xla", dtype, rows, 2048)
 			}
 		}
 	})
 }
 
-func testProject(t *testing.T, backend string, dtype dtypes.DType, rows int) {
+func testProject(t *testing.T, backend string, dtype dtypes.DType, rows, in int) {
 	t.Helper()
-	const in, out = 48, 33
+	const out = 33
 	x, w := graphtest.Normals(1, rows*in, 1), graphtest.Normals(2, out*in, 1)
 	for _, list := range [][]float32{x, w} { // numbers that all types have, so that only results are rounded
 		for i, v := range list {
@@ -73,7 +76,7 @@ func testProject(t *testing.T, backend string, dtype dtypes.DType, rows int) {
 		}
 	}
 	tolerance := map[dtypes.DType]float64{dtypes.Float32: 1e-6, dtypes.BFloat16: 0x1p-8, dtypes.Float16: 0x1p-11}[dtype]
-	name := fmt.Sprintf("%s, %s, %d rows: ", backend, dtype, rows)
+	name := fmt.Sprintf("%s, %s, %d rows of %d: ", backend, dtype, rows, in)
 	graphtest.Near(t, name+"product", got[0], y, tolerance)
 	graphtest.Near(t, name+"gradient of x", got[1], dx, tolerance)
 	graphtest.Near(t, name+"gradient of w", got[2], dw, tolerance)
