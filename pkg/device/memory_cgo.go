@@ -2,13 +2,24 @@
 
 package device
 
+// #include <malloc.h>
+import "C"
+
 import (
 	"reflect"
+	"runtime/debug"
 	"unsafe"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/go-xla/pjrt"
 )
+
+// ReturnMemory gives back to the system what Go and the C library have freed and keep for later: for measurements, and
+// before something else needs the memory.
+func ReturnMemory() {
+	debug.FreeOSMemory()
+	C.malloc_trim(0)
+}
 
 // ProgramMemoryOf returns what the compiler says about a program; false on backends other than XLA.
 //

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime/debug"
 	"time"
 
 	"github.com/gomlx/compute"
@@ -15,6 +14,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
 
+	"blip2/pkg/device"
 	"blip2/pkg/internal/measure"
 	"blip2/pkg/model"
 	"blip2/pkg/naming"
@@ -138,7 +138,7 @@ func (o Options) load(ctx context.Context, backend compute.Backend, store *mlx.S
 	load.ReadSeconds = time.Since(start).Seconds()
 	o.OnEvent("read", time.Since(start))
 
-	debug.FreeOSMemory() // what writing and reading have left behind is not loading's
+	device.ReturnMemory() // what writing and reading have left behind is not loading's
 	load.Before = measure.MemoryNow()
 	watch := measure.StartWatch()
 	start, startCPU := time.Now(), measure.CPUSeconds()
