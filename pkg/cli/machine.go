@@ -1,9 +1,9 @@
 package cli
 
 import (
+	"blip2/pkg/internal/measure"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 )
@@ -18,7 +18,7 @@ type benchMachine struct {
 
 // thisMachine reads what Linux tells; elsewhere the fields are empty.
 func thisMachine() benchMachine {
-	m := benchMachine{Cores: runtime.GOMAXPROCS(0)}
+	m := benchMachine{Cores: measure.Processors}
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		m.CPU, m.SIMD = parseCPUInfo(string(text))
 	}

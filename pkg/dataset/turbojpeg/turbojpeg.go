@@ -52,6 +52,7 @@ import (
 	"unsafe"
 
 	"blip2/pkg/dataset/jpeg"
+	"blip2/pkg/internal/measure"
 )
 
 // load loads the library once.
@@ -65,7 +66,7 @@ var load = sync.OnceValue(func() bool {
 		return false
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2*runtime.NumCPU()))
+		runtime.GOMAXPROCS(2 * measure.Processors)
 	}
 	return true
 })

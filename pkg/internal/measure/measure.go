@@ -4,8 +4,13 @@ package measure
 
 import (
 	"math"
+	"runtime"
 	"slices"
 )
+
+// Processors is how many processors the process may use: those of the machine, or of the container where that has a limit,
+// or GOMAXPROCS of the environment.
+var Processors = runtime.GOMAXPROCS(0)
 
 // Spread describes a handful of measurements.
 type Spread struct {

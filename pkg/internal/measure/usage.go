@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
 // PeakMemory returns the most host memory in bytes that the process has held since it started or since ResetPeakMemory;
@@ -71,14 +73,25 @@ func parseMemory(statm string, page uint64) Memory {
 	return Memory{Total: total * page, Anon: (total - file) * page, File: file * page}
 }
 
-// AvailableMemory returns how much memory in bytes the machine can give to programs without swapping; 0 where the
-// system does not tell.
+// AvailableMemory returns how much more memory in bytes the process can get without swapping: what the machine can give
+// to programs, and in a container with a limit no more than is left of that; 0 where the system does not tell.
 func AvailableMemory() uint64 {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0
 	}
-	return parseKilobytes(string(text), "MemAvailable:")
+	machine := parseKilobytes(string(text), "MemAvailable:")
+	limit, err := memlimit.FromCgroup()
+	if err != nil { // there is none
+		return machine
+	}
+	return within(machine, limit, MemoryNow().Anon)
+}
+
+// within is what is left of a machine's memory under a limit of which some is used. Files that are mapped do not count:
+// the system drops their pages when it needs them.
+func within(machine, limit, used uint64) uint64 {
+	return min(machine, limit-min(used, limit))
 }
 
 // sampleEvery is how often a Watch looks: a loader that copies a few gigabytes a second moves some 10 MB meanwhile.

@@ -71,6 +71,18 @@ func TestParseMemory(t *testing.T) {
 	}
 }
 
+func TestWithin(t *testing.T) {
+	for _, tt := range []struct{ machine, limit, used, want uint64 }{
+		{machine: 100, limit: 1000, used: 10, want: 100},
+		{machine: 100, limit: 60, used: 10, want: 50},
+		{machine: 100, limit: 60, used: 70, want: 0}, // a limit that was lowered
+	} {
+		if got := within(tt.machine, tt.limit, tt.used); got != tt.want {
+			t.Errorf("within(%d, %d, %d) = %d, want %d", tt.machine, tt.limit, tt.used, got, tt.want)
+		}
+	}
+}
+
 // TestWatch touches 64 MB of its own while a watch runs.
 func TestWatch(t *testing.T) {
 	if MemoryNow().Total == 0 {

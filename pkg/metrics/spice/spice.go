@@ -3,6 +3,7 @@
 package spice
 
 import (
+	"blip2/pkg/internal/measure"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -320,5 +320,5 @@ func (o Options) threads() int {
 	if o.Threads > 0 {
 		return o.Threads
 	}
-	return runtime.NumCPU()
+	return measure.Processors
 }
