@@ -254,6 +254,7 @@ func TestPretrainStage1BadInput(t *testing.T) {
 		{"the run of the configuration", none, "--resume", ExitFailure, []string{"resume", "toy", "no run folder"}},
 		{"folder behind --resume", none, "--resume @runs/toy", ExitUsage, []string{"write --resume=", "runs/toy"}},
 		{"resume of a run without a name", none, "--resume --set run.name=", ExitUsage, []string{"--resume=FOLDER"}},
+		{"start or resume without a name", none, "--resume=auto --set run.name=", ExitUsage, []string{"--resume=FOLDER"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newToyFolder(t)
@@ -286,10 +287,11 @@ func TestPretrainStage1NoPermission(t *testing.T) {
 	checkFailure(t, "run folder", d.train(t), ExitFailure, d.path("runs"), "permission denied", "run.dir")
 }
 
-// TestPretrainStage1Again: a run is not overwritten, and its checkpoints are not trusted blindly.
+// TestPretrainStage1Again: a run is not overwritten, and its checkpoints are not trusted blindly. --resume=auto starts it
+// and goes on with it.
 func TestPretrainStage1Again(t *testing.T) {
 	d := newToyFolder(t)
-	if got := d.train(t, "--set", without); got.code != ExitOK {
+	if got := d.train(t, "--set", without, "--resume=auto"); got.code != ExitOK {
 		t.Fatal(got.err)
 	}
 	model := func(step int) string {
@@ -299,15 +301,21 @@ func TestPretrainStage1Again(t *testing.T) {
 	checkFailure(t, "again", d.train(t), ExitFailure, d.path("runs", "toy"), "holds a run already", "--resume")
 	checkFailure(t, "other settings", d.train(t, "--resume", "--seed", "9"), ExitFailure, "other settings",
 		"step-00000010", runlog.ConfigFile)
-	if err := os.Truncate(model(10), 100); err != nil {
-		t.Fatal(err)
-	}
-	got := runApp(t, nil, "pretrain-stage1", "--resume="+d.path("runs", "toy"))
-	if got.code != ExitOK || !strings.Contains(got.err, "step-00000010") || !strings.Contains(got.err, "step 9/10") {
-		t.Errorf("the newest checkpoint is damaged: exit code %d\n%s", got.code, got.err)
-	}
-	if again := d.read(t, "runs", "toy", checkpoint.Folder, checkpoint.DirName(10), checkpoint.ModelFile); again != final {
-		t.Error("the repaired training came out differently")
+	for _, args := range [][]string{
+		{"--resume=" + d.path("runs", "toy")},
+		{"--resume=auto", "--config", d.path(toydata.ConfigFile), "--set", without},
+	} {
+		if err := os.Truncate(model(10), 100); err != nil {
+			t.Fatal(err)
+		}
+		got := runApp(t, nil, append([]string{"pretrain-stage1"}, args...)...)
+		if got.code != ExitOK || !strings.Contains(got.err, "step-00000010") || !strings.Contains(got.err, "step 9/10") {
+			t.Errorf("%s, the newest checkpoint is damaged: exit code %d\n%s", args[0], got.code, got.err)
+		}
+		again := d.read(t, "runs", "toy", checkpoint.Folder, checkpoint.DirName(10), checkpoint.ModelFile)
+		if again != final {
+			t.Errorf("%s: the repaired training came out differently", args[0])
+		}
 	}
 	for _, step := range []int{4, 8, 10} {
 		if err := os.Remove(model(step)); err != nil {

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,17 +30,38 @@ type trainFlags struct {
 	maxTime time.Duration
 }
 
-// resumeSame is the value of --resume without a folder: the folder that the configuration names.
-const resumeSame = "-"
+// The values of --resume that are no folders. Both mean the folder that the configuration names.
+const (
+	resumeSame = "-"    // --resume alone: there is a run to go on with
+	resumeAuto = "auto" // go on with the run, or start it if it is not there yet
+)
 
 // add defines the flags.
 func (f *trainFlags) add(cmd *cobra.Command) {
 	f.config.add(cmd)
 	cmd.Flags().StringVar(&f.resume, "resume", "",
-		"go on with the run in `FOLDER`; without one, with the run that the configuration names")
+		"go on with the run in `FOLDER`; without one, with the run that the configuration names; auto: the same, and start it "+
+			"if it is not there yet")
 	cmd.Flags().Lookup("resume").NoOptDefVal = resumeSame
 	cmd.Flags().DurationVar(&f.maxTime, "max-time", 0,
 		"save and exit in time for this `LIMIT`, such as 11h50m, counted from the start (train.max_time)")
+}
+
+// resumeFolder is the folder that --resume names; empty if it names none.
+func (f *trainFlags) resumeFolder() string {
+	if f.resume == resumeSame || f.resume == resumeAuto {
+		return ""
+	}
+	return f.resume
+}
+
+// goesOn says whether the run in a folder is to go on, rather than to start there.
+func (f *trainFlags) goesOn(runDir string) bool {
+	if f.resume != resumeAuto {
+		return f.resume != ""
+	}
+	_, err := os.Stat(filepath.Join(runDir, runlog.ConfigFile))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // checkArgs refuses arguments. A folder behind --resume looks like one: as the flag's value may be left out, it must be
@@ -59,8 +82,8 @@ func (f *trainFlags) loadOptions(app *App) (config.LoadOptions, error) {
 	if f.maxTime > 0 {
 		flags.set = append(flags.set, "train.max_time="+f.maxTime.String())
 	}
-	if f.resume != "" && f.resume != resumeSame && flags.path == "" {
-		flags.path = filepath.Join(f.resume, runlog.ConfigFile)
+	if folder := f.resumeFolder(); folder != "" && flags.path == "" {
+		flags.path = filepath.Join(folder, runlog.ConfigFile)
 	}
 	if flags.path == "" {
 		return config.LoadOptions{}, usagef("name the configuration with --config, such as --config configs/quickstart.yaml")
@@ -71,8 +94,8 @@ func (f *trainFlags) loadOptions(app *App) (config.LoadOptions, error) {
 // runDir decides on the run folder.
 func (f *trainFlags) runDir(run config.Run) (string, error) {
 	switch {
-	case f.resume != "" && f.resume != resumeSame:
-		return f.resume, nil
+	case f.resumeFolder() != "":
+		return f.resumeFolder(), nil
 	case run.Name != "":
 		return filepath.Join(run.Dir, run.Name), nil
 	case f.resume != "":
@@ -108,7 +131,7 @@ func (app *App) train(ctx context.Context, f *trainFlags, t trainTarget,
 	defer dev.Close()
 	info := newVersionInfo(app.buildInfo())
 	result, err := do(training.Options{
-		RunDir: runDir, Resume: f.resume != "", Device: dev, Log: log, Progress: progress,
+		RunDir: runDir, Resume: f.goesOn(runDir), Device: dev, Log: log, Progress: progress,
 		CommandLine: app.commandLine(), Version: info.Version, Commit: info.Commit,
 	})
 	if err != nil {
