@@ -45,6 +45,10 @@ if [ "$(go env CGO_ENABLED)" != 1 ] || ! command -v "$(go env CC)" >/dev/null; t
   exit 0
 fi
 
+echo "== pictures by libjpeg-turbo, where the library is"
+go vet -tags=turbojpeg ./pkg/dataset/... ./pkg/cli
+go test -tags=turbojpeg ./pkg/dataset/turbojpeg ./pkg/dataset
+
 echo "== XLA CPU plugin, and the data of METEOR"
 scripts/build.sh
 bin/blip2 plugin install cpu
