@@ -235,12 +235,14 @@ func (s searchFlags) check(given func(flag string) bool) error {
 		return usagef("--min-new-tokens %d: give 0 or more", s.minNew)
 	case s.ngram < 0:
 		return usagef("--no-repeat-ngram %d: give 0 or more", s.ngram)
-	case !(s.repeat > 0) || math.IsInf(s.repeat, 0):
-		return usagef("--repetition-penalty %g: give a number above 0", s.repeat)
+	case !(s.repeat >= generate.LeastRepetitionPenalty && s.repeat <= generate.MostRepetitionPenalty):
+		return usagef("--repetition-penalty %g: give a number from %g to %g; 1 is none", s.repeat,
+			generate.LeastRepetitionPenalty, generate.MostRepetitionPenalty)
 	case math.IsNaN(s.length) || math.IsInf(s.length, 0):
 		return usagef("--length-penalty %g: give a number", s.length)
-	case !(s.temp > 0) || math.IsInf(s.temp, 0):
-		return usagef("--temperature %g: give a number above 0", s.temp)
+	case !(s.temp >= generate.LeastTemperature) || math.IsInf(s.temp, 0):
+		return usagef("--temperature %g: give %g or more, or leave out --sample for the most likely tokens", s.temp,
+			generate.LeastTemperature)
 	case s.topK < 0:
 		return usagef("--top-k %d: give 0 or more", s.topK)
 	case !(s.topP > 0 && s.topP <= 1):
@@ -292,8 +294,12 @@ func (s searchFlags) options(base generate.Options, given func(flag string) bool
 			}
 		}
 	}
+	if most := generate.MostLengthPenalty(o.MaxNewTokens); o.Beams > 1 && math.Abs(o.LengthPenalty) > most {
+		return o, usagef("--length-penalty %g: scores of %d tokens would be beyond single precision; give a number from "+
+			"%.3g to %.3g", o.LengthPenalty, o.MaxNewTokens, -most, most)
+	}
 	if err := o.Validate(); err != nil {
-		return o, usagef("%w: change --num-return, --beams or --sample", err)
+		return o, usagef("%w: change --num-return, --beams, --sample or --len-rule", err)
 	}
 	return o, nil
 }

@@ -108,6 +108,8 @@ func TestGenerateWrongUsage(t *testing.T) {
 		{"--model m --image a --no-repeat-ngram -1", "--no-repeat-ngram -1"},
 		{"--model m --image a --repetition-penalty 0", "--repetition-penalty 0"},
 		{"--model m --image a --length-penalty NaN", "--length-penalty NaN"},
+		{"--model m --image a --repetition-penalty 1e6", "from 1e-05 to 100000"},
+		{"--model m --image a --sample --temperature 1e-40", "leave out --sample"},
 		{"--model m --image a --preset captoin", "did you mean caption?"},
 		{"--model m --image a --len-rule old", `--len-rule "old" is unknown`},
 	} {
@@ -143,6 +145,7 @@ func TestGenerateRefusesBeforeLoading(t *testing.T) {
 		{"--model " + model + " --image " + good + " --sample --beams 3 --len-rule paper", 2, []string{"length rule"}},
 		{"--model " + model + " --image " + good + " --min-new-tokens 9 --max-new-tokens 8", 2,
 			[]string{"--min-new-tokens 9"}},
+		{"--model " + model + " --image " + good + " --length-penalty -11", 2, []string{"--length-penalty -11", "-10.2 to 10.2"}},
 		{"--model " + model + " --image " + good + " --stream", 2, []string{"5 beams", "--beams 1"}},
 		{"--model " + model + " --image " + pictures + " --stream --beams 1", 2, []string{"there are 2"}},
 		{"--model " + model + " --image " + pictures + " --show-attention x.png", 2, []string{"there are 2"}},

@@ -129,7 +129,7 @@ func (p *currentPool) update(running []hypothesis, candidates []candidate, n int
 	for rank, c := range candidates {
 		ends := last || c.token == p.options.EOS
 		h := running[c.parent].extend(c.token, c.sum)
-		if finished := ends && rank < k; finished {
+		if finished := ends && rank < k && c.sum > minusInf; finished {
 			kept = append(kept, place{h, c.sum / power, true})
 		} else {
 			kept = append(kept, place{h, c.sum/power + absent, false})
@@ -145,11 +145,12 @@ func (p *currentPool) update(running []hypothesis, candidates []candidate, n int
 	for i, x := range next {
 		out[i] = x.text
 	}
-	return out, last || p.done(next[0].score/power)
+	return out, last || p.done(next[0].score, next[0].score/power)
 }
 
-// done says whether no text that runs on can better the kept ones; best is the score of the best of them.
-func (p *currentPool) done(best float32) bool {
+// done says whether no text that runs on can better the kept ones; sum and best are the sum and the score of the best
+// of them.
+func (p *currentPool) done(sum, best float32) bool {
 	full, improvable := true, false
 	worst := p.places[len(p.places)-1].score
 	for _, x := range p.places {
@@ -157,29 +158,39 @@ func (p *currentPool) done(best float32) bool {
 		if x.filled {
 			improvable = improvable || best > worst
 		} else {
-			improvable = improvable || best > absent
+			improvable = improvable || max(sum, best) > absent
 		}
 	}
 	return !improvable || full && p.options.EarlyStopping
 }
 
+// texts are those of all places, the reference's empty ones included: bans may leave less than K texts to fill them.
 func (p *currentPool) texts([]hypothesis) []Text {
 	var out []Text
 	for _, x := range p.places {
-		if x.filled {
-			out = append(out, p.options.text(x.text, float64(x.score)))
-		}
+		out = append(out, p.options.text(x.text, float64(x.score)))
 	}
 	return out
 }
 
-// bestPlaces returns the k best places, best first, equals in their order.
+// bestPlaces returns the k best places, best first, equals in their order. Filled ones come before empty ones even where
+// a length penalty brings their scores below absent: the reference forgets such texts and gives empty ones.
 func bestPlaces(places []place, k int) []place {
-	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(b.score, a.score) })
+	slices.SortStableFunc(places, func(a, b place) int {
+		if a.filled != b.filled {
+			if a.filled {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(b.score, a.score)
+	})
 	return places[:min(k, len(places))]
 }
 
-// text is the result for a text with the given score.
+// text is the result for a text with the given score. The numbers of a text that became impossible are the least of
+// single precision, because JSON has no infinity.
 func (o Options) text(h hypothesis, score float64) Text {
-	return Text{Tokens: h.tokens, Ended: h.tokens[len(h.tokens)-1] == o.EOS, LogProb: float64(h.sum), Score: score}
+	return Text{Tokens: h.tokens, Ended: len(h.tokens) > 0 && h.tokens[len(h.tokens)-1] == o.EOS,
+		LogProb: max(float64(h.sum), -math.MaxFloat32), Score: max(score, -math.MaxFloat32)}
 }

@@ -79,6 +79,16 @@ func (t Text) Words() []int32 {
 	return t.Tokens
 }
 
+// Bounds of options, within which scores stay numbers of single precision.
+const (
+	LeastRepetitionPenalty = 1e-5
+	MostRepetitionPenalty  = 1e5
+	LeastTemperature       = 1e-10
+)
+
+// MostLengthPenalty is the greatest λ, and the least one with a minus, for texts of so many tokens n: n^λ is 1e15 with it.
+func MostLengthPenalty(tokens int) float64 { return 15 / math.Log10(float64(tokens)) }
+
 // Width returns how many texts of each row run side by side.
 func (o Options) Width() int {
 	if o.Beams > 1 {
@@ -94,10 +104,15 @@ func (o Options) Validate() error {
 		return fmt.Errorf("beams, texts, shortest length and n-gram size must not be negative")
 	case o.MaxNewTokens < 1:
 		return fmt.Errorf("at most %d new tokens: at least 1 is needed", o.MaxNewTokens)
-	case !(o.RepetitionPenalty >= 0) || math.IsInf(o.RepetitionPenalty, 0):
-		return fmt.Errorf("repetition penalty %g must be above 0", o.RepetitionPenalty)
+	case o.RepetitionPenalty != 0 &&
+		!(o.RepetitionPenalty >= LeastRepetitionPenalty && o.RepetitionPenalty <= MostRepetitionPenalty):
+		return fmt.Errorf("repetition penalty %g must be from %g to %g", o.RepetitionPenalty, LeastRepetitionPenalty,
+			MostRepetitionPenalty)
 	case math.IsNaN(o.LengthPenalty) || math.IsInf(o.LengthPenalty, 0):
 		return fmt.Errorf("length penalty %g is not a number", o.LengthPenalty)
+	case o.Beams > 1 && math.Abs(o.LengthPenalty) > MostLengthPenalty(o.MaxNewTokens):
+		return fmt.Errorf("length penalty %g with %d new tokens must be from %.3g to %.3g", o.LengthPenalty, o.MaxNewTokens,
+			-MostLengthPenalty(o.MaxNewTokens), MostLengthPenalty(o.MaxNewTokens))
 	case o.LenRule != "" && o.LenRule != LenRuleCurrent && o.LenRule != LenRulePaper:
 		return fmt.Errorf("length rule %q: choose %q or %q", o.LenRule, LenRuleCurrent, LenRulePaper)
 	case o.Beams > 1 && o.Return > o.Beams:

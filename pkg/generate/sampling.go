@@ -28,8 +28,8 @@ type Sampling struct {
 func (s *Sampling) check() error {
 	switch {
 	case s == nil:
-	case !(s.Temperature >= 0) || math.IsInf(s.Temperature, 0):
-		return fmt.Errorf("temperature %g must be above 0", s.Temperature)
+	case s.Temperature != 0 && !(s.Temperature >= LeastTemperature) || math.IsInf(s.Temperature, 0):
+		return fmt.Errorf("temperature %g must be at least %g", s.Temperature, LeastTemperature)
 	case s.TopK < 0:
 		return fmt.Errorf("top_k %d must not be negative", s.TopK)
 	case !(s.TopP >= 0 && s.TopP <= 1):

@@ -304,6 +304,43 @@ func TestFewTokens(t *testing.T) {
 	}
 }
 
+// TestStrongLengthPenalty: scores below those of empty places are scores, too.
+func TestStrongLengthPenalty(t *testing.T) {
+	for seed := range uint64(20) {
+		c := randomChain(seed, 1, 9, 9, 2)
+		got := generated(t, c, c.prompts(), Options{Beams: 3, Return: 3, MaxNewTokens: 9, MinNewTokens: 3, EOS: 1,
+			LengthPenalty: -14})[0]
+		if len(got) != 3 {
+			t.Fatalf("seed %d: %s", seed, show(got))
+		}
+		for i, text := range got {
+			if want := text.LogProb * math.Pow(float64(len(text.Tokens)), 14); len(text.Tokens) < 3 ||
+				math.Abs(text.Score/want-1) > 1e-5 || i > 0 && text.Score > got[i-1].Score {
+				t.Errorf("seed %d, text %d: %s", seed, i, show(got))
+			}
+		}
+	}
+}
+
+// TestDeadEnd: where bans leave no text that goes on, there are still as many texts as were asked for, with numbers.
+func TestDeadEnd(t *testing.T) {
+	for seed := range uint64(20) {
+		for _, rule := range []LenRule{LenRuleCurrent, LenRulePaper} {
+			c := randomChain(seed, 1, 20, 4, 2)
+			got := generated(t, c, c.prompts(), Options{Beams: 2, Return: 2, MaxNewTokens: 20, MinNewTokens: 20, EOS: 1,
+				NoRepeatNGram: 2, LenRule: rule})[0]
+			if len(got) != 2 {
+				t.Fatalf("seed %d, %s: %s", seed, rule, show(got))
+			}
+			for _, text := range got {
+				if math.IsInf(text.LogProb, 0) || math.IsInf(text.Score, 0) {
+					t.Errorf("seed %d, %s: %s", seed, rule, show(got))
+				}
+			}
+		}
+	}
+}
+
 func TestNoRows(t *testing.T) {
 	if out, err := Generate(t.Context(), &chain{}, nil, Options{MaxNewTokens: 1}); err != nil || len(out) != 0 {
 		t.Errorf("no prompts give %v, error %v", out, err)
@@ -318,6 +355,10 @@ func TestOptions(t *testing.T) {
 		"repetition penalty":  func(o *Options) { o.RepetitionPenalty = -1 },
 		"penalty NaN":         func(o *Options) { o.RepetitionPenalty = math.NaN() },
 		"length penalty":      func(o *Options) { o.LengthPenalty = math.Inf(1) },
+		"from 1e-05 to":       func(o *Options) { o.RepetitionPenalty = 1e-6 },
+		"to 100000":           func(o *Options) { o.RepetitionPenalty = 1e6 },
+		"from -31.4 to 31.4":  func(o *Options) { o.LengthPenalty = -32 },
+		"at least 1e-10":      func(o *Options) { o.Sampling = &Sampling{Temperature: 1e-11} },
 		"length rule \"old\"": func(o *Options) { o.LenRule = "old" },
 		"do not give 3":       func(o *Options) { o.Return = 3 },
 		"without sampling":    func(o *Options) { o.Beams = 1 },
