@@ -125,19 +125,25 @@ func (ph *Phase) Done() {
 }
 
 // Writer returns a writer for log lines to the same terminal: the bar makes room for each write and comes back below.
-func (p *Progress) Writer() io.Writer { return progressWriter{p} }
+func (p *Progress) Writer() io.Writer { return p.Above(p.out) }
 
-type progressWriter struct{ p *Progress }
+// Above is Writer for another stream that the terminal shows, such as stdout.
+func (p *Progress) Above(out io.Writer) io.Writer { return progressWriter{p, out} }
+
+type progressWriter struct {
+	p   *Progress
+	out io.Writer
+}
 
 func (w progressWriter) Write(data []byte) (int, error) {
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()
 	ph := w.p.phase
 	if ph == nil || ph.bar == nil {
-		return w.p.out.Write(data)
+		return w.out.Write(data)
 	}
 	_ = ph.bar.Clear() // a bar that cannot be drawn must not lose the log line
-	n, err := w.p.out.Write(data)
+	n, err := w.out.Write(data)
 	if !ph.bar.IsFinished() {
 		ph.redraw()
 	}

@@ -95,6 +95,27 @@ func TestProgressTerminal(t *testing.T) {
 	}
 }
 
+// TestProgressAbove: results on stdout, which the same terminal shows, do not stand in the line of the bar.
+func TestProgressAbove(t *testing.T) {
+	var screen bytes.Buffer
+	p := NewProgress(ProgressOptions{Out: &screen, Terminal: true, Width: 120, Now: clock})
+	p.throttle = 0
+	ph := p.Start("picture", 0, 2)
+	stdout := p.Above(&screen)
+	for done := 1; done <= 2; done++ {
+		fmt.Fprintln(stdout, "a result")
+		ph.Advance(done)
+	}
+	ph.Done()
+	if n := strings.Count(screen.String(), "\ra result\n"); n != 2 {
+		t.Errorf("%d results have a line of their own in\n%q", n, screen.String())
+	}
+	fmt.Fprintln(stdout, "the end")
+	if !strings.HasSuffix(screen.String(), "\nthe end\n") {
+		t.Errorf("%q", screen.String())
+	}
+}
+
 func TestProgressLineFits(t *testing.T) {
 	c := &ticker{noon}
 	for _, width := range []int{20, 60, 80, 120, 300} {
