@@ -71,6 +71,8 @@ func expand(arg string) ([]string, error) {
 	}
 	info, err := os.Stat(arg)
 	switch {
+	case err != nil && strings.Contains(arg, "://"):
+		return nil, fmt.Errorf("picture %s: addresses begin with http:// or https://", arg)
 	case err == nil && info.IsDir():
 		return picturesIn(arg)
 	case err == nil:
@@ -90,7 +92,8 @@ func expand(arg string) ([]string, error) {
 
 // isAddress says whether a name is one of the net.
 func isAddress(name string) bool {
-	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
+	scheme, _, ok := strings.Cut(name, "://")
+	return ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
 }
 
 // picturesIn lists the pictures of a folder by name.

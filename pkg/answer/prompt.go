@@ -48,6 +48,15 @@ func (c *Checkpoint) tokens(prompt string, cut, newTokens int) ([]int32, error) 
 		"new tokens", shortened(prompt), len(ids), max(room, 0), what)
 }
 
+// Whole says whether cut, the greatest number of a prompt's tokens, leaves the prompt as it is; 0 cuts none.
+func (c *Checkpoint) Whole(prompt string, cut int) bool {
+	o := tokenizer.EncodeOptions{Literal: true, NoSpecial: !c.Kind.Answers()}
+	if cut > 1 && o.NoSpecial {
+		cut-- // [DEC]
+	}
+	return cut == 0 || len(c.Tokenizer.Encode(prompt, o)) <= cut
+}
+
 // textPositions is the length of the longest text of a model with BERT's word pieces.
 func (c *Checkpoint) textPositions() int {
 	if c.Kind == KindBLIP {

@@ -175,6 +175,8 @@ func (o *generateOptions) parse(json bool) (err error) {
 		return usagef("--model is missing: name a folder or file of BLIP-2")
 	case len(o.images) == 0:
 		return usagef("--image is missing: name a picture, a folder, an address, or - for standard input")
+	case o.given("vision-layers") && o.source.Vision == "":
+		return usagef("--vision-layers says how much of --vision is used: name that, too")
 	case o.batch < 1:
 		return usagef("--batch %d: give at least 1", o.batch)
 	case o.format != formatJSONL && o.format != formatCOCO:
@@ -362,13 +364,16 @@ func (o *generateOptions) checkNumber(pictures int) error {
 	return nil
 }
 
-// checkTarget refuses a file that cannot be written because there is no such folder, or a folder of its name.
+// checkTarget refuses a file that cannot be written because there is no such folder, or something else of its name.
 func checkTarget(flag, path string) error {
 	if path == "" {
 		return nil
 	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	switch info, err := os.Stat(path); {
+	case err == nil && info.IsDir():
 		return usagef("%s %s: is a folder; name a file", flag, path)
+	case err == nil && !info.Mode().IsRegular():
+		return usagef("%s %s: is a device or a pipe; name a file", flag, path)
 	}
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("%s %s: %w; make its folder first", flag, path, err)
@@ -469,7 +474,7 @@ func (g *generation) checkMemory(dev *device.Device) error {
 		return nil
 	}
 	return fmt.Errorf("%s at once, %s each of up to %d tokens, need %s of memory beside the model, and the machine has "+
-		"%s left: give smaller --batch, --beams, --num-return or --max-new-tokens", countOf(pictures, "picture"),
+		"%s left: give smaller --batch, --beams, --num-return, --max-new-tokens or --image-size", countOf(pictures, "picture"),
 		countOf(g.options.Width(), "text"), g.options.MaxNewTokens, gigabytes(uint64(need)), gigabytes(uint64(left)))
 }
 

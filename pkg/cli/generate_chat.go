@@ -117,14 +117,14 @@ func (c *chat) command(ctx context.Context, line string) error {
 	return nil
 }
 
-// answer answers a question with all that was said in front of it. Where that is more than the model reads, the oldest
-// questions are forgotten.
+// answer answers a question with all that was said in front of it. Where that is more than the model reads, or than
+// --max-prompt-tokens, the oldest questions are forgotten.
 func (c *chat) answer(ctx context.Context, question string) error {
 	var prompt string
 	for {
 		prompt = c.said.Prompt(c.preset, question)
 		err := c.model.Check(c.options.Options, c.cut, prompt)
-		if err == nil {
+		if err == nil && (c.said.Turns() == 0 || c.model.Whole(prompt, c.cut)) {
 			break
 		}
 		if c.said.Turns() == 0 {
@@ -132,7 +132,7 @@ func (c *chat) answer(ctx context.Context, question string) error {
 			return nil
 		}
 		c.said.DropFirst()
-		c.Log.Warn("the conversation is longer than the model reads: the oldest question is forgotten")
+		c.Log.Warn("the conversation is longer than what is read: the oldest question is forgotten")
 	}
 	options, shown := c.options, (*shower)(nil)
 	if c.streams() {

@@ -35,15 +35,17 @@ type results interface {
 // openResults opens the file of --out, or stdout.
 func (g *generation) openResults() (results, error) {
 	if g.out == "" {
-		return &screen{app: g.App, labels: len(g.inputs.Names) > 1, prompts: len(g.asked) > 1}, nil
+		return &screen{out: g.Out, json: g.Globals.JSON, labels: len(g.inputs.Names) > 1, prompts: len(g.asked) > 1}, nil
 	}
-	f := &resultFile{app: g.App, name: g.out, settings: g.settings(), answered: map[string]map[string]record{}}
+	settings, err := g.settings()
+	if err != nil {
+		return nil, err
+	}
+	f := &resultFile{app: g.App, name: g.out, settings: settings, answered: map[string]map[string]record{}}
 	if g.format == formatCOCO {
 		f.coco = true
-		for _, name := range g.inputs.Names {
-			if _, err := imageID(name); err != nil {
-				return nil, usagef("--format coco: %w", err)
-			}
+		if err := checkImageIDs(g.inputs.Names); err != nil {
+			return nil, usagef("--format coco: %w", err)
 		}
 		f.name += partial
 		if exists(g.out) && !exists(f.name) {
@@ -57,24 +59,22 @@ func (g *generation) openResults() (results, error) {
 const partial = ".partial"
 
 // settings is a short hash of all that answers depend on but pictures and prompts.
-func (g *generation) settings() string {
-	o := g.options
-	o.Watch = nil
+func (g *generation) settings() (string, error) {
 	text, err := json.Marshal(struct {
 		Source  answer.Source
-		Options any
-	}{g.source, o})
+		Options answer.Options
+	}{g.source, g.options})
 	if err != nil {
-		text = fmt.Appendf(nil, "%+v %+v", g.source, o) // cannot happen: numbers and names
+		return "", err
 	}
 	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:6])
+	return hex.EncodeToString(sum[:6]), nil
 }
 
 // screen is stdout: a line per text, with the picture's name where there are several.
 type screen struct {
-	app             *App
-	labels, prompts bool
+	out                   io.Writer
+	json, labels, prompts bool
 }
 
 func (s *screen) open(all answer.Inputs, _ []string) (answer.Inputs, []int) { return all, nil }
@@ -83,8 +83,8 @@ func (s *screen) close()                                                    {}
 func (s *screen) path() string                                              { return "stdout" }
 
 func (s *screen) add(r record) error {
-	if s.app.Globals.JSON {
-		return writeLine(s.app.Out, r)
+	if s.json {
+		return writeLine(s.out, r)
 	}
 	for _, t := range r.Texts {
 		var columns []string
@@ -95,7 +95,7 @@ func (s *screen) add(r record) error {
 			columns = append(columns, r.Prompt)
 		}
 		columns = append(columns, strings.ReplaceAll(t.Text, "\n", " "))
-		if _, err := fmt.Fprintln(s.app.Out, strings.Join(columns, "\t")); err != nil {
+		if _, err := fmt.Fprintln(s.out, strings.Join(columns, "\t")); err != nil {
 			return err
 		}
 	}
@@ -127,7 +127,14 @@ func (f *resultFile) path() string { return f.name }
 // maxResultLine bounds a line in bytes.
 const maxResultLine = 16 << 20
 
-// read reads the answers that are there. A last line without its end, of a write that was cut off, is taken away.
+// resultStart is what a line begins with.
+const resultStart = `{"image":`
+
+// errForeign is the error for a file that this program has not written.
+var errForeign = errors.New("it is no result of this command: choose another file, or remove this one")
+
+// read reads the answers that are there. A last line without its end, of a write that was cut off, is taken away; of
+// another file nothing is.
 func (f *resultFile) read() error {
 	data, err := os.Open(f.name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -140,16 +147,21 @@ func (f *resultFile) read() error {
 	in, end := bufio.NewReader(data), int64(0)
 	for number := 1; ; number++ {
 		line, err := readResultLine(in)
-		if err == io.EOF {
-			if len(line) > 0 {
-				f.app.Log.Warn("the last line of the results is not complete: its picture is answered again", "file", f.name)
-				return f.cut(end)
-			}
+		cutOff := err == io.EOF && len(line) > 0
+		switch begin := min(len(line), len(resultStart)); {
+		case err == io.EOF && len(line) == 0:
 			return nil
+		case (err == nil || cutOff) && (begin == 0 || string(line[:begin]) != resultStart[:begin]):
+			err = errForeign
+		case cutOff:
+			f.app.Log.Warn("the last line of the results is not complete: its picture is answered again", "file", f.name)
+			return f.cut(end)
 		}
 		var r record
 		if err == nil {
-			err = json.Unmarshal(line, &r)
+			if err = json.Unmarshal(line, &r); err != nil {
+				err = fmt.Errorf("%w (%w)", errForeign, err)
+			}
 		}
 		if err == nil && r.Settings != f.settings {
 			err = errors.New("it was made by another model or with other options: choose another file, or remove this one")
@@ -199,6 +211,7 @@ func (f *resultFile) open(all answer.Inputs, prompts []string) (answer.Inputs, [
 	var numbers []int
 	left := all
 	left.Names = nil
+	delete(f.answered, answer.Stdin) // it is another picture every time
 	for i, name := range all.Names {
 		if slices.ContainsFunc(prompts, func(p string) bool { _, ok := f.answered[name][p]; return !ok }) {
 			left.Names, numbers = append(left.Names, name), append(numbers, i)
@@ -289,6 +302,22 @@ func (f *resultFile) writeCOCO(name string, all answer.Inputs) error {
 	}
 	if err := runlog.WriteFile(name, append(data, '\n')); err != nil {
 		return fmt.Errorf("--out: %w", err)
+	}
+	return nil
+}
+
+// checkImageIDs refuses pictures without a number, and two of the same.
+func checkImageIDs(names []string) error {
+	known := map[int64]string{}
+	for _, name := range names {
+		id, err := imageID(name)
+		if err != nil {
+			return err
+		}
+		if other, ok := known[id]; ok {
+			return fmt.Errorf("%s and %s both have the number %d, and every picture needs its own", other, name, id)
+		}
+		known[id] = name
 	}
 	return nil
 }

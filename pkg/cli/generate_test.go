@@ -88,6 +88,7 @@ func TestGenerateWrongUsage(t *testing.T) {
 		{"--model m --image a --attention-layer mean", "--attention-layer is for --show-attention"},
 		{"--model m --image a --max-prompt-tokens -1", "--max-prompt-tokens -1"},
 		{"--model m --image a --vision-heads -1", "--vision-heads -1"},
+		{"--model m --image a --vision-layers 2", "how much of --vision is used"},
 		{"--model m --image a --chat --prompt x", "leave out --prompt"},
 		{"--model m --image a --chat --question x", "leave out --question"},
 		{"--model m --image a --chat --batch 2", "leave out --batch"},
@@ -134,6 +135,9 @@ func TestGenerateRefusesBeforeLoading(t *testing.T) {
 		want []string
 	}{
 		{"--model " + model + " --image no.png", 1, []string{"no.png", "no such file"}},
+		{"--model " + model + " --image ftp://host/no.png", 1, []string{"begin with http:// or https://"}},
+		{"--model " + model + " --image " + good + " --out /dev/null", 2, []string{"--out /dev/null: is a device"}},
+		{"--model " + model + " --image " + good + " --show-attention /dev/null", 2, []string{"is a device"}},
 		{"--model no-model --image " + good, 1, []string{"no-model"}},
 		{"--model " + model + " --image " + bad, 1, []string{bad, "not a JPEG"}},
 		{"--model " + model + " --image " + bad + " --chat", 1, []string{bad, "not a JPEG"}},
@@ -145,7 +149,8 @@ func TestGenerateRefusesBeforeLoading(t *testing.T) {
 		{"--model " + model + " --image " + good + " --sample --beams 3 --len-rule paper", 2, []string{"length rule"}},
 		{"--model " + model + " --image " + good + " --min-new-tokens 9 --max-new-tokens 8", 2,
 			[]string{"--min-new-tokens 9"}},
-		{"--model " + model + " --image " + good + " --length-penalty -11", 2, []string{"--length-penalty -11", "-10.2 to 10.2"}},
+		{"--model " + model + " --image " + good + " --length-penalty -11", 2,
+			[]string{"--length-penalty -11", "from -10.2 to 10.2"}},
 		{"--model " + model + " --image " + good + " --stream", 2, []string{"5 beams", "--beams 1"}},
 		{"--model " + model + " --image " + pictures + " --stream --beams 1", 2, []string{"there are 2"}},
 		{"--model " + model + " --image " + pictures + " --show-attention x.png", 2, []string{"there are 2"}},
@@ -196,7 +201,8 @@ func TestGenerateNeedsTooMuch(t *testing.T) {
 	for _, tt := range []struct{ network, args, want string }{
 		{naming.BLIP2OPT, "--sample --num-return 1000000000000", "1 picture at once, 1000000000000 texts each"},
 		{naming.BLIP2T5, "--batch 2 --max-new-tokens 1000000000000", "2 pictures at once, 5 texts each of up to 10"},
-		{naming.BLIP2Stage1, "--beams 1000000000000", "need 64"},
+		{naming.BLIP2Stage1, "--beams 1000000000000", "1000000000000 texts each"},
+		{naming.BLIP2OPT, "--beams 100000", "100000 texts each"}, // attention among themselves
 	} {
 		got := generating(t, "", "--model "+toymodel.Folder(t, tt.network)+" --image "+pictures+" "+tt.args)
 		if got.code != ExitFailure || !strings.Contains(got.err, tt.want) ||
@@ -391,11 +397,73 @@ func TestGenerateResults(t *testing.T) {
 		!strings.Contains(got.err, "line 1: it was made by another model") {
 		t.Errorf("other settings: exit code %d, %s", got.code, got.err)
 	}
-	if err := os.WriteFile(out, []byte("{\n"), 0o666); err != nil {
+}
+
+// TestGenerateForeignFile: a file that holds no results, or more than these, stays as it is.
+func TestGenerateForeignFile(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "results.jsonl")
+	base := "--model " + toymodel.Folder(t, naming.BLIP2OPT) + " --image " + album(t, 1) + " --out " + out
+	generating(t, "", base).done(t)
+	whole, err := os.ReadFile(out)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got := generating(t, "", base); got.code != ExitFailure || !strings.Contains(got.err, "line 1") {
-		t.Errorf("broken file: exit code %d, %s", got.code, got.err)
+	for _, text := range []string{"{\n", "notes", "notes\n", "\n", "{}", "[1]", `{"images":[`, "\x89PNG\r\n",
+		string(whole) + "notes", string(whole) + "\n", string(whole) + `{"image":"a"` + "\n"} {
+		if err := os.WriteFile(out, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		got := generating(t, "", base)
+		if got.code != ExitFailure || !strings.Contains(got.err, out+", line ") ||
+			!strings.Contains(got.err, "choose another file") || strings.Contains(got.err, "model loaded") {
+			t.Errorf("%q: exit code %d, %s", text, got.code, got.err)
+		}
+		if after, err := os.ReadFile(out); err != nil || string(after) != text {
+			t.Errorf("%q became %q, error %v", text, after, err)
+		}
+	}
+}
+
+// TestGenerateResumeOptions: what is drawn goes on, too; a picture of standard input is another one every time, and
+// attention is drawn of a picture that is answered.
+func TestGenerateResumeOptions(t *testing.T) {
+	dir := t.TempDir()
+	out, heat := filepath.Join(dir, "results.jsonl"), filepath.Join(dir, "attention.png")
+	pictures := album(t, 2)
+	base := "--model " + toymodel.Folder(t, naming.BLIP2OPT) + " --out " + out
+	drawn := base + " --sample --seed 3 --temperature 0.7 --image " + pictures
+	generating(t, "", drawn).done(t)
+	if got := generating(t, "", drawn); got.code != ExitOK || !strings.Contains(got.err, "pictures=2") {
+		t.Errorf("sampling: exit code %d, %s", got.code, got.err)
+	}
+	if got := generating(t, "", drawn+" --seed 4"); got.code != ExitFailure {
+		t.Errorf("another seed: exit code %d, %s", got.code, got.err)
+	}
+	if err := os.Remove(out); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		name := filepath.Join(pictures, "COCO_val2014_00000000000"+string(rune('0'+i))+".png")
+		picture, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		generating(t, string(picture), base+" --image -").done(t)
+		one := base + " --image " + name
+		generating(t, "", one).done(t)
+		generating(t, "", one+" --show-attention "+heat).done(t)
+		if _, err := os.Stat(heat); err != nil {
+			t.Error(err)
+		}
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := recordsOf(t, string(data))
+	if len(r) != 4 || r[0].Image != "-" || r[2].Image != "-" || r[0].Text != r[1].Text || r[2].Text != r[3].Text ||
+		r[0].Text == r[2].Text {
+		t.Errorf("%s", data)
 	}
 }
 
@@ -427,6 +495,11 @@ func TestGenerateCOCO(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 	if got := generating(t, "", base); got.code != ExitUsage || !strings.Contains(got.err, "is there already") {
+		t.Errorf("exit code %d: %s", got.code, got.err)
+	}
+	toymodel.Picture(t, dir, "other2.png", 1)
+	if got := generating(t, "", base); got.code != ExitUsage || !strings.Contains(got.err, "000000000002.png and ") ||
+		!strings.Contains(got.err, "both have the number 2") {
 		t.Errorf("exit code %d: %s", got.code, got.err)
 	}
 	toymodel.Picture(t, dir, "nameless.png", 1)
@@ -472,6 +545,13 @@ func TestGenerateChat(t *testing.T) {
 		"--json --chat --max-new-tokens 3 --model "+model+" --image "+first)
 	if many.done(t); strings.Count(many.out, "\n") != 12 || !strings.Contains(many.err, "oldest question is forgotten") {
 		t.Errorf("%s%s", many.out, many.err)
+	}
+	// What is cut off is never the question.
+	cut := generating(t, "what is this?\nwhy?\nwho?\n"+strings.Repeat("b", 60)+"\n",
+		"--json --chat --max-new-tokens 3 --max-prompt-tokens 30 --model "+model+" --image "+first)
+	if cut.done(t); !strings.Contains(cut.out, `"prompt":"Question: who? Answer:"`) ||
+		strings.Count(cut.err, "oldest question is forgotten") != 3 || strings.Count(cut.out, "\n") != 4 {
+		t.Errorf("%s%s", cut.out, cut.err)
 	}
 	plain := generating(t, "what?\nwhy?", "--chat --beams 1 --stream --max-new-tokens 3 --model "+model+" --image "+first)
 	if strings.Count(plain.done(t), "\n") != 2 {

@@ -41,6 +41,9 @@ func (g *generation) write(ctx context.Context) error {
 		return err
 	}
 	inputs, numbers := results.open(g.inputs, g.asked)
+	if g.attention != "" {
+		inputs, numbers = g.inputs, nil // one picture, which is to be drawn even if it is answered
+	}
 	if done := len(g.inputs.Names) - len(inputs.Names); done > 0 {
 		g.Log.Info("pictures that are answered already are left out", "pictures", done, "file", g.out)
 	}
@@ -51,6 +54,9 @@ func (g *generation) write(ctx context.Context) error {
 	g.progress = runlog.NewProgress(runlog.ProgressOptions{Out: g.Err, Terminal: isTerminal(g.Err),
 		Quiet: g.Globals.Quiet})
 	g.Log = g.logAbove(g.progress)
+	if s, ok := results.(*screen); ok && isTerminal(g.Out) {
+		s.out = g.progress.Above(g.Out)
+	}
 	reader := g.checkpoint.Read(ctx, inputs, numbers, 2*g.batch, g.attention != "")
 	defer reader.Close()
 	w := &writing{generation: g, reader: reader, results: results, total: len(inputs.Names)}

@@ -53,7 +53,7 @@ type Options struct {
 
 	// Watch, if set, is told of every step before the next one is computed: the length n that running texts have now
 	// and, with one beam, the tokens that they got. With several beams texts are not certain before the end.
-	Watch func(n int, tokens []Token)
+	Watch func(n int, tokens []Token) `json:"-"`
 }
 
 // Token is one that a text got.
