@@ -157,11 +157,11 @@ func (c *Checkpoint) readTokenizer() error {
 		}
 		return err
 	}
-	if err := c.specialTokens(); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
 	if n, vocab := c.Tokenizer.VocabSize(), c.vocab(); n > vocab {
 		return fmt.Errorf("%s: the tokenizer has %d ids, the model knows %d: give the model's own tokenizer", path, n, vocab)
+	}
+	if err := c.specialTokens(); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }
@@ -185,16 +185,18 @@ func (c *Checkpoint) specialTokens() error {
 	eos, what := int32(c.Spec.EOS), "</s>"
 	switch c.Kind {
 	case KindOPT:
-		// LAVIS ends texts with the newline (spec/stage2.md 6.1).
-		if what = "newline"; eos == 0 {
+		// LAVIS ends texts with the newline (spec/stage2.md 6.1). A tokenizer without it is another model's.
+		ids := c.Tokenizer.Encode("\n", tokenizer.EncodeOptions{NoSpecial: true})
+		if what = "newline"; len(ids) != 1 || c.Tokenizer.Decode(ids, false) != "\n" {
 			eos = -1
-			if ids := c.Tokenizer.Encode("\n", tokenizer.EncodeOptions{NoSpecial: true}); len(ids) == 1 {
-				eos = ids[0]
-			}
+		} else if eos == 0 {
+			eos = ids[0]
 		}
 	case KindT5:
 		if eos == 0 {
 			eos = special.EOS
+		} else if piece, _ := c.Tokenizer.Piece(eos); piece != what {
+			eos = -1
 		}
 	case KindStage1, KindBLIP:
 		if what = "[SEP]"; eos == 0 {

@@ -170,6 +170,7 @@ func TestWatch(t *testing.T) {
 // TestRefused: what cannot be is an error before anything is loaded.
 func TestRefused(t *testing.T) {
 	optDir, t5Dir := toymodel.Folder(t, naming.BLIP2OPT), toymodel.Folder(t, naming.BLIP2T5)
+	bertDir := toymodel.Folder(t, naming.BLIP2Stage1)
 	without := func(dir, name string) string {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
@@ -184,6 +185,8 @@ func TestRefused(t *testing.T) {
 		"no tokenizer": {Source{Model: without(toymodel.Folder(t, naming.BLIP2OPT), "vocab.json")},
 			[]string{"--tokenizer"}},
 		"foreign tokenizer": {Source{Model: optDir, Tokenizer: t5Dir}, []string{"159 ids, the model knows 72"}},
+		"BERT's for OPT":    {Source{Model: optDir, Tokenizer: bertDir}, []string{"no newline", "own tokenizer"}},
+		"BERT's for T5":     {Source{Model: t5Dir, Tokenizer: bertDir}, []string{"no </s>", "own tokenizer"}},
 	} {
 		_, err := Open(tt.source)
 		says(t, what, err, tt.says...)
@@ -275,18 +278,25 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-// TestLeastMemory: logits of every text, and the keys and values of its new tokens.
+// TestLeastMemory: logits of every text, and the keys, values and attention of its new tokens; or the attention of many
+// patches.
 func TestLeastMemory(t *testing.T) {
 	o := generate.Options{Beams: 3, MaxNewTokens: 10}
 	for network, want := range map[string]float64{
 		// 2 layers of keys and values of 16, or 2 heads of 6, in 2 bytes; 72 and 180 logits in 4.
-		naming.BLIP2OPT: 2*3*(10*2*2*16*2) + 2*3*72*4,
-		naming.BLIP2T5:  2*3*(10*2*2*12*2) + 2*3*180*4,
+		// Each of 3 texts gives attention to 3 · 10 tokens in 2 heads.
+		naming.BLIP2OPT: 2*3*(10*2*2*16*2) + 2*3*72*4 + 2*3*(2*3*10*4),
+		naming.BLIP2T5:  2*3*(10*2*2*12*2) + 2*3*180*4 + 2*3*(2*3*10*4),
 		// [PAD] to [MASK], 10 words and [DEC].
-		naming.BLIP2Stage1: 2 * 3 * 16 * 4,
+		naming.BLIP2Stage1: 2*3*16*4 + 2*3*(2*3*10*4),
 	} {
 		if got := opened(t, network).LeastMemory(o, 2); got != want {
 			t.Errorf("%s: %g bytes, want %g", network, got, want)
 		}
+	}
+	c := opened(t, naming.BLIP2OPT)
+	c.Spec.Vision.ImageSize = 100 * c.Spec.Vision.PatchSize
+	if got, want := c.LeastMemory(o, 2), 2*4*2*10001.*10001; got != want {
+		t.Errorf("100 patches per side: %g bytes, want %g", got, want)
 	}
 }

@@ -129,16 +129,28 @@ func (c *Checkpoint) Check(o generate.Options, cut int, prompts ...string) error
 	return errors.Join(errs...)
 }
 
-// LeastMemory is what writing texts about so many pictures at once takes at least beside the weights, in bytes: logits,
-// and with a language model the keys and values of the new tokens, in 16 bits.
+// LeastMemory is what writing texts about so many pictures at once takes at least beside the weights, in bytes: what the
+// image encoder's patches, or else the new tokens, give each other as attention in a layer; logits; and with a language
+// model the keys and values of the new tokens, in 16 bits.
 func (c *Checkpoint) LeastMemory(o generate.Options, pictures int) float64 {
 	perToken := 0.0 // keys and values of a text
+	heads, vision := 0, c.Spec.Vision
 	switch c.Kind {
 	case KindOPT:
 		perToken = 2 * float64(c.Spec.OPT.Layers) * float64(c.Spec.OPT.Hidden)
+		heads = c.Spec.OPT.Heads
 	case KindT5:
 		perToken = 2 * float64(c.Spec.T5.DecoderLayers) * float64(c.Spec.T5.Heads*c.Spec.T5.HeadDim)
+		heads = c.Spec.T5.Heads
+	case KindStage1:
+		heads = c.Spec.QFormer.Heads
+	case KindBLIP:
+		heads, vision = c.Spec.BLIP.Heads, &c.Spec.BLIP.Vision
 	}
-	texts := float64(pictures) * float64(o.Width())
-	return texts * (2*perToken*float64(o.MaxNewTokens) + 4*float64(c.vocab()))
+	width := float64(o.Width())
+	// A step compares the newest token of every text with all new tokens of the picture's texts.
+	perText := 2*perToken*float64(o.MaxNewTokens) + 4*float64(c.vocab()) +
+		4*float64(heads)*width*float64(o.MaxNewTokens)
+	patches := float64(vision.Grid()*vision.Grid() + 1)
+	return float64(pictures) * max(width*perText, 4*float64(vision.Heads)*patches*patches)
 }
