@@ -634,4 +634,13 @@ func TestGenerateInterrupted(t *testing.T) {
 	if records := recordsOf(t, string(data)); len(records) != 6 {
 		t.Errorf("%d pictures are answered", len(records))
 	}
+	// On stdout, and said once.
+	again, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	errw := &trigger{text: "model loaded", pull: cancel}
+	app = &App{In: strings.NewReader(""), Out: io.Discard, Err: errw}
+	if code := app.Run(again, slices.Concat(args[:8], args[10:])); code != ExitFailure ||
+		strings.Count(errw.String(), "context canceled") != 1 {
+		t.Errorf("exit code %d: %s", code, errw.String())
+	}
 }

@@ -65,7 +65,10 @@ func (g *generation) write(ctx context.Context) error {
 	if len(first) > 0 {
 		err = w.load(ctx, first)
 	}
-	if err = errors.Join(err, ctx.Err()); err != nil {
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
 		return w.stopped(ctx, err)
 	}
 	if answered := g.inputs.Without(w.isBad); len(answered.Names) > 0 {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"blip2/pkg/metrics/caption"
@@ -117,7 +118,11 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		}
 	}
 	if len(report.Results) == 0 {
-		return report, fmt.Errorf("no case of kind %v among the %d cases", o.Kinds, len(cases))
+		where := dir
+		if o.Dir == "" {
+			where = "the program; name a folder of cases"
+		}
+		return report, fmt.Errorf("no case of kind %s among the %d of %s", strings.Join(o.Kinds, " or "), len(cases), where)
 	}
 	return report, nil
 }

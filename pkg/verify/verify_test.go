@@ -269,6 +269,10 @@ func TestRunSelection(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+	if _, err := Run(t.Context(), Options{Kinds: []string{"generate"}}); err == nil ||
+		!strings.Contains(err.Error(), "no case of kind generate among the 8 of the program; name a folder of cases") {
+		t.Errorf("a kind that is not in the program: %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Run(ctx, Options{Dir: root}); err == nil {
