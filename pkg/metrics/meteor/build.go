@@ -66,7 +66,14 @@ type header struct {
 // source identifies a file the index was made of.
 type source struct {
 	Size    int64
-	ModTime int64 // seconds: archives, such as the layers of a container, keep no more
+	ModTime int64 // seconds
+}
+
+// is says whether an index of s is one of the other file, too. Archives, such as the layers of a container, round times to
+// seconds, up or down.
+func (s source) is(other source) bool {
+	apart := s.ModTime - other.ModTime
+	return s.Size == other.Size && -1 <= apart && apart <= 1
 }
 
 // sourcesOf looks at the jar and the table in dir.

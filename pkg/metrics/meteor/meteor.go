@@ -46,17 +46,22 @@ func Open(ctx context.Context, dir string, log *slog.Logger) (*Scorer, error) {
 	if x, err := openIndex(path, want); err == nil {
 		return &Scorer{x}, nil
 	}
-	lock := flock.New(path + ".lock") // two programs must not make it at the same time
-	_, err = lock.TryLockContext(ctx, lockPoll)
+	s, err := openLocked(ctx, dir, path, want, log)
 	if atomicfile.NotWritable(err) {
 		return openTemporary(ctx, dir, want, log)
 	}
-	if err != nil {
+	return s, err
+}
+
+// openLocked makes the index unless another program is faster.
+func openLocked(ctx context.Context, dir, path string, want [2]source, log *slog.Logger) (*Scorer, error) {
+	lock := flock.New(path + ".lock")
+	if _, err := lock.TryLockContext(ctx, lockPoll); err != nil {
 		return nil, fmt.Errorf("locking %s: %w", lock.Path(), err)
 	}
 	defer lock.Close()
 	if x, err := openIndex(path, want); err == nil {
-		return &Scorer{x}, nil // another one was faster
+		return &Scorer{x}, nil
 	}
 	if log != nil {
 		log.Info("making the index of METEOR's paraphrase table; this happens once", "file", path)
