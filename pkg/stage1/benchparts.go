@@ -22,8 +22,8 @@ type part struct {
 	build func(scope *model.Scope, in []*Node, rng *nn.RNG) (out, drawn []*Node)
 }
 
-// parts lists the pieces, in the order and under the names of StepFLOPs, whose split they follow. Losses of weight 0 are
-// left out.
+// parts lists the pieces, in the order and under the names of StepFLOPs, whose split they follow. Losses of weight 0
+// are left out.
 func (m *partsBench) parts() []part {
 	cfg := m.Config
 	list := []part{m.encoderPart(), m.crossPart(), m.imagePart()}

@@ -219,8 +219,8 @@ func lengths(list []*Node) *Node {
 	return Concatenate(parts, 0)
 }
 
-// timeOptimizer measures the update of all trained parameters by a loss whose gradient costs nothing: half of the sum of
-// their squares.
+// timeOptimizer measures the update of all trained parameters by a loss whose gradient costs nothing: half of the sum
+// of their squares.
 func (m *partsBench) timeOptimizer() (measure.Spread, float64, error) {
 	task := trainer.Task{Params: TrainableParams(m.Config), Loss: func(scope *mlx.Scope, in []*Node, _ *nn.RNG) (
 		*Node, []*Node) {

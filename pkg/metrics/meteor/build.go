@@ -69,8 +69,8 @@ type source struct {
 	ModTime int64 // seconds
 }
 
-// is says whether an index of s is one of the other file, too. Archives, such as the layers of a container, round times to
-// seconds, up or down.
+// is says whether an index of s is one of the other file, too. Archives, such as the layers of a container, round times
+// to seconds, up or down.
 func (s source) is(other source) bool {
 	apart := s.ModTime - other.ModTime
 	return s.Size == other.Size && -1 <= apart && apart <= 1

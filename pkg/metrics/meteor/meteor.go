@@ -35,8 +35,8 @@ type Segment struct {
 type Scorer struct{ index *index }
 
 // Open reads METEOR's data in dir, the folder that holds JarPath and TablePath. The first time it makes the index
-// beside them, which takes some ten seconds; so it does again when the files have changed or the index is damaged. Where the
-// folder cannot be written to, the index lasts as long as the Scorer.
+// beside them, which takes some ten seconds; so it does again when the files have changed or the index is damaged.
+// Where the folder cannot be written to, the index lasts as long as the Scorer.
 func Open(ctx context.Context, dir string, log *slog.Logger) (*Scorer, error) {
 	want, err := sourcesOf(dir)
 	if err != nil {
