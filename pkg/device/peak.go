@@ -32,7 +32,8 @@ func (d *Device) PeakFLOPs() float64 {
 			d.flops = rate * float64(d.Devices)
 			return
 		}
-		_ = guard(func() error { d.flops = d.measuredRate(); return nil }) // without it a speed has nothing to be compared with
+		// Without the rate a speed has nothing to be compared with, and that is all.
+		_ = guard(func() error { d.flops = d.measuredRate(); return nil })
 	})
 	return d.flops
 }

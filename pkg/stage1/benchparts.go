@@ -73,7 +73,8 @@ func (m *partsBench) crossPart() part {
 // imagePart is the image pass with its projection, or what of it ITG alone needs.
 func (m *partsBench) imagePart() part {
 	cfg := m.Config
-	return part{name: partImage, inputs: m.keysValues(), build: func(scope *model.Scope, in []*Node, rng *nn.RNG) (out, drawn []*Node) {
+	return part{name: partImage, inputs: m.keysValues(), build: func(scope *model.Scope, in []*Node,
+		rng *nn.RNG) (out, drawn []*Node) {
 		queries := qformer.Queries(scope, cfg.QFormer, in[0].Graph(), m.Batch, cfg.compute())
 		pass := qformer.Forward(scope, cfg.QFormer, qformer.Input{Queries: queries, Cross: m.cross(in)}, rng)
 		if cfg.contrasts() {

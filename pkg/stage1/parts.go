@@ -73,7 +73,8 @@ func newPartsBench(o BenchOptions, backend compute.Backend, store *mlx.Store) *p
 }
 
 // measureParts takes the time of every part of a step, in programs over the store's weights.
-func (o BenchOptions) measureParts(ctx context.Context, backend compute.Backend, store *mlx.Store) (*PartsResult, error) {
+func (o BenchOptions) measureParts(ctx context.Context, backend compute.Backend, store *mlx.Store) (
+	*PartsResult, error) {
 	m := newPartsBench(o, backend, store)
 	flops := map[string]float64{}
 	for _, f := range StepFLOPs(o.Config, o.Batch) {

@@ -116,7 +116,8 @@ func withGraph(backend compute.Backend, task Task, optimizer AdamW, frozen []Fro
 	defer random.MustFinalizeAll()
 	g := NewGraph(backend, "plan")
 	defer g.Finalize()
-	inputs := []*Node{Parameter(g, "random", random.Shape()), Parameter(g, "host", shapes.Make(dtypes.Float32, hostScalars))}
+	inputs := []*Node{Parameter(g, "random", random.Shape()),
+		Parameter(g, "host", shapes.Make(dtypes.Float32, hostScalars))}
 	for i, s := range batch {
 		inputs = append(inputs, Parameter(g, fmt.Sprintf("batch_%d", i), s))
 	}
