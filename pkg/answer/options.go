@@ -129,9 +129,9 @@ func (c *Checkpoint) Check(o generate.Options, cut int, prompts ...string) error
 	return errors.Join(errs...)
 }
 
-// LeastMemory is what writing texts about so many pictures at once takes at least beside the weights, in bytes: what the
-// image encoder's patches, or else the new tokens, give each other as attention in a layer; logits; and with a language
-// model the keys and values of the new tokens, in 16 bits.
+// LeastMemory is what writing texts about so many pictures at once takes at least beside the weights, in bytes: the
+// attention among the image encoder's patches in a layer, or else that among the new tokens, their logits, and with a
+// language model their keys and values, in 16 bits.
 func (c *Checkpoint) LeastMemory(o generate.Options, pictures int) float64 {
 	perToken := 0.0 // keys and values of a text
 	heads, vision := 0, c.Spec.Vision

@@ -474,8 +474,9 @@ func (g *generation) checkMemory(dev *device.Device) error {
 		return nil
 	}
 	return fmt.Errorf("%s at once, %s each of up to %d tokens, need %s of memory beside the model, and the machine has "+
-		"%s left: give smaller --batch, --beams, --num-return, --max-new-tokens or --image-size", countOf(pictures, "picture"),
-		countOf(g.options.Width(), "text"), g.options.MaxNewTokens, gigabytes(uint64(need)), gigabytes(uint64(left)))
+		"%s left: give smaller --batch, --beams, --num-return, --max-new-tokens or --image-size",
+		countOf(pictures, "picture"), countOf(g.options.Width(), "text"), g.options.MaxNewTokens, gigabytes(uint64(need)),
+		gigabytes(uint64(left)))
 }
 
 // streams says whether text is shown as it is written.

@@ -173,8 +173,8 @@ func (p *currentPool) texts([]hypothesis) []Text {
 	return out
 }
 
-// bestPlaces returns the k best places, best first, equals in their order. Filled ones come before empty ones even where
-// a length penalty brings their scores below absent: the reference forgets such texts and gives empty ones.
+// bestPlaces returns the k best places, best first, equals in their order. Filled ones come before empty ones even
+// where a length penalty brings their scores below absent: the reference forgets such texts and gives empty ones.
 func bestPlaces(places []place, k int) []place {
 	slices.SortStableFunc(places, func(a, b place) int {
 		if a.filled != b.filled {

@@ -86,7 +86,8 @@ const (
 	LeastTemperature       = 1e-10
 )
 
-// MostLengthPenalty is the greatest λ, and the least one with a minus, for texts of so many tokens n: n^λ is 1e15 with it.
+// MostLengthPenalty is the greatest λ, and the least one with a minus, for texts of so many tokens n: n^λ is 1e15 with
+// it.
 func MostLengthPenalty(tokens int) float64 { return 15 / math.Log10(float64(tokens)) }
 
 // Width returns how many texts of each row run side by side.
