@@ -304,7 +304,8 @@ func TestFolderOfShards(t *testing.T) {
 		filepath.Join(dir, "{s000,s001}.tar")} {
 		checkSource(t, openSource(t, Options{}, pattern), 10)
 	}
-	for _, pattern := range []string{t.TempDir(), filepath.Join(dir, "x*"), "http://127.0.0.1/folder/"} {
+	for _, pattern := range []string{t.TempDir(), filepath.Join(dir, "x*"), "http://127.0.0.1/folder/",
+		"ftp://host/x.tar"} {
 		if _, err := Locate(context.Background(), testStore(t), pattern); err == nil {
 			t.Errorf("%s is taken", pattern)
 		}

@@ -12,10 +12,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"blip2/pkg/dataset"
 	"blip2/pkg/internal/atomicfile"
+	"blip2/pkg/storage"
 )
 
 // WriteOptions say how shards are written.
@@ -108,6 +110,10 @@ func (w *writer) run(ctx context.Context, open func() (dataset.Pass, error)) (*M
 	setDefault(&o.MaxBytes, 1<<30)
 	if o.Samples < 1 || o.MaxBytes < 1 || o.Prefix != filepath.Base(o.Prefix) {
 		return nil, errors.New("shard: the size of shards must be positive, and the prefix part of a file name")
+	}
+	if strings.Contains(o.Dir, "://") {
+		return nil, fmt.Errorf("shard: %s: shards are written to a folder on this machine; upload them, with their indexes, "+
+			"afterwards", storage.Redact(o.Dir))
 	}
 	if err := os.MkdirAll(o.Dir, 0o777); err != nil {
 		return nil, fmt.Errorf("shard: %w", err)

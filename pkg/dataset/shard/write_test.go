@@ -180,6 +180,14 @@ func TestWriteRefuses(t *testing.T) {
 	if _, err := Write(ctx, toy{20}, o); err == nil || !strings.Contains(err.Error(), "other settings") {
 		t.Errorf("other settings: %v", err)
 	}
+	t.Chdir(dir)
+	if _, err := Write(ctx, toy{5}, WriteOptions{Dir: "s3://bucket/x"}); err == nil ||
+		!strings.Contains(err.Error(), "on this machine") {
+		t.Errorf("a bucket: %v", err)
+	}
+	if _, err := os.Stat("s3:"); err == nil {
+		t.Error("a folder is called s3:")
+	}
 	mine := filepath.Join(dir, "c")
 	if err := os.Mkdir(mine, 0o777); err != nil {
 		t.Fatal(err)
