@@ -222,6 +222,24 @@ func (w *writer) resume() error {
 		}
 	}
 	w.m.Complete = old.Complete && len(w.m.Shards) == len(old.Shards)
+	return w.removeHalves()
+}
+
+// removeHalves removes what a call that was killed had begun to write; a shard's half may be large.
+func (w *writer) removeHalves() error {
+	entries, err := os.ReadDir(w.o.Dir)
+	if err != nil {
+		return fmt.Errorf("shard: %w", err)
+	}
+	for _, e := range entries {
+		ours := strings.HasPrefix(e.Name(), "."+w.o.Prefix) || strings.HasPrefix(e.Name(), "."+ManifestName)
+		if !ours || !strings.HasSuffix(e.Name(), ".tmp") || !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(w.o.Dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("shard: %w", err)
+		}
+	}
 	return nil
 }
 

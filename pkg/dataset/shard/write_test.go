@@ -144,6 +144,7 @@ func TestWriteContinues(t *testing.T) {
 		}
 		// As after a kill between a shard and the manifest, and in the middle of a shard.
 		writeFile(t, filepath.Join(o.Dir, fmt.Sprintf("shard-%06d.tar", stop+1)), []byte("half"))
+		writeFile(t, filepath.Join(o.Dir, fmt.Sprintf(".shard-%06d.tar.1a2b3c4d.tmp", stop+1)), []byte("half"))
 		told := 0
 		o.OnShard = func(Written, float64) { told++ }
 		m, err := Write(context.Background(), toy{60}, o)
