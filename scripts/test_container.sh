@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks an image that was built from Dockerfile.cuda: JPEG by libjpeg-turbo, every plugin in it, and a training by a user
-# without rights in a container without a network and with a read-only disk, which is stopped, saves, and goes on.
+# Checks an image that was built from Dockerfile.cuda: JPEG by libjpeg-turbo, every plugin in it, scores, and a training
+# that is stopped, saves, and goes on; by a user without rights, without a network and with a read-only disk.
 #
 #   scripts/test_container.sh IMAGE [ARGUMENTS of "run", such as --gpus all]
 #
@@ -39,8 +39,9 @@ echo "decoded by libjpeg-turbo"
 echo "== plugins"
 backend=go
 plugins=$(blip2 plugin list --json)
+installed() { grep -q "\"kind\":\"$1\",\"version\":\"[^\"]*\",\"state\":\"installed\"" <<<"$plugins"; }
 for kind in cpu cuda; do
-  if ! grep -q "\"kind\":\"$kind\",\"version\":\"[^\"]*\",\"state\":\"installed\"" <<<"$plugins"; then
+  if ! installed $kind; then
     echo "$kind: not in this image"
     continue
   fi
@@ -50,6 +51,22 @@ for kind in cpu cuda; do
   fi
   blip2 plugin check "xla:$kind"
   backend=xla:$kind
+done
+
+echo "== scores"
+cat >"$runs/references.json" <<'JSON'
+{"images": [{"id": 1}, {"id": 2}], "annotations": [
+  {"id": 1, "image_id": 1, "caption": "a brown dog runs over the grass"},
+  {"id": 2, "image_id": 2, "caption": "two people on a beach"}]}
+JSON
+echo '[{"image_id": 1, "caption": "a dog on grass"}, {"image_id": 2, "caption": "people at the beach"}]' \
+  >"$runs/results.json"
+blip2 score captions --results runs/results.json --annotations runs/references.json 2>&1 | tee "$runs/scores.txt"
+if grep -q "making the index" "$runs/scores.txt"; then fail "METEOR's index is not in this image, or not found good"; fi
+for kind in meteor spice; do
+  if installed $kind && ! grep -i -q "^ *$kind *[0-9]" "$runs/scores.txt"; then
+    fail "$kind is in this image, but was not computed"
+  fi
 done
 
 # The last step that the run has logged; 0 without one.

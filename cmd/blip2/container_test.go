@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestContainer: Dockerfile.cuda names a toolchain that is new enough for go.mod, copies what there is, and has the library
-// that the program is built for. scripts/test_container.sh tries the image itself.
+// TestContainer: Dockerfile.cuda names a toolchain that is new enough for go.mod, copies what there is, and has the
+// library that the program is built for. scripts/test_container.sh tries the image itself.
 func TestContainer(t *testing.T) {
 	root := filepath.Join("..", "..")
 	read := func(name string) string {

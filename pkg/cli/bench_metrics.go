@@ -114,8 +114,8 @@ func runBenchMetrics(ctx context.Context, app *App, opts benchMetricsOptions) er
 }
 
 // measure scores everything once and returns the time of each part, and of all.
-func (r *benchMetricsReport) measure(ctx context.Context, log *slog.Logger, items []caption.Item, spice bool) ([]benchPart,
-	error) {
+func (r *benchMetricsReport) measure(ctx context.Context, log *slog.Logger, items []caption.Item, spice bool) (
+	[]benchPart, error) {
 	var parts []benchPart
 	begin := time.Now()
 	var candidates, references []string

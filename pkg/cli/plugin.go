@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"blip2/pkg/device"
+	"blip2/pkg/metrics/meteor"
 )
 
 // pluginKinds are the plugins and data that can be installed.
@@ -115,6 +116,11 @@ func runPluginInstall(ctx context.Context, app *App, opts device.InstallOptions)
 	if err != nil {
 		return usageOf(err)
 	}
+	if done.Kind == device.KindMETEOR {
+		if err := makeMETEORIndex(ctx, app, done.Dir); err != nil {
+			return err
+		}
+	}
 	if app.Globals.JSON {
 		return json.NewEncoder(app.Out).Encode(done)
 	}
@@ -135,6 +141,15 @@ func runPluginInstall(ctx context.Context, app *App, opts device.InstallOptions)
 	}
 	_, err = fmt.Fprintf(app.Out, "%s\ntry it: blip2 plugin check %s\n", what, check)
 	return err
+}
+
+// makeMETEORIndex makes the index of METEOR's data if there is none yet, so that nobody else needs to write there.
+func makeMETEORIndex(ctx context.Context, app *App, dir string) error {
+	scorer, err := meteor.Open(ctx, dir, app.Log)
+	if err != nil {
+		return err
+	}
+	return scorer.Close()
 }
 
 // installProgress shows a bar per wheel and stage on a terminal, else a line per quarter.

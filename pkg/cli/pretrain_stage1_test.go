@@ -287,8 +287,8 @@ func TestPretrainStage1NoPermission(t *testing.T) {
 	checkFailure(t, "run folder", d.train(t), ExitFailure, d.path("runs"), "permission denied", "run.dir")
 }
 
-// TestPretrainStage1Again: a run is not overwritten, and its checkpoints are not trusted blindly. --resume=auto starts it
-// and goes on with it.
+// TestPretrainStage1Again: a run is not overwritten, and its checkpoints are not trusted blindly. --resume=auto starts
+// it and goes on with it.
 func TestPretrainStage1Again(t *testing.T) {
 	d := newToyFolder(t)
 	if got := d.train(t, "--set", without, "--resume=auto"); got.code != ExitOK {

@@ -40,8 +40,8 @@ const (
 func (f *trainFlags) add(cmd *cobra.Command) {
 	f.config.add(cmd)
 	cmd.Flags().StringVar(&f.resume, "resume", "",
-		"go on with the run in `FOLDER`; without one, with the run that the configuration names; auto: the same, and start it "+
-			"if it is not there yet")
+		"go on with the run in `FOLDER`; without one, with the run that the configuration names; auto: the same, and start "+
+			"it if it is not there yet")
 	cmd.Flags().Lookup("resume").NoOptDefVal = resumeSame
 	cmd.Flags().DurationVar(&f.maxTime, "max-time", 0,
 		"save and exit in time for this `LIMIT`, such as 11h50m, counted from the start (train.max_time)")

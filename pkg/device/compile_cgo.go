@@ -97,10 +97,10 @@ import (
 	"blip2/pkg/internal/inplace"
 )
 
-// mmapThreshold is from which size on the C library maps an allocation by itself, which returns it to the system as soon
-// as it is freed, and trimThreshold is how much of what was freed it keeps at the end of a heap. A program's temporary
-// buffers come again with every run, and fresh pages for them are cleared by the system first: with thresholds of 1 MiB
-// and 128 KiB, a training step of stage 1 took some 5 % longer and a step of generation 10 %.
+// mmapThreshold is from which size on the C library maps an allocation by itself, which returns it to the system as
+// soon as it is freed, and trimThreshold is how much of what was freed it keeps at the end of a heap. A program's
+// temporary buffers come again with every run, and fresh pages for them are cleared by the system first: with
+// thresholds of 1 MiB and 128 KiB, a training step of stage 1 took some 5 % longer and a step of generation 10 %.
 const mmapThreshold, trimThreshold = 32 << 20, 256 << 20
 
 // wrapTable returns a copy of a plugin's function table whose compiler writes variables in place (package inplace) and

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"blip2/pkg/internal/atomicfile"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -8,13 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 )
 
@@ -338,9 +337,9 @@ func hashFile(path string) (string, error) {
 // diskError adds the remedy to errors of writing.
 func diskError(err error) error {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case atomicfile.NoRoom(err):
 		return fmt.Errorf("%w; make room or set %s to a folder on another disk", err, CacheEnv)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+	case atomicfile.NotWritable(err):
 		return fmt.Errorf("%w; set %s to a folder that you may write to", err, CacheEnv)
 	}
 	return err

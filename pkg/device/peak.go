@@ -23,15 +23,17 @@ var peaks = []struct {
 	{"L4", 121, 60}, {"RTX 4090", 165, 83}, {"RTX 3090", 71, 36},
 }
 
-// PeakFLOPs returns the greatest rate of matrix products in FLOP/s of all devices used together, in the compute type: that of
-// the data sheet for a known GPU, else what a product of 1024×1024 matrices is measured to reach. 0 if that fails.
+// PeakFLOPs returns the greatest rate of matrix products in FLOP/s of all devices used together, in the compute type:
+// that of the data sheet for a known GPU, else what a product of 1024×1024 matrices is measured to reach. 0 if that
+// fails.
 func (d *Device) PeakFLOPs() float64 {
 	d.once.Do(func() {
 		if rate := sheetRate(d.gpuName(), d.DTypes.Compute); rate > 0 {
 			d.flops = rate * float64(d.Devices)
 			return
 		}
-		_ = guard(func() error { d.flops = d.measuredRate(); return nil }) // without it a speed has nothing to be compared with
+		// Without the rate a speed has nothing to be compared with, and that is all.
+		_ = guard(func() error { d.flops = d.measuredRate(); return nil })
 	})
 	return d.flops
 }

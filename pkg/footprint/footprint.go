@@ -1,10 +1,11 @@
-// Package footprint predicts how much memory a compiled program takes, from its graph alone: nothing is compiled, and no
-// tensor is made.
+// Package footprint predicts how much memory a compiled program takes, from its graph alone: nothing is compiled, and
+// no tensor is made.
 //
 // It does what XLA's compiler does, in large strokes. Results of matrix products, convolutions, reductions, gathers and
-// the like are written to memory; what is computed element by element becomes part of the operation that uses it, unless
-// a product needs it whole, or it is expensive and used more than once. A value lives until its last use, which may lie
-// behind such fused operations. Sums of gradients are made as soon as their terms are there, in the place of one of them.
+// the like are written to memory; what is computed element by element becomes part of the operation that uses it,
+// unless a product needs it whole, or it is expensive and used more than once. A value lives until its last use, which
+// may lie behind such fused operations. Sums of gradients are made as soon as their terms are there, in the place of
+// one of them.
 package footprint
 
 import (

@@ -274,8 +274,8 @@ func TestRunXLA(t *testing.T) {
 const loadVar = "BLIP2_TEST_LOAD"
 
 // TestLoadingMemory: loading takes the memory of the tensors and little beyond, whatever is in one piece. The largest
-// tensor here is a third of the network. Every checkpoint is loaded in a process of its own: what a test before has freed
-// late, or the C library keeps, would be taken from there.
+// tensor here is a third of the network. Every checkpoint is loaded in a process of its own: what a test before has
+// freed late, or the C library keeps, would be taken from there.
 func TestLoadingMemory(t *testing.T) {
 	n := NewOPT(opt.Config{Vocab: 20000, Hidden: 512, Layers: 6, Heads: 8, FFN: 2048, Positions: 32,
 		LayerNormEps: 1e-5}).Named("opt")

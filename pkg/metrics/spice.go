@@ -96,7 +96,7 @@ func runSPICE(ctx context.Context, items []spice.Item, log *slog.Logger) ([]spic
 	}
 	var said time.Time
 	results, err := spice.Run(ctx, items, spice.Options{Dir: dir, ParseDir: filepath.Join(cache, "spice-parses"),
-		Progress: func(done, of int) {
+		Logger: log, Progress: func(done, of int) {
 			if time.Since(said) > progressEvery {
 				said = time.Now()
 				log.Info("SPICE", "pictures", done, "of", of)

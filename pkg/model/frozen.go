@@ -62,7 +62,8 @@ func storeAs(store *mlx.Store, p Param, dtype dtypes.DType) error {
 	return nil
 }
 
-func converted[T bfloat16.BFloat16 | float16.Float16](values []float32, shape []int, f func(float32) T) *tensors.Tensor {
+func converted[T bfloat16.BFloat16 | float16.Float16](values []float32, shape []int,
+	f func(float32) T) *tensors.Tensor {
 	out := make([]T, len(values))
 	for i, x := range values {
 		out[i] = f(x)

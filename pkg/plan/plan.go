@@ -1,5 +1,5 @@
-// Package plan says what a training needs before it runs: parameters, memory, work and time, and how large a micro-batch
-// may be. Memory is predicted from the step's own graph (package footprint).
+// Package plan says what a training needs before it runs: parameters, memory, work and time, and how large a
+// micro-batch may be. Memory is predicted from the step's own graph (package footprint).
 package plan
 
 import (
@@ -143,7 +143,8 @@ func (m memory) predict(rows int) (trainer.Memory, error) {
 }
 
 // largest is the largest micro-batch that fits into the room. Memory grows in a straight line once the activations of a
-// batch outweigh what does not depend on it, so that a line through two predictions finds it, and a third one checks it.
+// batch outweigh what does not depend on it, so that a line through two predictions finds it, and a third one checks
+// it.
 func (m memory) largest(room int64, smallest int) (int, error) {
 	low, high := smallest, 4*smallest
 	a, errA := m.predict(low)

@@ -48,7 +48,8 @@ func (s *source) Drop(string) {
 	s.live--
 }
 
-// TestLoad moves tensors to a device, holding no more of them than are copied at once, in the type that the precision chooses.
+// TestLoad moves tensors to a device, holding no more of them than are copied at once, in the type that the precision
+// chooses.
 func TestLoad(t *testing.T) {
 	cfg := small(vit.EVA).Vision
 	part := VisionPart(cfg)

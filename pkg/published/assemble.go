@@ -243,8 +243,8 @@ func (a *Assembly) Names() []string {
 	return names
 }
 
-// Tensor returns a tensor of the model, read or drawn. Its data may alias a file's. Errors name the file. It may be called
-// from several goroutines.
+// Tensor returns a tensor of the model, read or drawn. Its data may alias a file's. Errors name the file. It may be
+// called from several goroutines.
 func (a *Assembly) Tensor(name string) (weights.Tensor, error) {
 	r, ok := a.from[name]
 	if !ok {

@@ -13,8 +13,8 @@ import (
 	"blip2/pkg/weights"
 )
 
-// keepOriginals replaces the configuration files by those of the folder that the model was read from, with only what has
-// changed put into them: what a publisher wrote beside the sizes stays as it was.
+// keepOriginals replaces the configuration files by those of the folder that the model was read from, with only what
+// has changed put into them: what a publisher wrote beside the sizes stays as it was.
 func (a *Assembly) keepOriginals(files map[string][]byte) error {
 	c := a.opened[a.parts.Main]
 	if c == nil || filepath.Base(c.SpecFrom) != configFile {

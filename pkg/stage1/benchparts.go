@@ -22,8 +22,8 @@ type part struct {
 	build func(scope *model.Scope, in []*Node, rng *nn.RNG) (out, drawn []*Node)
 }
 
-// parts lists the pieces, in the order and under the names of StepFLOPs, whose split they follow. Losses of weight 0 are
-// left out.
+// parts lists the pieces, in the order and under the names of StepFLOPs, whose split they follow. Losses of weight 0
+// are left out.
 func (m *partsBench) parts() []part {
 	cfg := m.Config
 	list := []part{m.encoderPart(), m.crossPart(), m.imagePart()}
@@ -73,7 +73,8 @@ func (m *partsBench) crossPart() part {
 // imagePart is the image pass with its projection, or what of it ITG alone needs.
 func (m *partsBench) imagePart() part {
 	cfg := m.Config
-	return part{name: partImage, inputs: m.keysValues(), build: func(scope *model.Scope, in []*Node, rng *nn.RNG) (out, drawn []*Node) {
+	return part{name: partImage, inputs: m.keysValues(), build: func(scope *model.Scope, in []*Node,
+		rng *nn.RNG) (out, drawn []*Node) {
 		queries := qformer.Queries(scope, cfg.QFormer, in[0].Graph(), m.Batch, cfg.compute())
 		pass := qformer.Forward(scope, cfg.QFormer, qformer.Input{Queries: queries, Cross: m.cross(in)}, rng)
 		if cfg.contrasts() {

@@ -156,8 +156,8 @@ func contrast(scope *model.Scope, cfg Config, o *Outputs, positives *Node) {
 }
 
 // scaledSimilarities compares rows of a batch with all of it: features of pictures [·, Q, E] and texts [·, E], of B own
-// rows and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own texts
-// with all pictures.
+// rows and of all G. Both results are [B, G], cosines divided by the temperature: own pictures with all texts, own
+// texts with all pictures.
 func scaledSimilarities(scope *model.Scope, cfg Config, own, all []*Node) (i2t, t2i *Node) {
 	temp := scope.GetVariable("temp").NodeValue(own[1].Graph())
 	images, texts := all[0], all[1]

@@ -73,7 +73,8 @@ func newPartsBench(o BenchOptions, backend compute.Backend, store *mlx.Store) *p
 }
 
 // measureParts takes the time of every part of a step, in programs over the store's weights.
-func (o BenchOptions) measureParts(ctx context.Context, backend compute.Backend, store *mlx.Store) (*PartsResult, error) {
+func (o BenchOptions) measureParts(ctx context.Context, backend compute.Backend, store *mlx.Store) (
+	*PartsResult, error) {
 	m := newPartsBench(o, backend, store)
 	flops := map[string]float64{}
 	for _, f := range StepFLOPs(o.Config, o.Batch) {
@@ -219,8 +220,8 @@ func lengths(list []*Node) *Node {
 	return Concatenate(parts, 0)
 }
 
-// timeOptimizer measures the update of all trained parameters by a loss whose gradient costs nothing: half of the sum of
-// their squares.
+// timeOptimizer measures the update of all trained parameters by a loss whose gradient costs nothing: half of the sum
+// of their squares.
 func (m *partsBench) timeOptimizer() (measure.Spread, float64, error) {
 	task := trainer.Task{Params: TrainableParams(m.Config), Loss: func(scope *mlx.Scope, in []*Node, _ *nn.RNG) (
 		*Node, []*Node) {

@@ -74,8 +74,8 @@ func learned(ids, mask *Node) *Node {
 	return Where(ConvertDType(mask, dtypes.Bool), ids, ignored(ids.Graph(), ids.Shape().Dimensions...))
 }
 
-// textLabels are the labels of OPT [B, queries+L]: nothing is learned from the queries, from padding, and from the first
-// prompt tokens of the texts.
+// textLabels are the labels of OPT [B, queries+L]: nothing is learned from the queries, from padding, and from the
+// first prompt tokens of the texts.
 func textLabels(ids, mask *Node, prompt, queries int) *Node {
 	g, dims := ids.Graph(), ids.Shape().Dimensions
 	labels := learned(ids, mask)

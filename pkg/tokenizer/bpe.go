@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// bytePairs is byte-level BPE as GPT-2, OPT and CLIP use it: a word starts as its bytes, and the pair of neighbours that
-// comes first in the list of merges is joined until no pair is in it.
+// bytePairs is byte-level BPE as GPT-2, OPT and CLIP use it: a word starts as its bytes, and the pair of neighbours
+// that comes first in the list of merges is joined until no pair is in it.
 type bytePairs struct {
 	vocabulary
 	first  [256]int32 // id of every byte inside a word, or noValue

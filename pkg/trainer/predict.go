@@ -37,8 +37,8 @@ func (m Memory) Total() int64 {
 	return m.Weights + m.Frozen + m.Optimizer + m.Accumulators + m.Gradients + m.Activations + m.Batch
 }
 
-// Predict says what a step takes on a batch (or micro-batch) of tensors of the given shapes, from its graph: no tensor is
-// made, and nothing is compiled. All values of the graph are those of one device.
+// Predict says what a step takes on a batch (or micro-batch) of tensors of the given shapes, from its graph: no tensor
+// is made, and nothing is compiled. All values of the graph are those of one device.
 func Predict(backend compute.Backend, task Task, optimizer AdamW, frozen []Frozen, batch []shapes.Shape) (
 	m Memory, err error) {
 	var p footprint.Prediction
@@ -116,7 +116,8 @@ func withGraph(backend compute.Backend, task Task, optimizer AdamW, frozen []Fro
 	defer random.MustFinalizeAll()
 	g := NewGraph(backend, "plan")
 	defer g.Finalize()
-	inputs := []*Node{Parameter(g, "random", random.Shape()), Parameter(g, "host", shapes.Make(dtypes.Float32, hostScalars))}
+	inputs := []*Node{Parameter(g, "random", random.Shape()),
+		Parameter(g, "host", shapes.Make(dtypes.Float32, hostScalars))}
 	for i, s := range batch {
 		inputs = append(inputs, Parameter(g, fmt.Sprintf("batch_%d", i), s))
 	}

@@ -204,8 +204,8 @@ func TestSnapshotOfAnotherModel(t *testing.T) {
 	}
 }
 
-// TestStateWithoutStreams: states from before data had streams are read as they are, and those without are still written
-// so.
+// TestStateWithoutStreams: states from before data had streams are read as they are, and those without are still
+// written so.
 func TestStateWithoutStreams(t *testing.T) {
 	old := `{"seed":9,"epoch":2,"index":40,"config_hash":"abc","command":"toy"}`
 	var s State

@@ -9,7 +9,8 @@ import (
 	"blip2/pkg/stage1"
 )
 
-// captionParams lists the tensors that captions are written with, and the names of the others: the heads of ITC and ITM.
+// captionParams lists the tensors that captions are written with, and the names of the others: the heads of ITC and
+// ITM.
 func captionParams(cfg stage1.Config) (used []model.Param, unused []string) {
 	for _, p := range stage1.Params(cfg) {
 		head, _, _ := strings.Cut(p.Name, ".")

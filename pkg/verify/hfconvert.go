@@ -229,7 +229,8 @@ type matches struct {
 }
 
 // matchAll scores every picture with every text.
-func matchAll(a *published.Assembly, backend compute.Backend, pixels *tensors.Tensor, texts textBatch) (*matches, error) {
+func matchAll(a *published.Assembly, backend compute.Backend, pixels *tensors.Tensor, texts textBatch) (
+	*matches, error) {
 	cfg, err := stage1.FromPublished(a.Spec)
 	if err != nil {
 		return nil, err

@@ -63,7 +63,8 @@ func (r Report) Summary() string {
 }
 
 // MarshalJSON encodes the report as {"passed", "failed", "cases": [{"name", "kind", "pass", "worst_abs", "worst_rel",
-// "seconds", "error", "not_checked"}]}. Pending cases count as failed. JSON has no infinity: it becomes the greatest float64.
+// "seconds", "error", "not_checked"}]}. Pending cases count as failed. JSON has no infinity: it becomes the greatest
+// float64.
 func (r Report) MarshalJSON() ([]byte, error) {
 	type row struct {
 		Name     string  `json:"name"`

@@ -188,8 +188,8 @@ func halfTolerance(dtype dtypes.DType) (loss, all, one, nothing float64) {
 	return 32 * u, 64 * u, 128 * u, 4 * u
 }
 
-// TestHalfPrecision runs the recorded cases in bfloat16, and with XLA in float16 with a dynamic loss scale, and compares
-// losses and every gradient within halfTolerance.
+// TestHalfPrecision runs the recorded cases in bfloat16, and with XLA in float16 with a dynamic loss scale, and
+// compares losses and every gradient within halfTolerance.
 func TestHalfPrecision(t *testing.T) {
 	backend := testBackend(t)
 	types := []dtypes.DType{dtypes.BFloat16}

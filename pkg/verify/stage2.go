@@ -11,8 +11,8 @@ import (
 	"blip2/pkg/stage2"
 )
 
-// stage2Loss runs kinds stage2-opt and stage2-t5: the loss of one batch, what leads to it, and the gradients of all that
-// stage 2 trains.
+// stage2Loss runs kinds stage2-opt and stage2-t5: the loss of one batch, what leads to it, and the gradients of all
+// that stage 2 trains.
 func stage2Loss(c *Case, k *checker) error {
 	if err := c.requireOutputs(k); err != nil {
 		return err

@@ -57,7 +57,8 @@ func picture(t *testing.T, n int) []byte {
 	return out.Bytes()
 }
 
-// newPictures is six pictures: 2 is cut short, 3 is missing, 4 is that of 1 again, 5 is no picture and has an empty text.
+// newPictures is six pictures: 2 is cut short, 3 is missing, 4 is that of 1 again, 5 is no picture and has an empty
+// text.
 func newPictures(t *testing.T) *pictures {
 	t.Helper()
 	p := &pictures{opened: make([]int, 6)}

@@ -111,8 +111,8 @@ func open(ctx context.Context, s config.DataSource, shards ShardOpener) (dataset
 	return p, nil
 }
 
-// LoaderOptions are the choices of a loader that the section names; the caller adds the batch, its texts, the seed and the
-// start.
+// LoaderOptions are the choices of a loader that the section names; the caller adds the batch, its texts, the seed and
+// the start.
 func LoaderOptions(d config.Data) dataset.LoaderOptions {
 	a := d.Augment
 	return dataset.LoaderOptions{

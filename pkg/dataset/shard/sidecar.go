@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -196,8 +195,7 @@ func (in *Indexer) keep(places []string, x *index, info *IndexInfo) *index {
 		if first == nil {
 			first = err
 		}
-		if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.ENOSPC) &&
-			!errors.Is(err, syscall.EDQUOT) && !errors.Is(err, fs.ErrNotExist) {
+		if !atomicfile.NotWritable(err) && !atomicfile.NoRoom(err) && !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}

@@ -69,8 +69,8 @@ type Manifest struct {
 const ManifestName = "shards.json"
 
 // Write writes the pictures of a source with their captions or questions as shards with indexes. The bytes are a
-// function of the source and the options. A shard appears under its name when it is complete and safe on the disk; after
-// an interrupt or a crash the same call goes on with the first shard that is missing.
+// function of the source and the options. A shard appears under its name when it is complete and safe on the disk;
+// after an interrupt or a crash the same call goes on with the first shard that is missing.
 func Write(ctx context.Context, src dataset.Source, o WriteOptions) (*Manifest, error) {
 	w := &writer{name: src.Name(), pictures: src.Len(), o: o}
 	return w.run(ctx, func() (dataset.Pass, error) { return dataset.SourcePass(src, w.next), nil })

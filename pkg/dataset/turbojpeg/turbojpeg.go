@@ -59,8 +59,8 @@ import (
 //
 // It gives Go's scheduler places for twice as many threads as there are processors, unless GOMAXPROCS says otherwise. A
 // call of the library is long enough for the scheduler to give the caller's place to another thread, and with no more
-// places than processors the caller waits for one when it comes back: two workers were 1.6 times as fast as one, and are
-// 1.9 times.
+// places than processors the caller waits for one when it comes back: two workers were 1.6 times as fast as one, and
+// are 1.9 times.
 var load = sync.OnceValue(func() bool {
 	if C.blip2_tj_load() == 0 {
 		return false

@@ -61,12 +61,20 @@ func createBeside(path string) (*os.File, error) {
 	return nil, errors.New("no free name for a temporary file")
 }
 
+// NoRoom says whether an error of writing comes from a full disk or a used-up quota.
+func NoRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// NotWritable says whether an error of writing comes from missing permission or a read-only file system.
+func NotWritable(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
+}
+
 // Explain adds the remedy to errors that a full disk or missing permission causes; others pass unchanged.
 func Explain(err error) error {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case NoRoom(err):
 		return fmt.Errorf("%w: free some space there or choose another folder", err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+	case NotWritable(err):
 		return fmt.Errorf("%w: make the folder writable or choose another one", err)
 	}
 	return err

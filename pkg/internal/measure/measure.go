@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// Processors is how many processors the process may use: those of the machine, or of the container where that has a limit,
-// or GOMAXPROCS of the environment.
+// Processors is how many processors the process may use: those of the machine, or of the container where that has a
+// limit, or GOMAXPROCS of the environment.
 var Processors = runtime.GOMAXPROCS(0)
 
 // Spread describes a handful of measurements.

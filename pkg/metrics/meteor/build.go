@@ -66,15 +66,26 @@ type header struct {
 // source identifies a file the index was made of.
 type source struct {
 	Size    int64
-	ModTime int64 // nanoseconds
+	ModTime int64 // seconds
 }
 
-func sourceOf(path string) (source, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return source{}, err
+// is says whether an index of s is one of the other file, too. Archives, such as the layers of a container, round times
+// to seconds, up or down.
+func (s source) is(other source) bool {
+	apart := s.ModTime - other.ModTime
+	return s.Size == other.Size && -1 <= apart && apart <= 1
+}
+
+// sourcesOf looks at the jar and the table in dir.
+func sourcesOf(dir string) (sources [2]source, err error) {
+	for i, name := range []string{JarPath, TablePath} {
+		info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name)))
+		if err != nil {
+			return sources, fmt.Errorf("METEOR's data: %w; remedy: blip2 plugin install meteor", err)
+		}
+		sources[i] = source{info.Size(), info.ModTime().Unix()}
 	}
-	return source{info.Size(), info.ModTime().UnixNano()}, nil
+	return sources, nil
 }
 
 // builder collects what goes into an index.
@@ -94,12 +105,9 @@ type builder struct {
 func build(ctx context.Context, dir, path string) error {
 	b := &builder{numbers: map[string]uint32{}, synsets: map[uint32][]uint32{}, bases: map[uint32][]uint32{},
 		parents: []uint32{0}, labels: []uint32{0}, slots: make([]uint32, 1<<16)}
-	var h header
-	for i, name := range []string{JarPath, TablePath} {
-		var err error
-		if h.Sources[i], err = sourceOf(filepath.Join(dir, filepath.FromSlash(name))); err != nil {
-			return fmt.Errorf("METEOR's data: %w", err)
-		}
+	sources, err := sourcesOf(dir)
+	if err != nil {
+		return err
 	}
 	if err := b.readJar(filepath.Join(dir, filepath.FromSlash(JarPath))); err != nil {
 		return err
@@ -107,7 +115,7 @@ func build(ctx context.Context, dir, path string) error {
 	if err := b.readTable(ctx, filepath.Join(dir, filepath.FromSlash(TablePath))); err != nil {
 		return err
 	}
-	return atomicfile.Write(path, func(w io.Writer) error { return b.write(w, h) })
+	return atomicfile.Write(path, func(w io.Writer) error { return b.write(w, header{Sources: sources}) })
 }
 
 // readJar takes the text files out of METEOR's jar.

@@ -56,7 +56,7 @@ func (x *index) parse(data []byte, want [2]source) error {
 	if err := json.Unmarshal(bytes.TrimSpace(data[body:body+size]), &h); err != nil {
 		return fmt.Errorf("%w: %v", errStale, err)
 	}
-	if h.Format != indexFormat || h.Sources != want {
+	if h.Format != indexFormat || !h.Sources[0].is(want[0]) || !h.Sources[1].is(want[1]) {
 		return errStale
 	}
 	data = data[body+size:]

@@ -7,10 +7,12 @@
 package meteor
 
 import (
+	"blip2/pkg/internal/atomicfile"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -34,29 +36,55 @@ type Scorer struct{ index *index }
 
 // Open reads METEOR's data in dir, the folder that holds JarPath and TablePath. The first time it makes the index
 // beside them, which takes some ten seconds; so it does again when the files have changed or the index is damaged.
+// Where the folder cannot be written to, the index lasts as long as the Scorer.
 func Open(ctx context.Context, dir string, log *slog.Logger) (*Scorer, error) {
-	var want [2]source
-	for i, name := range []string{JarPath, TablePath} {
-		var err error
-		if want[i], err = sourceOf(filepath.Join(dir, filepath.FromSlash(name))); err != nil {
-			return nil, fmt.Errorf("METEOR's data: %w; remedy: blip2 plugin install meteor", err)
-		}
+	want, err := sourcesOf(dir)
+	if err != nil {
+		return nil, err
 	}
 	path := filepath.Join(dir, IndexName)
 	if x, err := openIndex(path, want); err == nil {
 		return &Scorer{x}, nil
 	}
-	lock := flock.New(path + ".lock") // two programs must not make it at the same time
+	s, err := openLocked(ctx, dir, path, want, log)
+	if atomicfile.NotWritable(err) {
+		return openTemporary(ctx, dir, want, log)
+	}
+	return s, err
+}
+
+// openLocked makes the index unless another program is faster.
+func openLocked(ctx context.Context, dir, path string, want [2]source, log *slog.Logger) (*Scorer, error) {
+	lock := flock.New(path + ".lock")
 	if _, err := lock.TryLockContext(ctx, lockPoll); err != nil {
 		return nil, fmt.Errorf("locking %s: %w", lock.Path(), err)
 	}
 	defer lock.Close()
 	if x, err := openIndex(path, want); err == nil {
-		return &Scorer{x}, nil // another one was faster
+		return &Scorer{x}, nil
 	}
 	if log != nil {
 		log.Info("making the index of METEOR's paraphrase table; this happens once", "file", path)
 	}
+	return newScorer(ctx, dir, path, want)
+}
+
+// openTemporary makes an index that nobody finds again.
+func openTemporary(ctx context.Context, dir string, want [2]source, log *slog.Logger) (*Scorer, error) {
+	temp, err := os.MkdirTemp("", "blip2-meteor-")
+	if err != nil {
+		return nil, fmt.Errorf("METEOR's index: %w", atomicfile.Explain(err))
+	}
+	defer os.RemoveAll(temp) // what is mapped stays
+	if log != nil {
+		log.Warn("making the index of METEOR's paraphrase table for this time alone: its folder cannot be written to; "+
+			"blip2 plugin install meteor makes it for good, as a user who may", "folder", dir)
+	}
+	return newScorer(ctx, dir, filepath.Join(temp, IndexName), want)
+}
+
+// newScorer makes the index at path and opens it.
+func newScorer(ctx context.Context, dir, path string, want [2]source) (*Scorer, error) {
 	if err := build(ctx, dir, path); err != nil {
 		return nil, err
 	}

@@ -130,6 +130,67 @@ func TestIndexIsKeptAndRebuilt(t *testing.T) {
 	}
 }
 
+// TestIndexOfACopy: a copy that keeps times to the second, rounded down or up as archives do, has a good index.
+func TestIndexOfACopy(t *testing.T) {
+	dir := writeData(t, load(t))
+	open := func() {
+		t.Helper()
+		s, err := Open(t.Context(), dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	open()
+	before, err := os.Stat(filepath.Join(dir, IndexName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := filepath.Join(dir, filepath.FromSlash(TablePath))
+	info, err := os.Stat(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := info.ModTime().Truncate(time.Second)
+	for _, rounded := range []time.Time{down, down.Add(time.Second)} {
+		if err := os.Chtimes(table, time.Time{}, rounded); err != nil {
+			t.Fatal(err)
+		}
+		open()
+		if after, err := os.Stat(filepath.Join(dir, IndexName)); err != nil || !os.SameFile(before, after) {
+			t.Errorf("the index was made again: %v", err)
+		}
+	}
+}
+
+// TestTemporaryIndex: an index that cannot be kept scores as any, and leaves nothing.
+func TestTemporaryIndex(t *testing.T) {
+	r := load(t)
+	dir, temp := writeData(t, r), t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	want, err := sourcesOf(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := openTemporary(t.Context(), dir, want, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	stats, err := s.Score(t.Context(), []Segment{r.Segments[0].segment})
+	if err != nil || stats[0].String() != r.Segments[0].stats {
+		t.Errorf("%v, %v", stats, err)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, IndexName)); err == nil {
+		t.Error("the index is in the data's folder")
+	}
+}
+
 func TestOpenErrors(t *testing.T) {
 	if _, err := Open(context.Background(), t.TempDir(), nil); err == nil ||
 		!strings.Contains(err.Error(), "blip2 plugin install meteor") {

@@ -1,6 +1,7 @@
 package spice
 
 import (
+	"blip2/pkg/internal/atomicfile"
 	"context"
 	"errors"
 	"fmt"
@@ -69,12 +70,30 @@ func newProgram(ctx context.Context, o Options) (*program, error) {
 		return nil, err
 	}
 	p.classes = strings.Join(jars, string(os.PathListSeparator))
-	if o.ParseDir != "" {
-		if err := os.MkdirAll(o.ParseDir, 0o755); err != nil {
-			return nil, fmt.Errorf("SPICE's folder of parses: %w", err)
+	return p, p.openParses()
+}
+
+// openParses makes the folder of parses. Where that cannot be written to, none are kept.
+func (p *program) openParses() error {
+	if p.o.ParseDir == "" {
+		return nil
+	}
+	err := os.MkdirAll(p.o.ParseDir, 0o755)
+	if err == nil {
+		var probe *os.File
+		if probe, err = os.CreateTemp(p.o.ParseDir, ".probe-*"); err == nil {
+			err = errors.Join(probe.Close(), os.Remove(probe.Name()))
 		}
 	}
-	return p, nil
+	if atomicfile.NotWritable(err) {
+		p.log.Warn("SPICE's parses are not kept for the next time", "error", err)
+		p.o.ParseDir = ""
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("SPICE's folder of parses: %w", err)
+	}
+	return nil
 }
 
 // findJava returns the command.

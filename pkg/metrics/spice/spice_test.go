@@ -1,10 +1,12 @@
 package spice
 
 import (
+	"blip2/pkg/internal/atomicfile"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -84,6 +86,26 @@ func TestRun(t *testing.T) {
 	}
 	if m := Mean([]Result{{}, {Scores: map[string]Score{"All": {F: 1}}}}); !math.IsNaN(m) {
 		t.Errorf("mean with a result that has no tuples: %v", m)
+	}
+}
+
+// TestParsesNotKept: a folder that cannot be written to costs the parses, not the scores.
+func TestParsesNotKept(t *testing.T) {
+	folder := "/sys/blip2-parses" // not even root may make it
+	if err := os.Mkdir(folder, 0o755); !atomicfile.NotWritable(err) {
+		t.Skipf("%s: %v", folder, err)
+	}
+	java := fakeJava(t, "17", answerOfTwo)
+	var log strings.Builder
+	items := []Item{{"a", []string{"b"}}, {"a", []string{"b"}}}
+	got, err := Run(t.Context(), items, Options{Dir: fakeDir(t), Java: java, ParseDir: folder,
+		Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil || got[1].F() != 0.333 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	line, err := os.ReadFile(java + ".args")
+	if err != nil || strings.Contains(string(line), "-cache") || !strings.Contains(log.String(), folder) {
+		t.Errorf("called with %s, %v; the log says %q", line, err, log.String())
 	}
 }
 

@@ -18,8 +18,8 @@ import (
 //
 // float16 has no such kernels: it is always converted, and keeps go-xla's precaution.
 
-// weightLeft says whether w [.., in] is the left factor for so many rows: what was faster in float32 and in bfloat16 for
-// weights of 768×768 to 2560×50272.
+// weightLeft says whether w [.., in] is the left factor for so many rows: what was faster in float32 and in bfloat16
+// for weights of 768×768 to 2560×50272.
 func weightLeft(rows, in int, half bool) bool {
 	long := in >= 2048
 	switch {

@@ -29,7 +29,8 @@ func NewCross(scope *model.Scope, cfg Config, features *Node) *Cross {
 	return c
 }
 
-// CrossOf returns the source with the given keys and values, by layer; those of a layer without cross-attention are empty.
+// CrossOf returns the source with the given keys and values, by layer; those of a layer without cross-attention are
+// empty.
 func CrossOf(kv []KV) *Cross { return &Cross{kv: kv} }
 
 // KeysValues returns the keys and values by layer; those of a layer without cross-attention are empty.

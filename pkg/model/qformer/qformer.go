@@ -46,8 +46,8 @@ type Input struct {
 	// QueriesOnly says that the caller reads only the query rows of the output: the text rows of the last layer,
 	// which nothing else depends on, are then not computed.
 	QueriesOnly bool
-	// Seen, if set, is given what the queries look at in every layer with cross-attention: the probabilities, averaged over
-	// the heads, [batch, Q, N] in float32.
+	// Seen, if set, is given what the queries look at in every layer with cross-attention: the probabilities, averaged
+	// over the heads, [batch, Q, N] in float32.
 	Seen func(layer int, probs *Node)
 }
 

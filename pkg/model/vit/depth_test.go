@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestDepth: by every architecture, each block's tensors are one deeper than those of the block above it, and what is in
-// front of the blocks is deepest (spec/training.md 6).
+// TestDepth: by every architecture, each block's tensors are one deeper than those of the block above it, and what is
+// in front of the blocks is deepest (spec/training.md 6).
 func TestDepth(t *testing.T) {
 	for _, arch := range arches() {
 		cfg := tiny(arch)
