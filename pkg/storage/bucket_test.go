@@ -167,7 +167,8 @@ func TestS3Pinned(t *testing.T) {
 	}
 }
 
-// Without credentials nothing is asked for, let alone again and again, and what to do is said. Public buckets need none.
+// Without credentials nothing is asked for, let alone again and again, and what to do is said. Public buckets need
+// none.
 func TestS3Credentials(t *testing.T) {
 	options, put := s3Server(t, func(_ int, w http.ResponseWriter, r *http.Request) bool {
 		if r.Header.Get("Authorization") != "" {

@@ -53,8 +53,8 @@ func openS3(ctx context.Context, name string, q url.Values) (*blob.Bucket, error
 	if anonymous {
 		config.Credentials = aws.AnonymousCredentials{}
 	} else if _, err := config.Credentials.Retrieve(ctx); err != nil {
-		return nil, fmt.Errorf("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or "+
-			"put ?anonymous=true behind the address of a public bucket (%w)", err)
+		return nil, fmt.Errorf("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, "+
+			"or put ?anonymous=true behind the address of a public bucket (%w)", err)
 	}
 	config.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	client := s3.NewFromConfig(config, func(o *s3.Options) {

@@ -368,8 +368,8 @@ func (p *plan) parseState(state json.RawMessage) (at position, given int, err er
 		return at, 0, fmt.Errorf("shard: %s: cannot continue: the state is not to be read: %w", p.o.Name, err)
 	}
 	if s.Of != p.fingerprint {
-		return at, 0, fmt.Errorf("shard: %s: cannot continue: the list of shards or the name of their folder, the seed, the buffer, the lanes or the "+
-			"number of processes is not what it was; restore it, or start the data anew", p.o.Name)
+		return at, 0, fmt.Errorf("shard: %s: cannot continue: the list of shards or the name of their folder, the seed, "+
+			"the buffer, the lanes or the number of processes is not what it was; restore it, or start the data anew", p.o.Name)
 	}
 	at = position{Epoch: s.Epoch, Buffer: s.Buffer, Turn: s.Turn}
 	valid := len(s.Lanes) == p.o.Lanes && s.Epoch >= 0 && s.Turn >= 0 && s.Turn < p.o.Lanes && s.Given >= 0 &&

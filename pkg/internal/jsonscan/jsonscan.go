@@ -1,9 +1,9 @@
 // Package jsonscan reads large JSON texts quickly: values are visited in the order of the text and nothing is built for
 // what is passed over. It is for files of hundreds of megabytes, for which encoding/json takes many seconds.
 //
-// The texts it takes are those that encoding/json takes, except that invalid UTF-8 is an error, that lists and objects may
-// be nested 200 deep at most, and that NaN, Infinity and -Infinity are null: Python writes them where a table lacks a
-// value, and so do img2dataset and pandas.
+// The texts it takes are those that encoding/json takes, except that invalid UTF-8 is an error, that lists and objects
+// may be nested 200 deep at most, and that NaN, Infinity and -Infinity are null: Python writes them where a table lacks
+// a value, and so do img2dataset and pandas.
 package jsonscan
 
 import (
