@@ -4,7 +4,8 @@
   scripts/make_pictures.py OUT
 
 expected.json says, per file and for whole reading ("strict") and with LOAD_TRUNCATED_IMAGES ("lenient"), the size and
-the SHA-256 of Image.open(f).convert("RGB"), or "error". Needs Pillow 11.3 and NumPy; makes the same files every time.
+the SHA-256 of Image.open(f).convert("RGB"), or "error". cuts.json says the same, shorter, of pictures of several scans
+that end after every fifth byte from the first scan on ("lenient"). Needs Pillow 11.3 and NumPy; makes the same files every time.
 """
 import hashlib
 import io
@@ -20,6 +21,9 @@ import numpy as np
 from PIL import Image, ImageFile
 
 RNG, NRNG = random.Random(5), np.random.default_rng(5)
+MANY_SCANS = ["jpeg-q30-progressive.jpg", "jpeg-q75-progressive-subsampling-restart_marker_blocks.jpg", "jpeg-L-True.jpg",
+              "jpeg-CMYK-True.jpg", "jpeg-planes.jpg", "jpeg-planes-two.jpg"]
+CUT_STEP = 5
 ZIGZAG = [0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28, 35,
           42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63]
 
@@ -298,6 +302,15 @@ def result(path, lenient):
     return f"{im.width}x{im.height} {hashlib.sha256(im.tobytes()).hexdigest()}"
 
 
+def cut_scans(path):
+    """What is left of a JPEG picture that ends after every CUT_STEP-th byte."""
+    with open(path, "rb") as f:
+        body = f.read()
+    first = body.index(b"\xff\xda") + 14 + 2 * (body[body.index(b"\xff\xda") + 4] - 3)
+    return {"from": first, "step": CUT_STEP,
+            "sha256": [result(io.BytesIO(body[:n]), True).split()[-1][:16] for n in range(first, len(body), CUT_STEP)]}
+
+
 def main():
     out = sys.argv[1]
     os.makedirs(out, exist_ok=True)
@@ -314,6 +327,10 @@ def main():
         make(put)
     with open(os.path.join(out, "expected.json"), "w") as f:
         json.dump(expected, f, indent=0, sort_keys=True)
+        f.write("\n")
+    cuts = {name: cut_scans(os.path.join(out, name)) for name in MANY_SCANS}
+    with open(os.path.join(out, "cuts.json"), "w") as f:
+        json.dump(cuts, f, indent=0, sort_keys=True)
         f.write("\n")
 
 

@@ -79,10 +79,23 @@ func runDataIndex(ctx context.Context, app *App, patterns []string, opts dataInd
 	}
 	phase.Done()
 	r.Seconds = time.Since(start).Seconds()
+	if err := r.print(app); err != nil {
+		return err
+	}
+	for _, info := range r.Shards {
+		if info.Samples > 0 && info.Bad == info.Samples {
+			return fmt.Errorf("%s holds nothing that can be used: is it a webdataset tar? blip2 data check --shards %[1]s says "+
+				"what is wrong", info.Shard)
+		}
+	}
+	return nil
+}
+
+func (r *indexReport) print(app *App) error {
 	if app.Globals.JSON {
 		return writeJSON(app.Out, r)
 	}
-	_, err = fmt.Fprintf(app.Out, "%d shards with %d samples (%d of them cannot be used); %d indexes built, %.1f GB in %.1f s\n",
+	_, err := fmt.Fprintf(app.Out, "%d shards with %d samples (%d of them cannot be used); %d indexes built, %.1f GB in %.1f s\n",
 		len(r.Shards), r.Samples, r.Bad, r.Built, float64(r.Bytes)/1e9, r.Seconds)
 	return err
 }

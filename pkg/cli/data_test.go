@@ -123,6 +123,14 @@ func TestDataShardAndIndex(t *testing.T) {
 	checkSuccess(t, "index", got, "3 shards with 12 samples (0 of them cannot be used); 3 indexes built")
 	got = runApp(t, nil, "data", "check", "--shards", filepath.Join(out, "*.tar"))
 	checkSuccess(t, "check of shards", got, "12 pictures, 24 texts", "0 unreadable")
+	page := filepath.Join(t.TempDir(), "error-page.tar")
+	if err := os.WriteFile(page, []byte("<html>"+strings.Repeat(" ", 2000)+"</html>"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got = runApp(t, nil, "data", "index", page); got.code != ExitFailure ||
+		!strings.Contains(got.err, page+" holds nothing that can be used: is it a webdataset tar?") {
+		t.Errorf("index of no tar: %+v", got)
+	}
 }
 
 func TestDataDownloadDryRun(t *testing.T) {

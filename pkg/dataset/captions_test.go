@@ -91,6 +91,8 @@ func TestAnnotationErrors(t *testing.T) {
 		{"caption,size\na,2\n", "line 1: no column is known to hold the file names"},
 		{"image,path,caption\na,b,c\n", `line 1: the columns "image" and "path"`},
 		{"image,caption\na.jpg,one\nb.jpg,two,more\n", "line 3 (byte 24): it has 3 fields"},
+		{"image,caption\na.jpg,caf\xe9\n", "line 2 (byte 14): the text is not UTF-8"},
+		{"\xff\xfei\x00m\x00", "UTF-16"},
 		{"image,caption\na.jpg,one\nb.jpg,\"open\n\n", "line 3 (byte 24): a quote is opened and never closed"},
 		{"image,caption\n../a.jpg,one\n", "line 2 (byte 14): the file name"},
 		{`{"image": "a.jpg", "caption": "x"}` + "\n{\n", "line 2 (byte 36): broken JSON"},

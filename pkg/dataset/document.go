@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"blip2/pkg/internal/jsonscan"
 )
@@ -129,6 +130,8 @@ func recognise(head []byte, path string) (Format, error) {
 		{"<", "an HTML or XML page (an error page saved by a download?)"},
 		{"PK\x03\x04", "a zip archive (unpack it)"},
 		{"(\xb5/\xfd", "zstd-compressed (unpack it with zstd -d)"},
+		{"\xff\xfe", "UTF-16 text (save it as UTF-8)"},
+		{"\xfe\xff", "UTF-16 text (save it as UTF-8)"},
 		{"version https://git-lfs", "a Git LFS pointer (fetch the file with git lfs pull)"},
 	} {
 		if bytes.HasPrefix(text, []byte(known.prefix)) {
@@ -214,7 +217,7 @@ func temporary() (*os.File, error) {
 
 // readHeader finds out what the columns of a table are.
 func (d *document) readHeader() error {
-	w := newLineWalker(io.NewSectionReader(d.r, 0, d.size), d.format == FormatCSV, maxLine)
+	w := newLineWalker(io.NewSectionReader(d.r, 0, d.size), d.quoting(), maxLine)
 	line, _, err := w.next()
 	if err != nil {
 		return fmt.Errorf("the header: %w", err)
@@ -246,13 +249,21 @@ func (d *document) readHeader() error {
 	return nil
 }
 
+// quoting follows the quotes of a csv file, from the beginning of a record on; it is nil for other files.
+func (d *document) quoting() *quoting {
+	if d.format != FormatCSV {
+		return nil
+	}
+	return &quoting{comma: d.comma}
+}
+
 // scan visits every entry of the file.
 func (d *document) scan(visit func(*item) error) error {
 	r := io.NewSectionReader(d.r, 0, d.size)
 	if d.format == FormatJSON {
 		return walkJSON(r, visit)
 	}
-	w := newLineWalker(r, d.format == FormatCSV, maxLine)
+	w := newLineWalker(r, d.quoting(), maxLine)
 	if d.parquet != nil {
 		w.limit = maxItem
 	}
@@ -282,6 +293,9 @@ func (d *document) scan(visit func(*item) error) error {
 // parse reads an entry.
 func (d *document) parse(r *record, data []byte) error {
 	if d.columns != nil {
+		if !utf8.Valid(data) {
+			return errors.New("the text is not UTF-8; save the file in that encoding")
+		}
 		return r.parseFields(splitFields(nil, data, d.comma), d.columns)
 	}
 	return r.parseJSON(data, &d.names)
@@ -318,14 +332,12 @@ func (d *document) extent(data []byte) (end int, whole bool) {
 	case FormatJSON:
 		return jsonExtent(data)
 	case FormatCSV:
-		inside := false
+		quotes := d.quoting()
 		for i, c := range data {
-			switch {
-			case c == '"':
-				inside = !inside
-			case c == '\n' && !inside:
+			if c == '\n' && quotes.state != inQuotes {
 				return lineEnd(data, i), true
 			}
+			quotes.next(c)
 		}
 	default:
 		if i := bytes.IndexByte(data, '\n'); i >= 0 {

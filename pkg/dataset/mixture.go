@@ -166,8 +166,8 @@ func (m *Mixture) setQuotas(mix Mix) error {
 				MixImages, MixRows, MixWeights, MixBLIP1)
 		}
 		if p.n == 0 {
-			return fmt.Errorf("dataset: how many pictures the stream %s has is not known; say it, or mix by weights",
-				p.name())
+			return fmt.Errorf("dataset: how many pictures the stream %s has is not known; say it (expect: {images: ...}), "+
+				"or mix by weights", p.name())
 		}
 	}
 	if mix.By == MixRows || mix.By == MixBLIP1 {

@@ -174,6 +174,10 @@ func (d *document) parquetGroup(w *parquetWriter, p *parquetFile, g int, pf *par
 	if n < 0 || n*minRowBits > 8*d.size {
 		return fmt.Errorf("it claims %d rows", n)
 	}
+	if n == 0 { // pyarrow writes one for an empty table, with places of pages that are not there
+		p.chunks, p.starts = append(p.chunks, pageList{}), append(p.starts, p.starts[g])
+		return nil
+	}
 	chunks, meta := group.ColumnChunks(), pf.Metadata().RowGroups[g].Columns
 	if p.column >= 0 {
 		pages, err := d.walkPages(&meta[p.column].MetaData, p.kind, n, true)

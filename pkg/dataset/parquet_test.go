@@ -88,6 +88,22 @@ func TestParquetPictures(t *testing.T) {
 	}
 }
 
+// TestParquetWithoutRows: a table without rows is one among several, and alone it is said to be empty.
+func TestParquetWithoutRows(t *testing.T) {
+	if _, err := OpenAnnotations(AnnotationFile{Annotations: recordedParquet("empty.parquet")}); err == nil ||
+		!strings.Contains(err.Error(), "the data set is empty") {
+		t.Errorf("error %v", err)
+	}
+	src, err := OpenAnnotations(AnnotationFile{Annotations: recordedParquet("[eh]*[yf].parquet")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if src.Len() != 45 {
+		t.Errorf("%d pictures", src.Len())
+	}
+}
+
 func TestParquetSplitAndNames(t *testing.T) {
 	src, err := OpenAnnotations(AnnotationFile{Annotations: recordedParquet("hf.parquet"), Split: "val"})
 	if err != nil {

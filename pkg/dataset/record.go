@@ -410,8 +410,8 @@ func (r *record) textsOf(s *jsonscan.Scanner, all [][]byte, what string) ([][]by
 func (r *record) parseFields(fields [][]byte, columns []role) error {
 	r.reset()
 	if len(fields) != len(columns) {
-		return fmt.Errorf("it has %d fields, but the header has %d; fields with separators in them need quotes",
-			len(fields), len(columns))
+		return fmt.Errorf("it has %d fields, but the header has %d; fields with separators in them need quotes, and fields "+
+			"with line ends a csv file", len(fields), len(columns))
 	}
 	for i, value := range fields {
 		switch columns[i] {

@@ -77,7 +77,8 @@ func (b *openBucket) explain(err error) error {
 	status, header := b.answer(err)
 	switch code := gcerrors.Code(err); {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, code == gcerrors.PermissionDenied:
-		return lasting{fmt.Errorf("%w: %w", err, fs.ErrPermission)}
+		return lasting{fmt.Errorf("%w: %w (are the credentials those of this bucket? ?anonymous=true behind the address "+
+			"reads public ones)", err, fs.ErrPermission)}
 	case code == gcerrors.NotFound:
 		return lasting{fmt.Errorf("%w: %w", err, fs.ErrNotExist)}
 	case status == http.StatusPreconditionFailed, code == gcerrors.FailedPrecondition:

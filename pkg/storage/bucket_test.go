@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -162,6 +164,66 @@ func TestS3Pinned(t *testing.T) {
 	}
 	if _, err := s.Open(context.Background(), "s3://data/x.tar?banana=1"); err == nil {
 		t.Error("an unknown option is taken")
+	}
+}
+
+// Without credentials nothing is asked for, let alone again and again, and what to do is said. Public buckets need
+// none.
+func TestS3Credentials(t *testing.T) {
+	options, put := s3Server(t, func(_ int, w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") != "" {
+			http.Error(w, "", http.StatusForbidden)
+		}
+		return r.Header.Get("Authorization") != ""
+	})
+	put("x.tar", content(1000))
+	address := "s3://data/x.tar" + options
+	if got, err := readRange(testStore(t, nil), address+"&anonymous=true", 0, -1); len(got) != 1000 || err != nil {
+		t.Errorf("a public bucket: %d bytes, %v", len(got), err)
+	}
+	if _, err := readRange(testStore(t, nil), address, 0, -1); !errors.Is(err, fs.ErrPermission) ||
+		!strings.Contains(err.Error(), "credentials") {
+		t.Errorf("wrong credentials: %v", err)
+	}
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+	for _, name := range []string{"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} {
+		t.Setenv(name, filepath.Join(t.TempDir(), "none"))
+	}
+	var waits []time.Duration
+	s := testStore(t, &waits)
+	_, err := s.Open(context.Background(), address)
+	var e *Error
+	if !errors.As(err, &e) || !e.Permanent || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+		t.Errorf("no credentials: %v", err)
+	}
+	if _, err = s.List(context.Background(), "s3://data/*.tar"+options); err == nil ||
+		!strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+		t.Errorf("no credentials for a list: %v", err)
+	}
+	if len(waits) > 0 {
+		t.Errorf("tried again after %v", waits)
+	}
+}
+
+// A new try is told in one line, whatever the error is made of.
+func TestRetryInOneLine(t *testing.T) {
+	file := s3File(t, content(1000), func(n int, w http.ResponseWriter, _ *http.Request) bool {
+		if n == 0 {
+			http.Error(w, "", http.StatusInternalServerError)
+		}
+		return n == 0
+	})
+	var log bytes.Buffer
+	s := New(Options{Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Wait: func(context.Context, time.Duration) error { return nil }})
+	t.Cleanup(func() { _ = s.Close() })
+	if _, err := readRange(s, file, 0, -1); err != nil {
+		t.Fatal(err)
+	}
+	if text := log.String(); strings.Count(text, "\n") != 1 || strings.Contains(text, ".go:") {
+		t.Errorf("the log is %q", text)
 	}
 }
 

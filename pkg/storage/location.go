@@ -22,6 +22,12 @@ func IsRemote(location string) bool {
 	return err == nil && l.scheme != ""
 }
 
+// Check says what is wrong with a path or URL as it is written, without looking for the file.
+func Check(location string) error {
+	_, err := parse(location)
+	return err
+}
+
 // Redact is a path or URL without passwords, signatures and other options: fit for messages and reports.
 func Redact(location string) string {
 	if l, err := parse(location); err == nil {

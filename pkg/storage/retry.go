@@ -74,7 +74,8 @@ func (s *Store) again(ctx context.Context, name string, offset int64, failures i
 	if errors.As(err, &asked) {
 		d = max(d, min(asked.wait, s.o.MaxWait))
 	}
-	s.o.Log.Warn("trying again", "file", name, "offset", offset, "try", failures+1, "wait", d, "error", err)
+	s.o.Log.Warn("trying again", "file", name, "offset", offset, "try", failures+1, "wait", d,
+		"error", err.Error()) // as an error, a bucket's would be logged with stack frames over several lines
 	if err := s.o.Wait(ctx, d); err != nil {
 		final.Err = err
 		return final

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 
@@ -15,7 +16,8 @@ import (
 )
 
 // s3Provider reads S3 and what speaks its language, such as MinIO, Ceph and R2. Credentials, region and endpoint are
-// found as the AWS tools do (AWS_ACCESS_KEY_ID, ~/.aws, AWS_ENDPOINT_URL …) or are options of the URL.
+// found as the AWS tools do (AWS_ACCESS_KEY_ID, ~/.aws, AWS_ENDPOINT_URL …) or are options of the URL; ?anonymous=true
+// reads public buckets.
 func s3Provider() provider {
 	return provider{
 		open: openS3,
@@ -40,12 +42,19 @@ func openS3(ctx context.Context, name string, q url.Values) (*blob.Bucket, error
 	pathStyle, err1 := takeBool(q, "use_path_style", "s3ForcePathStyle")
 	noTLS, err2 := takeBool(q, "disable_https")
 	legacyList, err3 := takeBool(q, "legacy_list")
-	if err := errors.Join(err1, err2, err3); err != nil {
+	anonymous, err4 := takeBool(q, "anonymous")
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, err
 	}
 	config, err := gcaws.V2ConfigFromURLParams(ctx, q)
 	if err != nil {
 		return nil, err
+	}
+	if anonymous {
+		config.Credentials = aws.AnonymousCredentials{}
+	} else if _, err := config.Credentials.Retrieve(ctx); err != nil {
+		return nil, fmt.Errorf("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, "+
+			"or put ?anonymous=true behind the address of a public bucket (%w)", err)
 	}
 	config.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	client := s3.NewFromConfig(config, func(o *s3.Options) {

@@ -9,8 +9,8 @@ import (
 type Part struct{ Left, Top, Width, Height int }
 
 // Decode writes the part of the opened picture to dst as R, G, B, row after row, len(dst) = 3·Width·Height. The samples
-// are those of the whole picture's decoding. What a truncated file lacks is grey if lenient, otherwise Decode fails
-// with ErrTruncated. A lenient Decode does not look at what follows the part.
+// are those of the whole picture's decoding. What a truncated file lacks is as in Pillow, mostly grey, if lenient,
+// otherwise Decode fails with ErrTruncated. A lenient Decode does not look at what follows the part.
 func (d *Decoder) Decode(dst []byte, part Part, lenient bool) error {
 	if part.Left < 0 || part.Top < 0 || part.Width < 1 || part.Height < 1 || part.Left+part.Width > d.width ||
 		part.Top+part.Height > d.height || len(dst) != 3*part.Width*part.Height {
@@ -29,11 +29,27 @@ func (d *Decoder) Decode(dst []byte, part Part, lenient bool) error {
 	} else {
 		err = d.multiScan(lenient)
 	}
-	if err != nil && !(lenient && errors.Is(err, ErrTruncated)) {
+	switch {
+	case lenient && err == errCutSegment:
+		d.blank(dst)
+		return nil
+	case err != nil && !(lenient && errors.Is(err, ErrTruncated)):
 		return err
 	}
 	d.convert(dst, part)
 	return nil
+}
+
+// blank is what Pillow makes of a picture of several scans that breaks off inside a segment between them. The end of
+// the picture that it puts behind the file becomes part of that segment, whose rest libjpeg then waits for: it gives
+// nothing at all, and samples or inks stay 0.
+func (d *Decoder) blank(dst []byte) {
+	clear(dst)
+	if len(d.comps) == 4 {
+		for i := range dst {
+			dst[i] = 255
+		}
+	}
 }
 
 // rectangle is a range of columns and rows.
@@ -110,7 +126,7 @@ func (d *Decoder) multiScan(lenient bool) error {
 		clear(c.coefs)
 	}
 	err := d.readScans(lenient)
-	if err != nil && !(lenient && errors.Is(err, ErrTruncated)) {
+	if err == errCutSegment || err != nil && !(lenient && errors.Is(err, ErrTruncated)) {
 		return err
 	}
 	smooth := d.smoothes()

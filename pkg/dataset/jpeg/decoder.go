@@ -71,6 +71,9 @@ const (
 // ErrTruncated says that the file ends before the picture does.
 var ErrTruncated = errors.New("the JPEG file is cut off")
 
+// errCutSegment is ErrTruncated inside a segment.
+var errCutSegment = fmt.Errorf("%w inside a segment", ErrTruncated)
+
 // maxSide is the largest width and height that libjpeg reads.
 const maxSide = 65500
 
@@ -167,14 +170,14 @@ func (d *Decoder) nextMarker() (byte, error) {
 // body gives the contents of the segment at pos and moves behind it.
 func (d *Decoder) body() ([]byte, error) {
 	if d.pos+2 > len(d.data) {
-		return nil, ErrTruncated
+		return nil, errCutSegment
 	}
 	n := int(d.data[d.pos])<<8 | int(d.data[d.pos+1])
 	if n < 2 {
 		return nil, errors.New("a segment of the JPEG file is shorter than its length field")
 	}
 	if d.pos+n > len(d.data) {
-		return nil, ErrTruncated
+		return nil, errCutSegment
 	}
 	s := d.data[d.pos+2 : d.pos+n]
 	d.pos += n

@@ -34,6 +34,14 @@ var estimates = [9]estimate{
 	{at: 24, blank: [25]int16{6: 1, 2, 1, 16: -1, -2, -1}},
 }
 
+// nothing is the accuracy of coefficients before the first scan.
+var nothing = func() (bits [64]int8) {
+	for k := range bits {
+		bits[k] = -1
+	}
+	return bits
+}()
+
 // average is the DC value where no other coefficient is known.
 var average = [25]int16{-2, -6, -8, -6, -2, -6, 6, 42, 6, -6, -8, 42, 152, 42, -8, -6, 6, 42, 6, -6, -2, -6, -8, -6, -2}
 
@@ -70,8 +78,11 @@ func (d *Decoder) smoothRow(c *component, y int) []int16 {
 	}
 	place := mcu*rows + y - mcu*v
 	known := &c.accuracy
-	if mcu > d.lastGood {
-		known = &c.before // the scan that broke off says nothing about this row
+	switch { // the scan that broke off says nothing about this row
+	case mcu > d.lastGood && d.scans == 1:
+		known = &nothing
+	case mcu > d.lastGood:
+		known = &c.before
 	}
 	up, down := min(place, 2), min(max(rows*d.mcusHigh-1-place, 0), 2)
 	work := grow(d.smoothed, c.stride*64)

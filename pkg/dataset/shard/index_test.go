@@ -64,6 +64,10 @@ func TestGrouping(t *testing.T) {
 			data: `{"url": "u", "caption": "x", "key": "000000012", "status": "success", "error_message": null, "width": 256,
 				"height": 256, "original_width": 600, "original_height": 400, "exif": "{}", "sha256": "ab"}`},
 			{name: "000000012.txt", data: "x"}}, []string{`000000012: A ["x"] false`}},
+		"img2dataset with columns that lack a value": {[]file{{name: "a.jpg", data: "A"},
+			{name: "a.json", data: `{"caption": "x", "similarity": NaN, "punsafe": NaN}`}, {name: "b.jpg", data: "B"},
+			{name: "b.json", data: `{"caption": NaN}`}, {name: "b.txt", data: "y"}},
+			[]string{`a: A ["x"] false`, `b: B ["y"] false`}},
 		"no caption in the json": {[]file{{name: "a.jpg", data: "A"}, {name: "a.json", data: `{"caption": null}`},
 			{name: "a.txt", data: "x"}}, []string{`a: A ["x"] false`}},
 		"folders with dots": {[]file{{name: "v1.0/a.b/", flag: tar.TypeDir}, {name: "v1.0/a.jpg", data: "A"},
@@ -300,7 +304,8 @@ func TestFolderOfShards(t *testing.T) {
 		filepath.Join(dir, "{s000,s001}.tar")} {
 		checkSource(t, openSource(t, Options{}, pattern), 10)
 	}
-	for _, pattern := range []string{t.TempDir(), filepath.Join(dir, "x*"), "http://127.0.0.1/folder/"} {
+	for _, pattern := range []string{t.TempDir(), filepath.Join(dir, "x*"), "http://127.0.0.1/folder/",
+		"ftp://host/x.tar"} {
 		if _, err := Locate(context.Background(), testStore(t), pattern); err == nil {
 			t.Errorf("%s is taken", pattern)
 		}

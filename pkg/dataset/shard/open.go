@@ -49,7 +49,7 @@ func matching(ctx context.Context, store *storage.Store, name string) ([]string,
 		return inFolderOf(ctx, store, strings.TrimSuffix(rest, "/"), query)
 	}
 	if !storage.HasWildcard(name) {
-		return []string{name}, nil
+		return []string{name}, storage.Check(name)
 	}
 	found, err := store.List(ctx, name)
 	return slices.DeleteFunc(found, isBeside), err

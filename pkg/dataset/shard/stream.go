@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"path"
+	"path/filepath"
 	"strconv"
 	"sync"
 
@@ -66,9 +68,24 @@ func (p *plan) hash() string {
 		fmt.Fprintln(h, "once", o.TopK)
 	}
 	for _, shard := range p.shards {
-		fmt.Fprintln(h, storage.Redact(shard)) // signatures of addresses may change
+		name := storage.Redact(shard) // signatures of addresses may change
+		if !p.once {
+			name = tail(name)
+		}
+		fmt.Fprintln(h, name)
 	}
 	return strconv.FormatUint(h.Sum64(), 16)
+}
+
+// tail is the name of a shard and of its folder: a training goes on where its data has moved to another disk or bucket,
+// but not on other data whose files happen to be called alike.
+func tail(name string) string {
+	if !storage.IsRemote(name) {
+		if whole, err := filepath.Abs(name); err == nil {
+			name = filepath.ToSlash(whole)
+		}
+	}
+	return path.Join(path.Base(path.Dir(name)), path.Base(name))
 }
 
 // list is the shards of an epoch that a lane reads.
@@ -351,8 +368,8 @@ func (p *plan) parseState(state json.RawMessage) (at position, given int, err er
 		return at, 0, fmt.Errorf("shard: %s: cannot continue: the state is not to be read: %w", p.o.Name, err)
 	}
 	if s.Of != p.fingerprint {
-		return at, 0, fmt.Errorf("shard: %s: cannot continue: the list of shards, the seed, the buffer, the lanes or the "+
-			"number of processes is not what it was; restore it, or start the data anew", p.o.Name)
+		return at, 0, fmt.Errorf("shard: %s: cannot continue: the list of shards or the name of their folder, the seed, "+
+			"the buffer, the lanes or the number of processes is not what it was; restore it, or start the data anew", p.o.Name)
 	}
 	at = position{Epoch: s.Epoch, Buffer: s.Buffer, Turn: s.Turn}
 	valid := len(s.Lanes) == p.o.Lanes && s.Epoch >= 0 && s.Turn >= 0 && s.Turn < p.o.Lanes && s.Given >= 0 &&

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"blip2/pkg/dataset"
 	"blip2/pkg/internal/atomicfile"
 	"blip2/pkg/storage"
 )
@@ -132,6 +133,44 @@ func TestStreamResumes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A stream goes on where its shards have moved, wherever the program is started, but not on others of the same names.
+func TestStreamResumesElsewhere(t *testing.T) {
+	shards := map[string][]byte{}
+	for name, data := range shardsOf(t, 10, 3, 25) {
+		shards["web/"+name], shards["other/"+name] = data, data
+	}
+	open := func(pattern string) *dataset.StreamSet {
+		o := small()
+		o.NoIndex = true
+		return openStreams(t, o, pattern)
+	}
+	dir := t.TempDir()
+	for name, data := range shards {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, name), data)
+	}
+	const pattern = "/s{000..002}.tar"
+	first := start(t, open(dir+"/web"+pattern), 5, nil)
+	next(t, first, 17)
+	state, err := first.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := next(t, first, 30)
+	t.Chdir(filepath.Join(dir, "web"))
+	for _, moved := range []string{"../web" + pattern, "s{000..002}.tar", onServer(t, shards, nil) + "/web" + pattern} {
+		if got := next(t, start(t, open(moved), 5, state), 30); !slices.Equal(got, want) {
+			t.Errorf("%s goes on with\n%q, want\n%q", moved, got, want)
+		}
+	}
+	if _, err := open(dir+"/other"+pattern).Open(context.Background(), 5, state); err == nil ||
+		!strings.Contains(err.Error(), "name of their folder") {
+		t.Errorf("other shards of the same names: %v", err)
 	}
 }
 

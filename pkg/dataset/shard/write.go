@@ -12,10 +12,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"blip2/pkg/dataset"
 	"blip2/pkg/internal/atomicfile"
+	"blip2/pkg/storage"
 )
 
 // WriteOptions say how shards are written.
@@ -108,6 +110,10 @@ func (w *writer) run(ctx context.Context, open func() (dataset.Pass, error)) (*M
 	setDefault(&o.MaxBytes, 1<<30)
 	if o.Samples < 1 || o.MaxBytes < 1 || o.Prefix != filepath.Base(o.Prefix) {
 		return nil, errors.New("shard: the size of shards must be positive, and the prefix part of a file name")
+	}
+	if strings.Contains(o.Dir, "://") {
+		return nil, fmt.Errorf("shard: %s: shards are written to a folder on this machine; upload them, with their indexes, "+
+			"afterwards", storage.Redact(o.Dir))
 	}
 	if err := os.MkdirAll(o.Dir, 0o777); err != nil {
 		return nil, fmt.Errorf("shard: %w", err)
@@ -216,6 +222,24 @@ func (w *writer) resume() error {
 		}
 	}
 	w.m.Complete = old.Complete && len(w.m.Shards) == len(old.Shards)
+	return w.removeHalves()
+}
+
+// removeHalves removes what a call that was killed had begun to write; a shard's half may be large.
+func (w *writer) removeHalves() error {
+	entries, err := os.ReadDir(w.o.Dir)
+	if err != nil {
+		return fmt.Errorf("shard: %w", err)
+	}
+	for _, e := range entries {
+		ours := strings.HasPrefix(e.Name(), "."+w.o.Prefix) || strings.HasPrefix(e.Name(), "."+ManifestName)
+		if !ours || !strings.HasSuffix(e.Name(), ".tmp") || !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(w.o.Dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("shard: %w", err)
+		}
+	}
 	return nil
 }
 

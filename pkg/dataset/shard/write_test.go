@@ -144,6 +144,7 @@ func TestWriteContinues(t *testing.T) {
 		}
 		// As after a kill between a shard and the manifest, and in the middle of a shard.
 		writeFile(t, filepath.Join(o.Dir, fmt.Sprintf("shard-%06d.tar", stop+1)), []byte("half"))
+		writeFile(t, filepath.Join(o.Dir, fmt.Sprintf(".shard-%06d.tar.1a2b3c4d.tmp", stop+1)), []byte("half"))
 		told := 0
 		o.OnShard = func(Written, float64) { told++ }
 		m, err := Write(context.Background(), toy{60}, o)
@@ -179,6 +180,14 @@ func TestWriteRefuses(t *testing.T) {
 	o.Samples = 7
 	if _, err := Write(ctx, toy{20}, o); err == nil || !strings.Contains(err.Error(), "other settings") {
 		t.Errorf("other settings: %v", err)
+	}
+	t.Chdir(dir)
+	if _, err := Write(ctx, toy{5}, WriteOptions{Dir: "s3://bucket/x"}); err == nil ||
+		!strings.Contains(err.Error(), "on this machine") {
+		t.Errorf("a bucket: %v", err)
+	}
+	if _, err := os.Stat("s3:"); err == nil {
+		t.Error("a folder is called s3:")
 	}
 	mine := filepath.Join(dir, "c")
 	if err := os.Mkdir(mine, 0o777); err != nil {

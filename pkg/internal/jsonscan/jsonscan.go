@@ -1,8 +1,9 @@
 // Package jsonscan reads large JSON texts quickly: values are visited in the order of the text and nothing is built for
 // what is passed over. It is for files of hundreds of megabytes, for which encoding/json takes many seconds.
 //
-// The texts it takes are those that encoding/json takes, except that invalid UTF-8 is an error and that lists and
-// objects may be nested 200 deep at most.
+// The texts it takes are those that encoding/json takes, except that invalid UTF-8 is an error, that lists and objects
+// may be nested 200 deep at most, and that NaN, Infinity and -Infinity are null: Python writes them where a table lacks
+// a value, and so do img2dataset and pandas.
 package jsonscan
 
 import (
@@ -77,11 +78,13 @@ func (s *Scanner) Kind() Kind {
 		return List
 	case c == '"':
 		return String
+	case c == '-' && bytes.HasPrefix(s.data[s.at+1:], []byte("I")):
+		return Null
 	case c == '-' || '0' <= c && c <= '9':
 		return Number
 	case c == 't' || c == 'f':
 		return Bool
-	case c == 'n':
+	case c == 'n' || c == 'N' || c == 'I':
 		return Null
 	}
 	return Invalid
@@ -350,7 +353,7 @@ func (s *Scanner) Skip() error {
 	case Bool:
 		_, err = s.Bool()
 	case Null:
-		if !s.word("null") {
+		if !s.word("null") && !s.word("NaN") && !s.word("Infinity") && !s.word("-Infinity") {
 			err = s.Errorf("no JSON value")
 		}
 	case End:

@@ -51,3 +51,5 @@ pq.write_table(pa.table({
     "image": pa.array([{"bytes": picture(i), "path": None} for i in range(2)],
                       type=pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
 }), "vqa.parquet", row_group_size=1)
+pq.write_table(pa.table({"file_name": pa.array([], type=pa.string()), "text": pa.array([], type=pa.string()),
+                         "jpg": pa.array([], type=pa.binary())}), "empty.parquet")
