@@ -95,9 +95,8 @@ func newConfigKeysCmd(app *App) *cobra.Command {
 		Use:   "keys [section]",
 		Short: "List every key with type, default and meaning",
 		Long: `Lists the keys of the configuration of pretrain-stage1, or of the command that --for names, or those of
-one section. Any of them can stand
-in a file, after --set, or in the environment as BLIP2_ and the key in capitals with _ for the dot: BLIP2_OPTIM_LR is
-optim.lr. A file may begin with "extends: other.yaml" to build on another one.`,
+one section. Any of them can stand in a file, after --set, or in the environment as BLIP2_ and the key in capitals with
+_ for the dot: BLIP2_OPTIM_LR is optim.lr. A file may begin with "extends: other.yaml" to build on another one.`,
 		Example: `  blip2 config keys
   blip2 config keys optim
   blip2 config keys --for pretrain-stage2 llm`,

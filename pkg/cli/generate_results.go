@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,8 @@ import (
 	"blip2/pkg/answer"
 	"blip2/pkg/internal/atomicfile"
 	"blip2/pkg/runlog"
+
+	"github.com/gofrs/flock"
 )
 
 // results is where answers go.
@@ -52,7 +55,11 @@ func (g *generation) openResults() (results, error) {
 			return nil, usagef("--out %s: is there already; choose another name, or remove it", g.out)
 		}
 	}
-	return f, f.read()
+	if err := f.read(); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // partial ends the name of the lines from which a list in COCO's format is made.
@@ -120,6 +127,7 @@ type resultFile struct {
 	coco     bool                         // the lines become a list in COCO's format at the end
 	answered map[string]map[string]record // by picture and prompt
 	file     *os.File
+	lock     *flock.Flock // of the file itself, from when there is one
 }
 
 func (f *resultFile) path() string { return f.name }
@@ -144,6 +152,9 @@ func (f *resultFile) read() error {
 		return fmt.Errorf("--out: %w", err)
 	}
 	defer data.Close()
+	if err := f.claim(); err != nil {
+		return err
+	}
 	in, end := bufio.NewReader(data), int64(0)
 	for number := 1; ; number++ {
 		line, err := readResultLine(in)
@@ -172,6 +183,19 @@ func (f *resultFile) read() error {
 		end += int64(len(line)) + 1
 		f.keep(r)
 	}
+}
+
+// claim keeps other commands out of the file. Where the file system has no locks it does nothing, nor on Windows, where
+// a lock would keep this command out, too.
+func (f *resultFile) claim() error {
+	if f.lock != nil || runtime.GOOS == "windows" {
+		return nil
+	}
+	f.lock = flock.New(f.name)
+	if got, err := f.lock.TryLock(); err == nil && !got {
+		return fmt.Errorf("--out %s: another command is writing it: wait for that one, or choose another file", f.name)
+	}
+	return nil
 }
 
 // readResultLine returns a line without its end; io.EOF comes with what stands behind the last end.
@@ -225,11 +249,8 @@ func (f *resultFile) add(r record) error {
 	if _, ok := f.answered[r.Image][r.Prompt]; ok {
 		return nil // another prompt of the picture was missing
 	}
-	if f.file == nil {
-		var err error
-		if f.file, err = os.OpenFile(f.name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666); err != nil {
-			return fmt.Errorf("--out: %w", err)
-		}
+	if err := f.openFile(); err != nil {
+		return err
 	}
 	r.Settings = f.settings
 	if err := writeLine(f.file, r); err != nil {
@@ -239,16 +260,35 @@ func (f *resultFile) add(r record) error {
 	return nil
 }
 
+// openFile opens the file to append to, or makes it. A file that another command has made since is not this one's.
+func (f *resultFile) openFile() (err error) {
+	if f.file != nil {
+		return nil
+	}
+	fresh := f.lock == nil
+	if f.file, err = os.OpenFile(f.name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	if err := f.claim(); err != nil {
+		return err
+	}
+	info, err := f.file.Stat()
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	if fresh && info.Size() > 0 {
+		return fmt.Errorf("--out %s: another command has written it meanwhile: choose another file, or go on with that one",
+			f.name)
+	}
+	return nil
+}
+
 // finish makes the file durable, turns it into COCO's list if that is wanted, and says what is there. The lines of a
 // list that is not complete stay, to go on with.
 func (f *resultFile) finish(answered answer.Inputs, complete bool) error {
 	name := f.name
-	if f.file != nil {
-		err := errors.Join(f.file.Sync(), f.file.Close())
-		f.file = nil
-		if err != nil {
-			return fmt.Errorf("--out: %w", err)
-		}
+	if err := f.shut(); err != nil {
+		return fmt.Errorf("--out: %w", err)
 	}
 	if f.coco {
 		name = strings.TrimSuffix(f.name, partial)
@@ -270,12 +310,22 @@ func (f *resultFile) finish(answered answer.Inputs, complete bool) error {
 
 // close keeps what was answered before an error or an interrupt.
 func (f *resultFile) close() {
-	if f.file == nil {
-		return
-	}
-	if err := errors.Join(f.file.Sync(), f.file.Close()); err != nil {
+	if err := f.shut(); err != nil {
 		f.app.Log.Warn("closing the results", "file", f.name, "error", err)
 	}
+	if f.lock != nil {
+		_ = f.lock.Close() // it goes with the process at the latest
+	}
+}
+
+// shut closes the file once its contents are safe.
+func (f *resultFile) shut() error {
+	if f.file == nil {
+		return nil
+	}
+	file := f.file
+	f.file = nil
+	return errors.Join(file.Sync(), file.Close())
 }
 
 // cocoCaption is an entry of COCO's result format.

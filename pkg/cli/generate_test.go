@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"image/png"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +21,8 @@ import (
 	"blip2/pkg/naming"
 	"blip2/pkg/published"
 	"blip2/pkg/weights"
+
+	"github.com/gofrs/flock"
 )
 
 // generating runs generate on the Go backend with what comes on standard input.
@@ -421,6 +425,36 @@ func TestGenerateForeignFile(t *testing.T) {
 		if after, err := os.ReadFile(out); err != nil || string(after) != text {
 			t.Errorf("%q became %q, error %v", text, after, err)
 		}
+	}
+}
+
+// TestGenerateTwice: a file that another command is writing, or has written since this one began, is left to it.
+func TestGenerateTwice(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("files are not locked there")
+	}
+	out := filepath.Join(t.TempDir(), "results.jsonl")
+	base := "--model " + toymodel.Folder(t, naming.BLIP2OPT) + " --image " + album(t, 1) + " --out " + out
+	generating(t, "", base).done(t)
+	other := flock.New(out)
+	if got, err := other.TryLock(); err != nil || !got {
+		t.Fatalf("the file is still locked: %v", err)
+	}
+	got := generating(t, "", base)
+	if got.code != ExitFailure || !strings.Contains(got.err, out) || !strings.Contains(got.err, "another command") {
+		t.Errorf("exit code %d, %s", got.code, got.err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	generating(t, "", base).done(t)
+
+	late := &resultFile{name: out} // found no file when it began
+	if err := late.openFile(); err == nil || !strings.Contains(err.Error(), "meanwhile") {
+		t.Errorf("the other's file is taken: %v", err)
+	}
+	if err := errors.Join(late.shut(), late.lock.Close()); err != nil {
+		t.Error(err)
 	}
 }
 
