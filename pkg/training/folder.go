@@ -8,8 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+
+	"github.com/gofrs/flock"
 
 	"blip2/pkg/checkpoint"
+	"blip2/pkg/internal/atomicfile"
 	"blip2/pkg/runlog"
 	"blip2/pkg/trainer"
 )
@@ -34,21 +38,31 @@ func (r *Run) openFolder(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("run folder: %w", err)
 	}
-	r.fresh = len(others) == 0
-	if err := r.keepConfig(); err != nil {
+	if err := r.keepLog(); err != nil { // before anything is written: another training may have been quicker
 		return err
 	}
+	r.fresh = len(others) == 0
 	r.Log.Info("run folder", "path", r.RunDir)
-	return r.keepLog()
+	return r.keepConfig()
 }
 
-// keepLog lets log lines go to log.txt of the run folder too.
+// keepLog lets log lines go to log.txt of the run folder too. While it is open it is locked: of two trainings in one
+// folder each would cut off the other's measurements and replace its checkpoints.
 func (r *Run) keepLog() error {
-	file, err := os.OpenFile(filepath.Join(r.RunDir, runlog.LogFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
+	path := filepath.Join(r.RunDir, runlog.LogFile)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
 	if err != nil {
-		return fmt.Errorf("run folder: %w", err)
+		return fmt.Errorf("run folder: %w", atomicfile.Explain(err))
 	}
 	r.onClose(file.Close)
+	if runtime.GOOS != "windows" { // where nobody else may write to what is locked
+		lock := flock.New(path)
+		r.onClose(lock.Close)
+		if got, err := lock.TryLock(); err == nil && !got { // file systems that cannot lock are used without
+			return fmt.Errorf("%s is in use by a training that goes on: wait for it or stop it, or choose another "+
+				"run.name", r.RunDir)
+		}
+	}
 	r.logFile = slog.New(slog.NewTextHandler(file, nil))
 	r.Log = slog.New(slog.NewMultiHandler(r.Log.Handler(), r.logFile.Handler()))
 	return nil

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/gofrs/flock"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	mlx "github.com/gomlx/gomlx/ml/model"
@@ -323,6 +326,48 @@ func TestDoRefuses(t *testing.T) {
 	if r := l.done(other, "done", true); r.Status != trainer.Finished {
 		t.Errorf("refusals have changed the run: %+v", r)
 	}
+}
+
+// TestOneAtATime: while a training goes on in a folder, no other begins or goes on there, and it takes no notice.
+func TestOneAtATime(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a locked file cannot be written there")
+	}
+	l := newLab(t)
+	l.done(l.stage(), "alone", false)
+	s, errs := l.stage(), []error{}
+	s.onMean = func() {
+		_, _, err := l.do(t.Context(), l.stage(), "shared", true)
+		errs = append(errs, err)
+	}
+	l.done(s, "shared", false)
+	for _, err := range errs {
+		if err == nil || !strings.Contains(err.Error(), "in use by a training that goes on") {
+			t.Errorf("a second training: %v", err)
+		}
+	}
+	if want := l.final("alone"); len(errs) == 0 || !maps.Equal(l.final("shared"), want) {
+		t.Errorf("%d others; the training was not left alone", len(errs))
+	}
+
+	// Of two that begin at the same moment, the second finds no configuration yet.
+	if err := os.Mkdir(l.run("race"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	first := flock.New(filepath.Join(l.run("race"), runlog.LogFile))
+	if got, err := first.TryLock(); !got || err != nil {
+		t.Fatal(got, err)
+	}
+	if _, _, err := l.do(t.Context(), l.stage(), "race", false); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("the second of two: %v", err)
+	}
+	if left, err := os.ReadDir(l.run("race")); err != nil || len(left) != 1 {
+		t.Errorf("left by the second: %v, %v", left, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.done(l.stage(), "race", false)
 }
 
 // TestBest: the checkpoint with the highest score is kept, also by a run that goes on.
