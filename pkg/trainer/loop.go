@@ -68,6 +68,7 @@ type Loop struct {
 	Report func(Interval) error                    // receives an interval
 	// Evaluate measures the model after Position.Step steps, but not after the last one. It may be nil without EvalEvery.
 	Evaluate func(context.Context, Position) error
+	Owed     bool // the evaluation after Start steps is due as well: an interrupt came before its end
 	Done     func(step int)   // is told after every step; may be nil
 	Now      func() time.Time // tells the time; nil means time.Now
 	// Ending is how long it takes to end the run after a step; nil means no time.
@@ -102,6 +103,11 @@ func (l *Loop) Run(ctx context.Context) (Outcome, error) {
 	}
 	r.pos.Step = l.Start
 	r.interval.reset()
+	if l.Owed {
+		if err := r.evaluate(ctx); err != nil {
+			return r.unmeasured(ctx, err)
+		}
+	}
 	for r.pos.Step < l.Steps {
 		if status, stop := r.stopping(ctx); stop {
 			return r.finish(status)
@@ -119,10 +125,7 @@ func (l *Loop) Run(ctx context.Context) (Outcome, error) {
 			return r.outcome(Finished), err
 		}
 		if err := r.evaluate(ctx); err != nil {
-			if ctx.Err() != nil {
-				return r.finish(Interrupted)
-			}
-			return r.outcome(Finished), err
+			return r.unmeasured(ctx, err)
 		}
 	}
 	return r.finish(Finished)
@@ -233,10 +236,18 @@ func (r *runner) step(feed Feed, waited time.Duration) error {
 
 // evaluate measures the model where that is due.
 func (r *runner) evaluate(ctx context.Context) error {
-	if r.EvalEvery <= 0 || r.pos.Step%r.EvalEvery != 0 || r.pos.Step == r.Steps {
+	if r.EvalEvery <= 0 || r.pos.Step == 0 || r.pos.Step%r.EvalEvery != 0 || r.pos.Step == r.Steps {
 		return nil
 	}
 	return r.Evaluate(ctx, r.pos)
+}
+
+// unmeasured ends a run whose evaluation has failed or was interrupted.
+func (r *runner) unmeasured(ctx context.Context, err error) (Outcome, error) {
+	if ctx.Err() != nil {
+		return r.finish(Interrupted)
+	}
+	return r.outcome(Finished), err
 }
 
 // checkFinite counts skipped steps and gives up after too many in a row.

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/report"
@@ -140,18 +142,22 @@ func (b *best) improves(step int, fields []runlog.Field) bool {
 	return false
 }
 
-// findBest looks for the best evaluation in what a run that goes on has logged.
-func (r *Run) findBest() error {
+// lookBack reads what a run that goes on has logged: it finds the best evaluation, and says whether the one that
+// would be due where the run stands has no row, because an interrupt came before its end.
+func (r *Run) lookBack() (owed bool, err error) {
 	r.best = best{key: r.config.Checkpoint.Best}
-	if r.best.key == "" || r.At.Step == 0 {
-		return nil
+	if r.At.Step == 0 {
+		return false, nil
 	}
 	rows, err := runlog.ReadMetrics(filepath.Join(r.RunDir, runlog.MetricsFile))
 	if err != nil {
-		return err
+		return false, err
 	}
+	owed = true
 	for _, row := range rows {
 		r.best.improves(row.Step, row.Fields)
+		evaluated := slices.ContainsFunc(row.Fields, func(f runlog.Field) bool { return strings.Contains(f.Key, "/") })
+		owed = owed && !(evaluated && row.Step == r.At.Step)
 	}
-	return nil
+	return owed, nil
 }

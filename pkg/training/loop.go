@@ -34,7 +34,8 @@ func (r *Run) train(ctx context.Context) error {
 		return err
 	}
 	r.onClose(r.Metrics.Close)
-	if err := r.findBest(); err != nil {
+	owed, err := r.lookBack()
+	if err != nil {
 		return err
 	}
 	// The save in flight outlives the first interrupt.
@@ -47,7 +48,7 @@ func (r *Run) train(ctx context.Context) error {
 	loop := trainer.Loop{
 		Step: r.step, Schedule: schedule, Steps: c.Train.Steps.Int(), Start: r.At.Step, Position: r.At,
 		BatchSize: c.Train.BatchSize, LogEvery: c.Train.LogEvery, SaveEvery: c.Checkpoint.Every.Int(),
-		EvalEvery: c.Eval.Every.Int(), MaxSkipped: c.Train.MaxSkipped,
+		EvalEvery: c.Eval.Every.Int(), Owed: owed, MaxSkipped: c.Train.MaxSkipped,
 		MaxTime: c.Train.MaxTime.Std(), Began: r.started, Ending: r.ending,
 		Next: func(ctx context.Context) (trainer.Feed, error) { return r.next(ctx, loader) },
 		Save: func(at trainer.Position) error {

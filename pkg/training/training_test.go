@@ -394,3 +394,40 @@ func TestBest(t *testing.T) {
 		t.Errorf("checkpoints %q, want %q", got, want)
 	}
 }
+
+// TestInterruptedOnTheWay: an evaluation that an interrupt cut short is made up for, and the best checkpoint with it.
+func TestInterruptedOnTheWay(t *testing.T) {
+	l := newLab(t)
+	set := []string{"eval.every=4", "eval.before=false", "checkpoint.best=heldout/i2t_r1", "checkpoint.keep_last=1"}
+	scores := map[int]float64{4: 30, 8: 20, 10: 10}
+	s := l.stage(set...)
+	s.scores = scores
+	l.done(s, "whole", false)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	s, steps := l.stage(set...), 0
+	s.weak = "Score 4 evaluating true"
+	s.onMean = func() {
+		if steps++; steps == 4 {
+			stop()
+		}
+	}
+	if r, _, err := l.do(ctx, s, "a", false); err != nil || r.Status != trainer.Interrupted || r.Summary.Steps != 4 {
+		t.Fatalf("%+v, error %v", r, err)
+	}
+	for i, want := range [][]string{
+		{"Score 4 evaluating true", "Score 8 evaluating true", "Score 10 evaluating true"}, {"Score 10 evaluating true"},
+	} {
+		again := l.stage(set...)
+		again.scores = scores
+		l.done(again, "a", true)
+		made := slices.DeleteFunc(again.calls, func(call string) bool { return !strings.HasPrefix(call, "Score") })
+		if !slices.Equal(made, want) {
+			t.Errorf("start %d: evaluations %q, want %q", i, made, want)
+		}
+	}
+	if got, want := l.checkpoints("a"), l.checkpoints("whole"); !slices.Equal(got, want) {
+		t.Errorf("checkpoints %q, want %q", got, want)
+	}
+}
