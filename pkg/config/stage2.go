@@ -77,6 +77,15 @@ func (s *Stage2) Common() Common {
 		Eval: Eval{Before: s.Eval.Before, Every: s.Eval.Every}, Report: s.Report}
 }
 
+// Changed is Changed since the configuration that a file holds; nothing if it cannot be read.
+func (s *Stage2) Changed(path string) []string {
+	before, _, err := LoadStage2(LoadOptions{Path: path})
+	if err != nil {
+		return nil
+	}
+	return Changed(before, s)
+}
+
 // Hash is Hash of the configuration.
 func (s *Stage2) Hash() string { return Hash(s) }
 

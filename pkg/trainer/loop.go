@@ -68,7 +68,7 @@ type Loop struct {
 	Report func(Interval) error                    // receives an interval
 	// Evaluate measures the model after Position.Step steps, but not after the last one. It may be nil without EvalEvery.
 	Evaluate func(context.Context, Position) error
-	Owed     bool // the evaluation after Start steps is due as well: an interrupt came before its end
+	Owed     bool             // the evaluation after Start steps is due as well: an interrupt came before its end
 	Done     func(step int)   // is told after every step; may be nil
 	Now      func() time.Time // tells the time; nil means time.Now
 	// Ending is how long it takes to end the run after a step; nil means no time.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/gofrs/flock"
 
@@ -111,8 +112,8 @@ func (r *Run) restore(context.Context) error {
 		return fmt.Errorf("resume: checkpoint %s is of %q, not of %s", loaded.Dir, state.Command, r.stage.Command())
 	}
 	if hash := r.stage.Config().Hash(); state.ConfigHash != hash {
-		return fmt.Errorf("resume: %s was made with other settings (hash %.12s, now %.12s): go on with the run's own "+
-			"%s, or start a new run", loaded.Dir, state.ConfigHash, hash, runlog.ConfigFile)
+		return fmt.Errorf("resume: %s was made with other settings (%s): go on with the run's own %s, or start a new run",
+			loaded.Dir, r.changed(state.ConfigHash, hash), runlog.ConfigFile)
 	}
 	if err := r.checkData(state.DataRows); err != nil {
 		return fmt.Errorf("resume: %s: %w", loaded.Dir, err)
@@ -126,6 +127,20 @@ func (r *Run) restore(context.Context) error {
 	r.At = trainer.Position{Step: loaded.Step, Epoch: state.Epoch, Index: state.Index, Streams: state.Streams}
 	r.Log.Info("resumed", "checkpoint", loaded.Dir, "step", r.At.Step)
 	return r.keepConfig()
+}
+
+// changed names the settings that are others than in the run's own configuration; where that does not tell them, as it
+// was edited, the hashes stand for them.
+func (r *Run) changed(was, is string) string {
+	const most = 4
+	changes := r.stage.Config().Changed(filepath.Join(r.RunDir, runlog.ConfigFile))
+	switch n := len(changes); {
+	case n == 0:
+		return fmt.Sprintf("hash %.12s, now %.12s", was, is)
+	case n > most:
+		changes = append(changes[:most:most], fmt.Sprintf("and %d more", n-most))
+	}
+	return strings.Join(changes, ", ")
 }
 
 // keepConfig writes the resolved configuration. A run that goes on may have other settings for what does not decide

@@ -46,8 +46,9 @@ type Stage interface {
 // Config is a configuration of a training; those of pkg/config are.
 type Config interface {
 	Common() config.Common
-	Hash() string // of the settings that decide the arithmetic
-	YAML() []byte // the resolved configuration
+	Hash() string                 // of the settings that decide the arithmetic
+	YAML() []byte                 // the resolved configuration
+	Changed(path string) []string // which of those settings are others than in the file, in words; nil if it says none
 }
 
 // Inputs say how a stage's batches are made of pictures and texts.

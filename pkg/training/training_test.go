@@ -307,7 +307,12 @@ func TestDoRefuses(t *testing.T) {
 	}{
 		{"a run is there", t.Context(), other, "done", false, "add --resume"},
 		{"no run is there", t.Context(), other, "none", true, "leave out --resume"},
-		{"other settings", t.Context(), l.stage("optim.lr=2e-3"), "done", true, "made with other settings"},
+		{"other settings", t.Context(), l.stage("optim.lr=2e-3"), "done", true,
+			"made with other settings (optim.lr was 0.003 and is 0.002): go on"},
+		{"a setting that was not there", t.Context(), l.stage("data.answers=all"), "done", true,
+			`data.answers is "all" and was not set`},
+		{"many other settings", t.Context(), l.stage("seed=9", "optim.lr=1e-1", "optim.eps=1e-3", "train.steps=11",
+			"text.max_words=3", "loss.itm=2"), "done", true, "optim.lr was 0.003 and is 0.1, seed was 3 and is 9, and 2 more)"},
 		{"a batch of too many", t.Context(), l.stage("train.batch_size=30"), "none", false, "train.batch_size"},
 		{"inputs", t.Context(), &brightness{config: other.config, weak: "Inputs"}, "none", false, "Inputs has failed"},
 		{"model", t.Context(), &brightness{config: other.config, weak: "Build"}, "none", false, "Build has failed"},
