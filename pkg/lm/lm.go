@@ -9,9 +9,7 @@ package lm
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -24,6 +22,7 @@ import (
 
 	"blip2/pkg/config"
 	"blip2/pkg/device"
+	"blip2/pkg/internal/atomicfile"
 	"blip2/pkg/model"
 	"blip2/pkg/model/nn"
 	"blip2/pkg/model/opt"
@@ -57,7 +56,7 @@ type Result struct {
 // nothing.
 func Train(ctx context.Context, c *config.LM, o Options) (*Result, error) {
 	started := time.Now()
-	if err := free(c.Out); err != nil {
+	if err := atomicfile.TryDir(c.Out); err != nil {
 		return nil, fmt.Errorf("out: %w", err)
 	}
 	train, build, end := tokenizer.TrainBPE, newOPT, "\n" // which ends OPT's captions
@@ -118,20 +117,6 @@ func newOPT(c *config.LM, tok tokenizer.Tokenizer, texts [][]string) (*network, 
 			return []*tensors.Tensor{tensors.FromFlatDataAndDimensions(ids, size, r.length),
 				tensors.FromFlatDataAndDimensions(mask, size, r.length)}
 		}}, nil
-}
-
-// free makes sure that a folder can be made.
-func free(dir string) error {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case len(entries) > 0:
-		return fmt.Errorf("%s is not empty: choose another folder, or remove it", dir)
-	}
-	return nil
 }
 
 // NewTask is an OPT as the trainer sees it: every token of ids [rows, L] is learned from those before it,

@@ -145,6 +145,15 @@ func TestTrainRefuses(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
+	// What cannot be written is said at once, and not after the training.
+	gone := filepath.Join(dir, "gone")
+	if err := os.Symlink(filepath.Join(dir, "nowhere"), gone); err != nil {
+		t.Skip(err)
+	}
+	if _, _, err := train(t, ctx, dir, "out="+filepath.Join(gone, "lm")); err == nil ||
+		errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "cannot be made") {
+		t.Errorf("a folder behind a link to nothing: error %v", err)
+	}
 	_, _, err := train(t, ctx, dir)
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "nothing was written") {
 		t.Errorf("error %v", err)

@@ -21,6 +21,32 @@ func WriteDir(path string, fill func(dir string) error) error {
 	return nil
 }
 
+// TryDir finds out whether WriteDir could make a folder, before the work that would be lost otherwise. It leaves
+// nothing.
+func TryDir(path string) error {
+	path = filepath.Clean(path)
+	if err := tryDir(path); err != nil {
+		return fmt.Errorf("a folder %s cannot be made: %w", path, Explain(err))
+	}
+	return nil
+}
+
+func tryDir(path string) error {
+	if err := checkFree(path); err != nil {
+		return err
+	}
+	made, err := makeParents(path)
+	if err != nil {
+		return err
+	}
+	defer removeEmpty(made)
+	temp, err := makeBeside(path)
+	if err != nil {
+		return err
+	}
+	return os.Remove(temp)
+}
+
 func writeDir(path string, fill func(dir string) error) (err error) {
 	if err := checkFree(path); err != nil {
 		return err

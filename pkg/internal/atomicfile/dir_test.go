@@ -51,6 +51,24 @@ func TestWriteDir(t *testing.T) {
 	}
 }
 
+// TestTryDir: it says what WriteDir would, and leaves nothing.
+func TestTryDir(t *testing.T) {
+	root := t.TempDir()
+	if err := TryDir(filepath.Join(root, "a", "b", "out")); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	put(t, filepath.Join(root, "file"))
+	for path, want := range map[string]string{root: "not empty", filepath.Join(root, "file", "x"): "cannot be made",
+		filepath.Join(root, "file", "x", "y"): "cannot be made"} {
+		if err := TryDir(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 func TestWriteDirFails(t *testing.T) {
 	full := func(dir string) error {
 		put(t, filepath.Join(dir, "half"))
