@@ -1,6 +1,11 @@
 package config
 
-import "path/filepath"
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
 
 // checkStage1 holds the rules between fields of Stage1.
 func checkStage1(s *Stage1, c *Checker) {
@@ -11,7 +16,35 @@ func checkStage1(s *Stage1, c *Checker) {
 	checkData(s.Data, c)
 	checkOptim(s.Optim, s.Train.Steps, s.Vision.Freeze, c)
 	checkMicroBatches(s.Train, s.Loss, c)
+	checkBest(s.Checkpoint.Best, s.Eval.Retrieval && s.Eval.Every > 0, s.Data, RetrievalScores(), c)
 	checkRun(s.Run, c)
+}
+
+// RetrievalScores are the scores of a set of pictures that stage 1 evaluates.
+func RetrievalScores() []string {
+	return []string{"i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"}
+}
+
+// CaptionScores are those of stage 2.
+func CaptionScores() []string { return []string{"cider", "bleu4", "rouge_l"} }
+
+// checkBest holds the rules of checkpoint.best; evaluated says whether the training is evaluated on its way.
+func checkBest(best string, evaluated bool, d Data, scores []string, c *Checker) {
+	const key = "checkpoint.best"
+	if best == "" {
+		return
+	}
+	set, score, _ := strings.Cut(best, "/")
+	switch {
+	case set != "train" && set != "heldout" || !slices.Contains(scores, score):
+		c.Failf([]string{key}, "%q is no score of this training; want train/ or heldout/ with one of %s behind it", best,
+			strings.Join(scores, ", "))
+	case set == "heldout" && len(d.Heldout) == 0 && !c.d.partial:
+		c.Failf([]string{key, "data.heldout"}, "there are no pictures for %s: name some with data.heldout, or take train/%s",
+			best, score)
+	case !evaluated:
+		c.Warnf("checkpoint.best has no effect: nothing is evaluated during the training (eval.every)")
+	}
 }
 
 func checkRun(r Run, c *Checker) {
@@ -23,9 +56,16 @@ func checkRun(r Run, c *Checker) {
 func checkVision(v Vision, c *Checker) {
 	if v.PatchSize > 0 && v.ImageSize%v.PatchSize != 0 {
 		lower := v.ImageSize / v.PatchSize * v.PatchSize
+		nearest := fmt.Sprintf("the nearest are %d and %d", lower, lower+v.PatchSize)
+		if lower == 0 {
+			nearest = fmt.Sprintf("the smallest is %d", v.PatchSize)
+		}
 		c.Failf([]string{"vision.image_size", "vision.patch_size"},
-			"image_size %d is not a multiple of patch_size %d; the nearest are %d and %d",
-			v.ImageSize, v.PatchSize, lower, lower+v.PatchSize)
+			"image_size %d is not a multiple of patch_size %d; %s", v.ImageSize, v.PatchSize, nearest)
+	}
+	if hidden := float64(v.Width) * v.MLPRatio; v.Width > 0 && hidden > 0 && hidden < 1 {
+		c.Failf([]string{"vision.mlp_ratio", "vision.width"}, "mlp_ratio %g of width %d leaves the MLP no hidden feature",
+			v.MLPRatio, v.Width)
 	}
 	if v.Heads > 0 && v.Width%v.Heads != 0 {
 		c.Failf([]string{"vision.heads", "vision.width"}, "width %d is not a multiple of heads %d", v.Width, v.Heads)

@@ -150,5 +150,6 @@ func checkStage2(s *Stage2, c *Checker) {
 	checkShares(s.Train, s.Devices, 1, c)
 	checkOptim(s.Optim, s.Train.Steps, s.Vision.Freeze, c)
 	checkMicroBatches(s.Train, Loss{}, c)
+	checkBest(s.Checkpoint.Best, s.Eval.Captions && s.Eval.Every > 0, s.Data, CaptionScores(), c)
 	checkRun(s.Run, c)
 }

@@ -70,6 +70,8 @@ func TestStage2Mistakes(t *testing.T) {
 		"min_tokens 9 is more than max_tokens 5":  completeStage2 + "eval: {min_tokens: 9, max_tokens: 5}",
 		"hidden 768 is not a multiple of heads 7": completeStage2 + "qformer: {heads: 7}",
 		"min_lr 0.001 is above lr 0.0001":         completeStage2 + "optim: {min_lr: 1e-3}",
+		"is no score of this training":            completeStage2 + "checkpoint: {best: train/i2t_r1}",
+		"no pictures for heldout/cider":           completeStage2 + "checkpoint: {best: heldout/cider}",
 		"text.split_unit":                         completeStage2 + "text: {split_unit: letter}",
 		"unknown key":                             completeStage2 + "text: {vocab: v.txt}",
 	} {
