@@ -109,6 +109,10 @@ func Make(backend compute.Backend, s Subject, d Device, utilisation float64) (*P
 		return nil, fmt.Errorf("%d pairs in %d micro-batches on %d devices: each must have at least %d", s.Batch, parts,
 			devices, s.Smallest)
 	}
+	if s.Batch%(parts*devices) != 0 {
+		return nil, fmt.Errorf("a batch of %d in %d micro-batches cannot be shared evenly by %d devices: change "+
+			"train.batch_size or the number of devices", s.Batch, parts, devices)
+	}
 	m := memory{backend, s, devices}
 	var err error
 	if p.Memory, err = m.predict(p.MicroBatch); err != nil {

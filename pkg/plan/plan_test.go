@@ -102,6 +102,10 @@ func TestMistakes(t *testing.T) {
 	if _, err := Make(backend, s, Device{Name: "toaster"}, 0.5); err == nil || !strings.Contains(err.Error(), "toaster") {
 		t.Errorf("error %v", err)
 	}
+	s.Devices = 3
+	if _, err := Make(backend, s, good, 0.5); err == nil || !strings.Contains(err.Error(), "shared evenly by 3 devices") {
+		t.Errorf("error %v", err)
+	}
 	s.Devices = 64
 	if _, err := Make(backend, s, good, 0.5); err == nil || !strings.Contains(err.Error(), "at least 2") {
 		t.Errorf("error %v", err)
