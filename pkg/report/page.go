@@ -86,7 +86,8 @@ func newPage(r *run) page {
 	if r.summary != nil {
 		p.Command = r.summary.Command
 		if r.summary.Status != "" {
-			p.Status, p.StatusOK = r.summary.Status, r.summary.Status != runlog.StatusInterrupted
+			p.Status, p.StatusOK = r.summary.Status, r.summary.Status != runlog.StatusInterrupted &&
+				r.summary.Status != runlog.StatusFailed
 		}
 	}
 	p.Facts = facts(r, set)

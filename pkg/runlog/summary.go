@@ -21,6 +21,7 @@ const (
 	StatusFinished    = "finished"    // all steps were done
 	StatusTimeLimit   = "time limit"  // train.max_time ended the run
 	StatusInterrupted = "interrupted" // the user or the system ended the run, which saved a checkpoint
+	StatusFailed      = "failed"      // an error ended the run; log.txt names it
 	StatusRunning     = "running"     // the run goes on, or was killed
 )
 
@@ -47,7 +48,7 @@ func (f *Float) UnmarshalJSON(data []byte) error {
 
 // Summary is summary.json: what a run was and what came out.
 type Summary struct {
-	Status  string `json:"status"`           // StatusFinished, StatusTimeLimit or StatusInterrupted
+	Status  string `json:"status"`           // one of the states above
 	Command string `json:"command"`          // the command line
 	Version string `json:"version"`          // of blip2
 	Commit  string `json:"commit,omitempty"` // of the source that blip2 was built from

@@ -31,6 +31,22 @@ func (r *Run) finish() (*Result, error) {
 	return &Result{Summary: r.Summary, Report: page, Status: r.outcome.Status}, nil
 }
 
+// fail leaves word of what ended the training: in log.txt, and in the summary and the report if there is one already.
+// What cannot be written, as on a full disk, is left as it is.
+func (r *Run) fail(cause error) {
+	r.logFile.Error("failed", "error", cause)
+	if r.last.Step == 0 {
+		return
+	}
+	err := r.summarise(runlog.StatusFailed, r.last)
+	if err == nil {
+		_, err = report.Build(r.RunDir)
+	}
+	if err != nil {
+		r.logFile.Error("failed", "error", err)
+	}
+}
+
 // summarise writes summary.json: what is known of the run after its last interval.
 func (r *Run) summarise(status string, last trainer.Interval) error {
 	c, s := r.config, &r.Summary

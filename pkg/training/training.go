@@ -138,6 +138,7 @@ func Do(ctx context.Context, stage Stage, o Options) (*Result, error) {
 	r.fresh = false
 	for _, phase := range []func(context.Context) error{r.train, r.scoreAfter} {
 		if err := phase(ctx); err != nil {
+			r.fail(err)
 			return nil, err
 		}
 	}

@@ -375,6 +375,43 @@ func TestOneAtATime(t *testing.T) {
 	l.done(l.stage(), "race", false)
 }
 
+// TestBestNames: checkpoint.best may name every score that is recorded.
+func TestBestNames(t *testing.T) {
+	scores := runlog.Scores{Retrieval: map[string]runlog.RetrievalScores{runlog.SplitTrain: {}, runlog.SplitHeldout: {}},
+		Captions: map[string]runlog.CaptionScores{runlog.SplitTrain: {}, runlog.SplitHeldout: {}}}
+	for _, f := range scores.Fields() {
+		o := config.LoadOptions{Set: []string{"checkpoint.best=" + f.Key}, Partial: true}
+		_, _, one := config.LoadStage1(o)
+		_, _, two := config.LoadStage2(o)
+		if (one == nil) == (two == nil) {
+			t.Errorf("%s: stage 1 says %v, stage 2 %v", f.Key, one, two)
+		}
+	}
+}
+
+// TestFailed: an error in the middle of a training is in its log, its summary and its report.
+func TestFailed(t *testing.T) {
+	l := newLab(t)
+	s := l.stage("eval.every=4")
+	s.weak = "Score 4 evaluating true"
+	if _, _, err := l.do(t.Context(), s, "a", false); err == nil {
+		t.Fatal("no error")
+	}
+	summary, err := runlog.ReadSummary(l.run("a"))
+	if err != nil || summary.Status != runlog.StatusFailed || summary.Steps != 4 {
+		t.Errorf("summary %+v, error %v", summary, err)
+	}
+	for file, want := range map[string]string{runlog.LogFile: "Score 4 evaluating true has failed",
+		runlog.ReportFile: "failed"} {
+		if text, err := os.ReadFile(filepath.Join(l.run("a"), file)); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("no %q in %s, error %v", want, file, err)
+		}
+	}
+	if r := l.done(l.stage("eval.every=4"), "a", true); r.Status != trainer.Finished {
+		t.Errorf("gone on: %+v", r)
+	}
+}
+
 // TestBest: the checkpoint with the highest score is kept, also by a run that goes on.
 func TestBest(t *testing.T) {
 	l := newLab(t)
