@@ -39,6 +39,8 @@ type App struct {
 	flags   map[string]string // global flags that were given on the command line and are also config keys
 	hint    string            // how to get help, after wrong usage of a command
 	started bool              // a command's own code has begun: errors from now on are failures, not wrong usage
+	command string            // its name
+	hasFor  bool              // it has --for, which chooses among configurations
 }
 
 // Globals are the options that every command understands. Precedence: flag, environment (BLIP2_BACKEND,

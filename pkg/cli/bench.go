@@ -249,7 +249,7 @@ func (o benchOptions) load(app *App) (string, *config.Stage1, error) {
 		opts.Set = append(append([]string{}, model.set...), opts.Set...)
 	}
 	opts.Partial = true // no data is needed
-	cfg, _, err := config.LoadStage1(opts)
+	cfg, _, err := app.loadStage1(opts)
 	if err != nil {
 		return "", nil, err
 	}

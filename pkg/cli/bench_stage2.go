@@ -68,7 +68,7 @@ func (o benchOptions) stage2(app *App) (string, *config.Stage2, stage2.Config, e
 	}
 	loaded := app.loadOptions(o.config)
 	loaded.Partial = true // no data is needed
-	cfg, _, err := config.LoadStage2(loaded)
+	cfg, _, err := app.loadStage2(loaded)
 	if err != nil {
 		return "", nil, net, err
 	}

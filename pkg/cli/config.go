@@ -28,13 +28,17 @@ func trainCommands() []string { return []string{commandStage1, commandStage2} }
 const (
 	commandStage1 = "pretrain-stage1"
 	commandStage2 = "pretrain-stage2"
+	commandLM     = "pretrain-lm"
 )
+
+// flagFor is the flag that addFor defines.
+const flagFor = "for"
 
 // addFor defines --for, which chooses the command whose configuration is meant.
 func addFor(cmd *cobra.Command, name *string) {
-	cmd.Flags().StringVar(name, "for", commandStage1, "`command` whose configuration is meant: "+
+	cmd.Flags().StringVar(name, flagFor, commandStage1, "`command` whose configuration is meant: "+
 		strings.Join(trainCommands(), " or "))
-	if err := cmd.RegisterFlagCompletionFunc("for",
+	if err := cmd.RegisterFlagCompletionFunc(flagFor,
 		cobra.FixedCompletions(trainCommands(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag was defined just above
 	}

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +45,7 @@ func (app *App) loadStage1(opts config.LoadOptions) (*config.Stage1, *config.Sou
 	for _, warning := range sources.Warnings {
 		app.Log.Warn(warning)
 	}
-	return cfg, sources, err
+	return cfg, sources, app.meantFor(commandStage1, opts, err)
 }
 
 // loadStage2 is loadStage1 for stage 2.
@@ -52,7 +54,45 @@ func (app *App) loadStage2(opts config.LoadOptions) (*config.Stage2, *config.Sou
 	for _, warning := range sources.Warnings {
 		app.Log.Warn(warning)
 	}
-	return cfg, sources, err
+	return cfg, sources, app.meantFor(commandStage2, opts, err)
+}
+
+// loadLM is loadStage1 for the language model from scratch.
+func (app *App) loadLM(opts config.LoadOptions) (*config.LM, error) {
+	cfg, sources, err := config.LoadLM(opts)
+	for _, warning := range sources.Warnings {
+		app.Log.Warn(warning)
+	}
+	return cfg, app.meantFor(commandLM, opts, err)
+}
+
+// meantFor replaces the mistakes of a configuration that another command would take as it is by that one thing.
+func (app *App) meantFor(command string, opts config.LoadOptions, err error) error {
+	var wrong *config.Error
+	if opts.Path == "" || !errors.As(err, &wrong) {
+		return err
+	}
+	_, _, one := config.LoadStage1(opts)
+	_, _, two := config.LoadStage2(opts)
+	_, _, lm := config.LoadLM(opts)
+	var other string
+	switch {
+	case one == nil:
+		other = commandStage1
+	case two == nil:
+		other = commandStage2
+	case lm == nil:
+		other = commandLM
+	default:
+		return err
+	}
+	remedy := ""
+	if app.hasFor && slices.Contains(trainCommands(), other) {
+		remedy = ": add --for " + other
+	} else if strings.HasPrefix(app.command, "pretrain-") {
+		remedy = ": start that command with it"
+	}
+	return usagef("%s is a configuration of %s, not of %s%s", opts.Path, other, command, remedy)
 }
 
 // parseBackend is device.ParseBackend with an error that leaves out what its callers say: option and value.

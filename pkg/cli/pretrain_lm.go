@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"blip2/pkg/config"
 	"blip2/pkg/device"
 	"blip2/pkg/lm"
 	"blip2/pkg/runlog"
@@ -35,7 +34,7 @@ func (app *App) runPretrainLM(ctx context.Context, flags configFlags) error {
 	if flags.path == "" {
 		return usagef("name the configuration with --config, such as --config configs/quickstart_lm.yaml")
 	}
-	cfg, _, err := config.LoadLM(app.loadOptions(flags))
+	cfg, err := app.loadLM(app.loadOptions(flags))
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,12 @@ and report.html. Ctrl-C finishes the step, saves and exits with 130; --resume go
   blip2 pretrain-stage1 --config configs/quickstart.yaml --backend xla:cpu --set train.steps=2k
   blip2 pretrain-stage1 --resume=runs/quickstart`,
 		Args: func(_ *cobra.Command, args []string) error { return o.checkArgs(args) },
-		RunE: func(cmd *cobra.Command, _ []string) error { return app.runPretrainStage1(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
+			return app.runPretrainStage1(cmd.Context(), o)
+		},
 	}
 	o.add(cmd)
 	return cmd

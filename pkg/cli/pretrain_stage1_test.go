@@ -250,6 +250,8 @@ func TestPretrainStage1BadInput(t *testing.T) {
 			[]string{"occupied", "run.dir"}},
 		{"a file in the place of the run", none, "--set run.dir=@ --set run.name=toy.yaml", ExitFailure,
 			[]string{"toy.yaml", "run.dir"}},
+		{"empty folder behind --resume", none, "--resume=", ExitUsage, []string{"names no folder", "--resume=FOLDER"}},
+		{"no time", none, "--max-time=-1s", ExitUsage, []string{"--max-time -1s", "negative"}},
 		{"no such run", none, "--resume=@runs/none", ExitFailure, []string{"resume", "none", "no run folder"}},
 		{"the run of the configuration", none, "--resume", ExitFailure, []string{"resume", "toy", "no run folder"}},
 		{"folder behind --resume", none, "--resume @runs/toy", ExitUsage, []string{"write --resume=", "runs/toy"}},
@@ -268,7 +270,8 @@ func TestPretrainStage1BadInput(t *testing.T) {
 	}
 	checkFailure(t, "no --config", runApp(t, nil, "pretrain-stage1"), ExitUsage, "--config configs/quickstart.yaml")
 	got := runApp(t, nil, "pretrain-stage1", "--resume="+filepath.Join(t.TempDir(), "none"))
-	checkFailure(t, "resume of nothing", got, ExitUsage, "none", runlog.ConfigFile, "no such file")
+	checkFailure(t, "resume of nothing", got, ExitUsage, "there is no run", "none",
+		runlog.ConfigFile, "no such file")
 	d := newToyFolder(t)
 	app := runApp(t, []string{"BLIP2_BACKEND=tpu"}, "pretrain-stage1", "--config", d.path(toydata.ConfigFile))
 	checkFailure(t, "unknown backend in the environment", app, ExitUsage, "BLIP2_BACKEND", "tpu")
@@ -350,6 +353,10 @@ func TestPretrainStage1Interrupt(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, got.err)
 		}
 	}
+	// Before a step of a start that goes on: nothing is lost.
+	got = d.interrupted(t, "msg=model", "--resume")
+	checkFailure(t, "interrupted while it goes on", got, ExitInterrupted, "interrupted; the state was saved",
+		"--resume="+run)
 	// In the last step: what is interrupted is the evaluation.
 	got = d.interrupted(t, "step 10/10", "--resume", "--json")
 	var summary runlog.Summary

@@ -24,7 +24,12 @@ the captions that the model writes and their scores.`,
   blip2 pretrain-stage2 --config configs/pretrain_stage2_flant5xl.yaml --set llm.remat=true --set llm.loss_chunk=4k
   blip2 pretrain-stage2 --resume=runs/stage2`,
 		Args: func(_ *cobra.Command, args []string) error { return o.checkArgs(args) },
-		RunE: func(cmd *cobra.Command, _ []string) error { return app.runPretrainStage2(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
+			return app.runPretrainStage2(cmd.Context(), o)
+		},
 	}
 	o.add(cmd)
 	return cmd

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,6 +79,34 @@ func TestConfigOfStage2(t *testing.T) {
 		checkFailure(t, command, runApp(t, nil, "config", command, "--for", "pretrain-stage3"), ExitUsage,
 			"--for", "did you mean pretrain-stage")
 	}
+}
+
+// TestOtherConfig: a configuration of another command is named as one, and so is the remedy.
+func TestOtherConfig(t *testing.T) {
+	dir := t.TempDir()
+	one, two, lm := filepath.Join(dir, "1.yaml"), filepath.Join(dir, "2.yaml"), filepath.Join(dir, "lm.yaml")
+	const data = "data: {train: [{annotations: a, images: b}]}\n"
+	for path, text := range map[string]string{one: data + "text: {vocab: v}\nloss: {itm: 2}\n",
+		two: data + "llm: {path: opt}\n", lm: data + "out: o\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct{ args, says string }{
+		{"pretrain-stage1 --config " + two, "a configuration of pretrain-stage2, not of pretrain-stage1: start that command"},
+		{"pretrain-stage2 --config " + one, "a configuration of pretrain-stage1, not of pretrain-stage2: start that command"},
+		{"pretrain-lm --config " + one, "a configuration of pretrain-stage1, not of pretrain-lm: start that command"},
+		{"pretrain-stage1 --config " + lm, "a configuration of pretrain-lm, not of pretrain-stage1"},
+		{"plan --config " + two, "not of pretrain-stage1: add --for pretrain-stage2"},
+		{"config show --config " + two, "not of pretrain-stage1: add --for pretrain-stage2"},
+		{"bench stage1 --config " + two, "a configuration of pretrain-stage2"},
+	} {
+		checkFailure(t, tt.args, runApp(t, nil, strings.Fields(tt.args)...), ExitUsage, tt.says)
+	}
+	checkFailure(t, "a mistake", runApp(t, nil, "pretrain-stage1", "--config", two, "--set", "llm.path="), ExitUsage,
+		"unknown key")
+	checkFailure(t, "a GPU", runApp(t, nil, "plan", "--config", one, "--gpu", "a100"), ExitUsage,
+		"did you mean A100-40G or A100-80G?")
 }
 
 // TestBenchStage2 measures small models behind published language models' names, and those of a configuration.

@@ -119,7 +119,7 @@ func (app *App) prepare(cmd *cobra.Command) {
 	}
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			app.started = true
+			app.started, app.command, app.hasFor = true, cmd.Name(), cmd.Flags().Lookup(flagFor) != nil
 			return run(cmd, args)
 		}
 	}
@@ -136,9 +136,17 @@ func unknownCommand(parent *cobra.Command, name string) error {
 	return fmt.Errorf("unknown command %q for %q%s", name, parent.CommandPath(), suggest(name, names))
 }
 
-// suggest is "; did you mean X?" when a candidate is close, and the list of candidates otherwise.
+// suggest is "; did you mean X?" when a candidate is close or some begin so, and the list of candidates otherwise.
 func suggest(name string, candidates []string) string {
-	if best, near := config.Nearest(name, candidates); near {
+	begins := func(c string) bool {
+		return name != "" && len(c) >= len(name) && strings.EqualFold(c[:len(name)], name)
+	}
+	best, near := config.Nearest(name, candidates)
+	if some := slices.DeleteFunc(slices.Clone(candidates), func(c string) bool { return !begins(c) }); len(some) > 0 &&
+		!(near && begins(best)) {
+		return "; did you mean " + strings.Join(some, " or ") + "?"
+	}
+	if near {
 		return "; did you mean " + best + "?"
 	}
 	return "; want one of " + strings.Join(candidates, ", ")

@@ -76,6 +76,18 @@ func (f *trainFlags) checkArgs(args []string) error {
 	return fmt.Errorf("unexpected argument %q", args[0])
 }
 
+// check refuses values that name no folder and no time.
+func (f *trainFlags) check(cmd *cobra.Command) error {
+	if f.resume == "" && cmd.Flags().Changed("resume") {
+		return usagef("--resume= names no folder: write --resume=FOLDER, or --resume alone for the run that the " +
+			"configuration names")
+	}
+	if f.maxTime < 0 {
+		return usagef("--max-time %s: must not be negative", f.maxTime)
+	}
+	return nil
+}
+
 // loadOptions are the sources of the configuration: the file that is named, or that of the run to go on with.
 func (f *trainFlags) loadOptions(app *App) (config.LoadOptions, error) {
 	flags := f.config
@@ -84,6 +96,9 @@ func (f *trainFlags) loadOptions(app *App) (config.LoadOptions, error) {
 	}
 	if folder := f.resumeFolder(); folder != "" && flags.path == "" {
 		flags.path = filepath.Join(folder, runlog.ConfigFile)
+		if _, err := os.Stat(flags.path); errors.Is(err, fs.ErrNotExist) {
+			return config.LoadOptions{}, usagef("--resume=%s: there is no run: %w", folder, err)
+		}
 	}
 	if flags.path == "" {
 		return config.LoadOptions{}, usagef("name the configuration with --config, such as --config configs/quickstart.yaml")
@@ -134,6 +149,9 @@ func (app *App) train(ctx context.Context, f *trainFlags, t trainTarget,
 		RunDir: runDir, Resume: f.goesOn(runDir), Device: dev, Log: log, Progress: progress,
 		CommandLine: app.commandLine(), Version: info.Version, Commit: info.Commit,
 	})
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) && f.goesOn(runDir) {
+		return fmt.Errorf("%w before this start made a step; go on with --resume=%s", ErrInterrupted, runDir)
+	}
 	if err != nil {
 		return err
 	}
