@@ -43,13 +43,16 @@ func newCaptioner(backend compute.Backend, store *mlx.Store, cfg Config, tok tok
 		return nil, fmt.Errorf("eval.max_tokens: %d queries, a prompt of %d and %d new tokens are more than the %d "+
 			"positions of the language model", cfg.QFormer.Queries, len(prompt), c.MaxTokens, cfg.OPT.Positions)
 	}
+	options := generate.Options{Beams: c.Beams, MinNewTokens: c.MinTokens, MaxNewTokens: c.MaxTokens, EOS: eos,
+		LengthPenalty: c.LenPower}
+	if err := options.Validate(); err != nil { // now, and not after the training
+		return nil, fmt.Errorf("eval: %w", err)
+	}
 	g, err := NewGenerator(backend, store, cfg)
 	if err != nil {
 		return nil, err
 	}
-	out := &captioner{Generator: g, tok: tok, prompt: prompt, batch: c.BatchSize,
-		options: generate.Options{Beams: c.Beams, MinNewTokens: c.MinTokens, MaxNewTokens: c.MaxTokens, EOS: eos,
-			LengthPenalty: c.LenPower}}
+	out := &captioner{Generator: g, tok: tok, prompt: prompt, batch: c.BatchSize, options: options}
 	out.without = func(ctx context.Context) (string, error) { return out.blind(ctx, backend, store) }
 	return out, nil
 }

@@ -297,6 +297,7 @@ func TestWrongSettings(t *testing.T) {
 		"stage1: ":             "stage1=nowhere",
 		"text.max_len: ":       "text.max_len=38",
 		"eval.max_tokens: ":    "eval.max_tokens=40",
+		"eval: length penalty": "eval.length_penalty=99",
 		"qformer.weights: ":    "qformer.weights=nowhere",
 		"train.batch_size":     "train.batch_size=1000",
 		"llm.path: the tokeni": "llm.path=" + mixed(t, y),
