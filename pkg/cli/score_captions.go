@@ -91,8 +91,11 @@ func (o scoreCaptionsOptions) validate() error {
 			return usagef("--metrics %q is unknown%s", name, suggest(name, caption.Kinds()))
 		}
 	}
-	_, err := o.expected()
-	return err
+	if _, err := o.expected(); err != nil {
+		return err
+	}
+	return checkOutputs([]namedFile{{"--results", o.results}, {"--annotations", o.annotations}, {"--cider-df", o.df}},
+		namedFile{"--per-image", o.perImage}, namedFile{"--write-cider-df", o.writeDF})
 }
 
 // expected reads --expect; nil if it is not given.

@@ -14,8 +14,8 @@ import (
 // temporary folder beside path, syncs everything that fill put there, and renames it to path. If anything fails the
 // temporary folder is removed, and so are parents of path that were made for it. Something at path is an error, unless
 // it is an empty folder: that stays, as it may be a mounted disk, a link or where the process is, and gets its contents
-// from a temporary folder inside it, all of them at the end. The error names path, and the remedy where the disk is full
-// or the parent cannot be written to. A process that is killed leaves a hidden folder beside path, or in it.
+// from a temporary folder inside it, all of them at the end. The error names path, and the remedy where the disk is
+// full or the parent cannot be written to. A process that is killed leaves a hidden folder beside path, or in it.
 func WriteDir(path string, fill func(dir string) error) error {
 	path = filepath.Clean(path)
 	there, err := checkFree(path)
