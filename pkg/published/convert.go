@@ -124,7 +124,7 @@ func (a *Assembly) tokenizer(spec Spec, o Output) (map[string][]byte, error) {
 	case o.Tokenizer != "":
 		dirs = []string{o.Tokenizer}
 	case o.To == naming.HuggingFace:
-		dirs = []string{a.parts.Main, a.parts.LLM}
+		dirs = []string{a.folder(a.parts.Main), a.folder(a.parts.LLM)}
 	}
 	for _, dir := range dirs {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
@@ -148,6 +148,14 @@ func (a *Assembly) tokenizer(spec Spec, o Output) (map[string][]byte, error) {
 		return nil, fmt.Errorf("%s: holds none of a tokenizer's files: %v", o.Tokenizer, tokenizerFiles)
 	}
 	return map[string][]byte{}, nil
+}
+
+// folder returns the folder that a part was read from; of a file or an index in the folder of a model, that folder.
+func (a *Assembly) folder(path string) string {
+	if c := a.opened[path]; c != nil && filepath.Base(c.SpecFrom) == configFile {
+		return filepath.Dir(c.SpecFrom)
+	}
+	return path
 }
 
 // lazy turns the outputs into what the writer takes; data are made when it asks for them.
