@@ -393,7 +393,8 @@ func TestTokenizerGoesAlong(t *testing.T) {
 			t.Errorf("%s changes when it is written again: %v", name, err)
 		}
 	}
-	if _, w := convert(t, Parts{Main: filepath.Join(dir, weights.SingleFile)}, Output{To: naming.HuggingFace}); !w.Tokenizer {
+	_, w = convert(t, Parts{Main: filepath.Join(dir, weights.SingleFile)}, Output{To: naming.HuggingFace})
+	if !w.Tokenizer {
 		t.Errorf("of the file in the folder: %v", w.Files)
 	}
 	other := filepath.Join(t.TempDir(), "tokenizer")

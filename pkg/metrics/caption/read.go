@@ -27,12 +27,17 @@ func (d *document) results() ([]entry, error) {
 		}
 		return out, nil
 	}
-	if kindOf(d.data) == "an object" {
-		return d.byID()
-	}
-	elements, err := d.list(d.data, "")
+	elements, err := d.resultLines()
 	if err != nil {
 		return nil, err
+	}
+	if elements == nil && kindOf(d.data) == "an object" {
+		return d.byID()
+	}
+	if elements == nil {
+		if elements, err = d.list(d.data, ""); err != nil {
+			return nil, err
+		}
 	}
 	out := make([]entry, len(elements))
 	for i, raw := range elements {
@@ -59,6 +64,49 @@ func (d *document) results() ([]entry, error) {
 		out[i].texts = []string{s}
 	}
 	return out, mixed(d, out)
+}
+
+// resultLines returns the objects of a file that has one for every caption without a list around them, line by line as
+// a rule; nil for a file of any other form.
+func (d *document) resultLines() ([]json.RawMessage, error) {
+	if kindOf(d.data) != "an object" {
+		return nil, nil
+	}
+	var lines []json.RawMessage
+	dec := json.NewDecoder(bytes.NewReader(d.data))
+	for {
+		var raw json.RawMessage
+		err := dec.Decode(&raw)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil && len(lines) == 0 {
+			return nil, nil // whose reader says what is wrong
+		}
+		if err != nil {
+			return nil, d.errorf("value %d: %w", len(lines), jsonError(d.data, err))
+		}
+		lines = append(lines, raw)
+	}
+	fields, err := d.object(lines[0], "")
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(lines) == 1 && kindOf(firstOfList(fields["annotations"])) == "an object":
+		return nil, d.errorf("these are annotations, not results: are the two files exchanged?")
+	case len(lines) == 1 && kindOf(fields["image_id"]) == "nothing":
+		return nil, nil
+	}
+	return lines, nil
+}
+
+// firstOfList is the first element of a list, empty for anything else.
+func firstOfList(raw []byte) []byte {
+	if kindOf(raw) != "a list" {
+		return nil
+	}
+	return firstOf(raw)
 }
 
 // mixed is an error if some entries have a picture's id and some have none.
