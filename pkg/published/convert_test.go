@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -500,4 +501,27 @@ func FuzzAddImageToken(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Captions end with the newline that the language model's own tokenizer has: not always the published one.
+func TestCaptionsEndWithTheNewline(t *testing.T) {
+	spec := tiny()["blip2-opt"]
+	s := stateOf(spec)
+	llm := llmFolder(t, spec, s)
+	trained := s.without("opt_model.").by(t, naming.BLIP2OPT, naming.LAVIS).file(t, "stage2.safetensors")
+	for vocab, want := range map[string]int{
+		`{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"a":4,"Ċ":14}`: 14,
+		`{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"a":4,"Ċ":30}`: 2, // the model has no such row: what its class has
+		`{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"a":4}`:        2,
+	} {
+		tokenizerOf(t, llm, map[string]string{"vocab.json": vocab, "merges.txt": "#version: 0.2\n"})
+		out, _ := convert(t, Parts{Main: trained, LLM: llm, Hints: hints}, Output{To: naming.HuggingFace})
+		if got, err := ReadConfig(out); err != nil || got.EOS != want {
+			t.Errorf("%s: texts end with %d, want %d, error %v", vocab, got.EOS, want, err)
+		}
+		raw, err := os.ReadFile(filepath.Join(out, "generation_config.json"))
+		if text := fmt.Sprintf(`"eos_token_id": %d`, want); err != nil || !strings.Contains(string(raw), text) {
+			t.Errorf("%s: generation_config.json without %s: %s, %v", vocab, text, raw, err)
+		}
+	}
 }
