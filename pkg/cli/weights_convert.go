@@ -59,8 +59,23 @@ func (f *partsFlags) parse() (err error) {
 		return usagef("--max-shard %g: give the GB of a file, above 0", f.shard)
 	}
 	f.Hints = f.hints.Hints
-	return errors.Join(f.hints.check(), notNegative("--image-size", f.ImageSize),
-		notNegative("--vision-layers", f.VisionLayers), notNegative("--queries", f.Queries))
+	return errors.Join(f.hints.check(), atMost("--image-size", f.ImageSize, maxImageSize),
+		atMost("--vision-layers", f.VisionLayers, maxLayers), atMost("--queries", f.Queries, maxQueries))
+}
+
+// Most pixels per side, blocks and query tokens: far more than any model has, and few enough for tables of them.
+const (
+	maxImageSize = 16384
+	maxLayers    = 1024
+	maxQueries   = 65536
+)
+
+// atMost refuses a number of a flag below 0 or above the most that makes sense; 0 stands for the default.
+func atMost(flag string, n, most int) error {
+	if n > most {
+		return usagef("%s %d: give a number up to %d", flag, n, most)
+	}
+	return notNegative(flag, n)
 }
 
 // write assembles the parts and writes them.
@@ -70,6 +85,9 @@ func (f *partsFlags) write(ctx context.Context, app *App) error {
 	}
 	if err := f.fromRun(app); err != nil {
 		return err
+	}
+	if f.VisionLayers != 0 && f.Vision == "" {
+		return usagef("--vision-layers is for the image encoder of --vision, which is not given")
 	}
 	a, err := published.Assemble(f.Parts)
 	if err != nil {
