@@ -44,8 +44,9 @@ func newScoreCaptionsCmd(app *App) *cobra.Command {
 		Long: `Scores captions as coco-caption (pycocoevalcap 1.2) does: the same tokens (Stanford's PTBTokenizer), the same
 BLEU-1 to 4, METEOR 1.5, ROUGE-L, CIDEr-D and SPICE. Papers give the values times 100.
 
-Results: the format of COCO or a list of LAVIS ([{"image_id": 1, "caption": "..."}]), such objects line by line, an
-object {"id": "caption"}, or a plain list, as JSON or as a text file with a caption on each line. Annotations: the format of COCO or NoCaps, a list of
+Results: the format of COCO or a list of LAVIS ([{"image_id": 1, "caption": "..."}]), such objects or those of
+blip2 generate line by line, an object {"id": "caption"}, or a plain list, as JSON or as a text file with a caption on
+each line. Annotations: the format of COCO or NoCaps, a list of
 LAVIS ([{"image": "...", "caption": ["..."]}]), an object {"id": ["caption", ...]}, or a plain list in the order of the
 results, as JSON or as a text file with a picture on each line and tabs between its references. All may be compressed
 with gzip.

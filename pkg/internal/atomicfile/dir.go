@@ -18,13 +18,13 @@ import (
 // full or the parent cannot be written to. A process that is killed leaves a hidden folder beside path, or in it.
 func WriteDir(path string, fill func(dir string) error) error {
 	path = filepath.Clean(path)
-	there, err := checkFree(path)
-	switch {
-	case err != nil:
-	case there:
-		err = fillDir(path, fill)
-	default:
-		err = writeDir(path, fill)
+	err := checkFree(path)
+	if err == nil {
+		write := writeDir
+		if _, missing := os.Stat(path); missing == nil {
+			write = fillDir
+		}
+		err = write(path, fill)
 	}
 	if err != nil {
 		return fmt.Errorf("writing folder %s: %w", path, Explain(err))
@@ -110,23 +110,23 @@ func fillDir(path string, fill func(dir string) error) (err error) {
 	return SyncDir(path)
 }
 
-// checkFree makes sure that there is nothing at path but perhaps an empty folder, and says whether there is one.
-func checkFree(path string) (there bool, err error) {
+// checkFree makes sure that there is nothing at path but perhaps an empty folder.
+func checkFree(path string) error {
 	entries, err := os.ReadDir(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if to, err := os.Readlink(path); err == nil {
-			return false, fmt.Errorf("it is a link to %s, which does not exist: make that folder or remove the link", to)
+			return fmt.Errorf("it is a link to %s, which does not exist: make that folder or remove the link", to)
 		}
-		return false, nil
+		return nil
 	case errors.Is(err, syscall.ENOTDIR):
-		return false, errors.New("there is a file in the place of the folder: choose another name")
+		return errors.New("there is a file in the place of the folder: choose another name")
 	case err != nil:
-		return false, err
+		return err
 	case len(entries) > 0:
-		return false, fmt.Errorf("the folder is not empty, it holds %s: choose another one, or remove it", entries[0].Name())
+		return fmt.Errorf("the folder is not empty, it holds %s: choose another one, or remove it", entries[0].Name())
 	}
-	return true, nil
+	return nil
 }
 
 // makeParents makes the folders above path that are missing, and returns them, the innermost first.

@@ -71,6 +71,8 @@ func TestFormats(t *testing.T) {
 		{"text to COCO", "r.txt", "x\ny", "a.json", cocoAnnotations, one},
 		{"lines of JSON", "r.jsonl", `{"image_id": 1, "caption": "x"}` + "\r\n" + `{"image_id": "2", "caption": "y"}` + "\n", "a.json",
 			cocoAnnotations, one},
+		{"lines of blip2 generate", "r.jsonl", `{"image": "val/COCO_val2014_000000000001.jpg", "prompt": "", "text": "x", "texts": []}
+			{"image": "2.jpg", "prompt": "", "text": "y", "texts": []}`, "a.json", cocoAnnotations, one},
 		{"a byte order mark", "r.json", "\ufeff[\"x\", \"y\"]", "a.txt", "\ufeffa\tb\nc\n", plain},
 		{"gzip", "r.json.gz", zipped(t, twoResults), "a.json.gz", zipped(t, cocoAnnotations), one},
 		{"gzip of text", "r.txt.gz", zipped(t, "x\ny\n"), "a.txt.gz", zipped(t, "a\tb\nc\n"), plain},
@@ -227,6 +229,10 @@ func TestFilesThatAreNotResults(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60q: %v; want %s", results, err, want)
 		}
+	}
+	_, err := readTexts(t, "r.json", twoResults, "a.json", `{"images": [{"cocoid": 1, "sentences": [{"raw": "a"}]}]}`)
+	if err == nil || !strings.Contains(err.Error(), "images but no annotations") {
+		t.Errorf("Karpathy's file: %v", err)
 	}
 	if _, err := unpack([]byte(zipped(t, "12345")), 4); err == nil || !strings.Contains(err.Error(), "more than 4") {
 		t.Errorf("an archive that unpacks to more than is allowed: %v", err)
