@@ -247,6 +247,8 @@ func TestKeepOriginals(t *testing.T) {
 	edit(configFile, func(root map[string]any) {
 		root["_name_or_path"] = "somebody/something"
 		root["text_config"].(map[string]any)["prefix"] = "</s>"
+		root["text_config"].(map[string]any)["dtype"] = "float32" // as transformers states it from 4.56 on
+		root["vision_config"].(map[string]any)["torch_dtype"] = nil
 		delete(root["vision_config"].(map[string]any), "attention_dropout")
 	})
 	out, _ := convert(t, Parts{Main: dir, DType: weights.BF16}, Output{To: naming.HuggingFace})
@@ -266,6 +268,9 @@ func TestKeepOriginals(t *testing.T) {
 	_, invented := root.Vision["attention_dropout"]
 	if root.Name != "somebody/something" || root.Text["prefix"] != "</s>" || invented || root.DType != "bfloat16" {
 		t.Errorf("config.json became %s", raw)
+	}
+	if root.Text["dtype"] != "bfloat16" || root.Vision["torch_dtype"] != nil {
+		t.Errorf("the parts have the types %v and %v", root.Text["dtype"], root.Vision["torch_dtype"])
 	}
 }
 
