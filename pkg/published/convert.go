@@ -142,6 +142,12 @@ func (a *Assembly) tokenizer(spec Spec, o Output) (map[string][]byte, error) {
 		return files, nil
 	}
 	if o.Tokenizer != "" {
+		if info, err := os.Stat(o.Tokenizer); err != nil {
+			return nil, fmt.Errorf("the tokenizer's folder: %w", err)
+		} else if !info.IsDir() {
+			return nil, fmt.Errorf("%s: is a file; name the folder of the tokenizer's files, %s", o.Tokenizer,
+				filepath.Dir(o.Tokenizer))
+		}
 		return nil, fmt.Errorf("%s: holds none of a tokenizer's files: %v", o.Tokenizer, tokenizerFiles)
 	}
 	return map[string][]byte{}, nil

@@ -413,6 +413,11 @@ func TestTokenizerGoesAlong(t *testing.T) {
 	_, err = a.Write(t.Context(), Output{Dir: filepath.Join(t.TempDir(), "x"), To: naming.HuggingFace,
 		Tokenizer: t.TempDir()})
 	says(t, "no tokenizer", err, "holds none of a tokenizer's files", "vocab.json")
+	for path, want := range map[string]string{
+		filepath.Join(other, "vocab.txt"): "is a file; name the folder", filepath.Join(other, "none"): "no such file"} {
+		_, err := a.Write(t.Context(), Output{Dir: filepath.Join(t.TempDir(), "x"), To: naming.HuggingFace, Tokenizer: path})
+		says(t, path, err, path, want)
+	}
 	_, w = convert(t, Parts{Main: dir}, Output{To: naming.LAVIS})
 	if !slices.Equal(w.Files, []string{weights.SingleFile}) {
 		t.Errorf("LAVIS's form has %v", w.Files)
