@@ -126,7 +126,7 @@ func (f *partsFlags) fromRun(app *App) error {
 func writeWritten(w io.Writer, r *published.Written) error {
 	for _, cov := range r.Coverages {
 		for _, line := range append([]string{cov.String()}, cov.Gaps()...) {
-			fmt.Fprintln(w, line)
+			fmt.Fprintln(w, visible(line))
 		}
 	}
 	for _, line := range naming.NoteLines("dropped", r.Dropped) {
