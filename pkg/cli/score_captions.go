@@ -76,6 +76,8 @@ the annotations' images have.`,
 		"references that are scored)")
 	flags.StringVar(&opts.writeDF, "write-cider-df", "",
 		"write the document frequencies of the scored references to\nthis file")
+	completeValues(cmd, "metrics", caption.Kinds()...)
+	completeValues(cmd, "expect", known...)
 	flags.BoolVar(&opts.strict, "strict", false, "fail on anything that would be a warning, or is not computed")
 	return cmd
 }

@@ -39,6 +39,8 @@ func (f *partsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().Float64Var(&f.shard, "max-shard", 5, "largest file in `GB`")
 	f.hints.add(cmd)
 	f.allow.add(cmd)
+	completeValues(cmd, "dtype", "f32", "bf16", "f16")
+	completeValues(cmd, "allow", "missing", "unexpected")
 }
 
 // maxShard bounds --max-shard, in GB, far beyond any disk.
@@ -162,6 +164,7 @@ The folder appears when all of it is written.`,
 	}
 	opts.add(cmd)
 	cmd.Flags().StringVar(&opts.to, "to", "", "`form` to write: hf or lavis")
+	completeValues(cmd, "to", naming.HuggingFace, naming.LAVIS)
 	return cmd
 }
 
@@ -198,6 +201,7 @@ the projection between them is drawn where the checkpoint has none. The result i
 	}
 	opts.add(cmd)
 	cmd.Flags().IntVar(&stage, "stage", 0, "stage of training to start: 1 or 2")
+	completeValues(cmd, "stage", "1", "2")
 	cmd.Flags().StringVar(&bert, "bert", "", "`path` of bert-base-uncased")
 	cmd.Flags().StringVar(&qformer, "qformer", "", "`path` of a checkpoint of BLIP-2 whose Q-Former is taken")
 	cmd.Flags().IntVar(&opts.Queries, "queries", 0, "query tokens of a new Q-Former (default 32)")

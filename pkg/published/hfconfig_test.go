@@ -73,7 +73,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		`{"model_type":"opt","enable_bias":false}`:                           {"enable_bias"},
 		`{"model_type":"opt","num_hidden_layers":-1}`:                        {"number of OPT's layers is -1"},
 		`{"model_type":"opt","vocab_size":1e3}`:                              {"vocab_size"},
-		`{"model_type":"opt","ffn_dim":null,"hidden_size":"8"}`:              {"hidden_size is of the kind string, want a whole"},
+		`{"model_type":"opt","ffn_dim":null,"hidden_size":"8"}`:              {"hidden_size is of the kind string"},
 		`{"model_type":"opt","eos_token_id":[50118,2]}`:                      {"eos_token_id is a list of 2 tokens"},
 		`{"model_type":"opt","eos_token_id":[]}`:                             {"eos_token_id is a list of 0 tokens"},
 		`{"model_type":"opt","eos_token_id":["2"]}`:                          {"eos_token_id: want a whole number"},

@@ -69,9 +69,10 @@ func TestFormats(t *testing.T) {
 		{"plain JSON", "r.json", `["x", "y"]`, "a.json", `[["a", "b"], "c"]`, plain},
 		{"text", "r.txt", "x\ny\n", "a.txt", "a\tb\r\nc\n", plain},
 		{"text to COCO", "r.txt", "x\ny", "a.json", cocoAnnotations, one},
-		{"lines of JSON", "r.jsonl", `{"image_id": 1, "caption": "x"}` + "\r\n" + `{"image_id": "2", "caption": "y"}` + "\n", "a.json",
-			cocoAnnotations, one},
-		{"lines of blip2 generate", "r.jsonl", `{"image": "val/COCO_val2014_000000000001.jpg", "prompt": "", "text": "x", "texts": []}
+		{"lines of JSON", "r.jsonl", `{"image_id": 1, "caption": "x"}` + "\r\n" +
+			`{"image_id": "2", "caption": "y"}` + "\n", "a.json", cocoAnnotations, one},
+		{"lines of blip2 generate", "r.jsonl",
+			`{"image": "val/COCO_val2014_000000000001.jpg", "prompt": "", "text": "x", "texts": []}
 			{"image": "2.jpg", "prompt": "", "text": "y", "texts": []}`, "a.json", cocoAnnotations, one},
 		{"a byte order mark", "r.json", "\ufeff[\"x\", \"y\"]", "a.txt", "\ufeffa\tb\nc\n", plain},
 		{"gzip", "r.json.gz", zipped(t, twoResults), "a.json.gz", zipped(t, cocoAnnotations), one},
