@@ -43,7 +43,8 @@ func newTokenizeCmd(app *App) *cobra.Command {
 		Short: "Show the token ids of texts, or the text of ids",
 		Long: `Shows the pieces and ids that a model's tokenizer makes of every text, the same as Hugging Face's fast
 tokenizers. DIR is a model's folder, or one of its tokenizer files: tokenizer.json, BERT's vocab.txt, vocab.json with
-merges.txt beside it (OPT, GPT-2, CLIP), T5's spiece.model or OpenAI's bpe_simple_vocab_16e6.txt.gz (CLIP).
+merges.txt beside it (OPT, GPT-2, CLIP), T5's spiece.model or OpenAI's bpe_simple_vocab_16e6.txt.gz (CLIP). Of a run of
+this program, the tokenizer that its configuration names is taken.
 
 With --jsonl, texts come from stdin, one {"text": "..."} per line, and a line {"ids": [...], "tokens": [...]} answers
 each. With --decode it is the other way round: the arguments are one row of ids, the lines are {"ids": [...]}.`,
@@ -94,6 +95,13 @@ func runTokenize(ctx context.Context, app *App, opts tokenizeOptions, args []str
 	row, err := opts.row(args)
 	if err != nil {
 		return err
+	}
+	run, err := findRun(app, opts.model)
+	if err != nil {
+		return err
+	}
+	if run.cfg != nil && run.cfg.tokenizer != "" {
+		opts.model = run.cfg.tokenizer
 	}
 	tok, err := tokenizer.Load(opts.model)
 	if err != nil {

@@ -321,6 +321,10 @@ func TestWeightsAssemble(t *testing.T) {
 	path := writeTensors(t, "bert", tensorsOf(bert.Params(), func(name string) string {
 		return strings.NewReplacer("Qformer.cls.", "cls.", "Qformer.bert.", "bert.").Replace(name)
 	}))
+	named := trainedRun(t, f, "text.vocab="+writeFile(t, "vocab.txt", tokenizeVocab))
+	if got := runApp(t, nil, "tokenize", "--model", named, "--json", "a"); !strings.Contains(got.out, `"ids":[2,5,3]`) {
+		t.Errorf("the tokenizer of a run: %s%s", got.out, got.err)
+	}
 	out := filepath.Join(t.TempDir(), "start")
 	got := runApp(t, nil,
 		weightsArgs("assemble --json --stage 1 --queries 5 --vision "+f.vision+" --bert "+path+" --out "+out+heads)...)
