@@ -149,7 +149,7 @@ read — or under LAVIS's names as safetensors. Parts that the source lacks, bec
 are given with --vision and --llm; LAVIS's form may do without them. Of a run of this program, given by its folder or a
 checkpoint in it, the configuration says the number of heads and where the image encoder is.
 
-The folder appears when all of it is written.`,
+The folder appears when all of it is written; an empty one that is there, a mounted disk for example, is filled then.`,
 		Example: `  blip2 weights convert --to lavis --out models/lavis models/blip2-opt-2.7b
   blip2 weights convert --to hf --out models/hf --vision eva_vit_g.pth --llm opt-2.7b blip2_pretrained_opt2.7b.pth
   blip2 weights convert --to hf --dtype bf16 --out models/bf16 models/blip2-opt-2.7b`,
