@@ -51,7 +51,7 @@ The work of a pass is that of its matrix products, two operations per multiply-a
 the figures: look at the smallest and the largest run.`,
 		Example: `  blip2 bench forward --model vit-g --backend xla:cpu
   blip2 bench forward --model opt-2.7b --tokens 64 --keep /tmp/bench
-  blip2 bench forward --model flan-t5-xl --weights models/flan-t5-xl --dtype bf16 --json
+  blip2 bench forward --model flan-t5-xl --weights models/flan-t5-xl --backend xla:cuda --json
   blip2 bench forward --model opt-125m --container pth --backend go`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBenchForward(cmd.Context(), app, opts) },

@@ -110,6 +110,7 @@ func TestBenchForwardWrongUsage(t *testing.T) {
 		{"", "--model is needed: one of blip-large"},
 		{"--model vit-h", `--model "vit-h" is unknown; did you mean vit-g?`},
 		{"--model opt-125m --batch 0", "a batch of 0"},
+		{"--model opt-125m --batch 1000000000000", "at most 65536"},
 		{"--model opt-125m --tokens -1", "1 to 2047 tokens, not -1"},
 		{"--model opt-125m --tokens 3000", "1 to 2047 tokens, not 3000"},
 		{"--model vit-g --tokens 5", "vit-g reads no text"},

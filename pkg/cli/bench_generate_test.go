@@ -22,6 +22,7 @@ func TestBenchGenerateWrongUsage(t *testing.T) {
 		"--model qformer --draw 2 --beams 3": "not with 3 beams",
 		"--model opt-125m --beams 0":         "0 beams",
 		"--model opt-125m --batch 0":         "a batch of 0",
+		"--model opt-125m --beams 100000":    "at most 65536 texts",
 		"--model opt-125m --new-tokens 1":    "1 new tokens",
 		"--model opt-125m --runs 0":          "0 runs",
 		"--model opt-125m --dtype f8":        `--dtype "f8"`,

@@ -75,6 +75,12 @@ func runBenchMetrics(ctx context.Context, app *App, opts benchMetricsOptions) er
 	if opts.runs < 1 {
 		return usagef("--runs %d: measure at least 1", opts.runs)
 	}
+	switch {
+	case opts.heldOut < 0:
+		return usagef("--held-out %d: captions are counted from 0", opts.heldOut)
+	case opts.heldOut > 0 && opts.annotations == "":
+		return usagef("--held-out is for the captions of --annotations, which are not given")
+	}
 	r := benchMetricsReport{Data: opts.annotations, Runs: opts.runs, NotComputed: map[string]string{},
 		Scores: map[string]float64{}, Machine: thisMachine(), Build: newVersionInfo(app.buildInfo())}
 	items, err := opts.items()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 
@@ -380,6 +381,13 @@ func TestCompletion(t *testing.T) {
 	for _, shell := range shells() {
 		if got := runApp(t, nil, "completion", shell); got.code != ExitOK || !strings.Contains(got.out, "blip2") {
 			t.Errorf("%s: exit code %d, %s", shell, got.code, got.err)
+		}
+	}
+	for args, want := range map[string]string{"weights convert --to": "lavis", "weights assemble --dtype": "bf16",
+		"weights assemble --stage": "2", "score captions --metrics": "spice", "score captions --expect": "nocaps-val"} {
+		got := runApp(t, nil, append(append([]string{"__complete"}, strings.Fields(args)...), "")...)
+		if !slices.Contains(strings.Split(got.out, "\n"), want) {
+			t.Errorf("%s is completed with %q, without %s", args, got.out, want)
 		}
 	}
 	if got := runApp(t, nil, "__complete", "--backend", ""); !strings.Contains(got.out, "xla:cuda") {

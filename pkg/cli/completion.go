@@ -45,3 +45,11 @@ func oneShell(_ *cobra.Command, args []string) error {
 	}
 	return fmt.Errorf("unknown shell %q%s", args[0], suggest(args[0], shells()))
 }
+
+// completeValues makes the shell complete a flag with the values that it takes.
+func completeValues(cmd *cobra.Command, flag string, values ...string) {
+	complete := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+		panic(err) // the caller defined the flag
+	}
+}

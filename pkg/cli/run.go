@@ -76,7 +76,7 @@ func (app *App) printError(err error, code int, interrupted bool) {
 		text = "interrupted: " + text
 	}
 	if !app.Globals.JSON {
-		fmt.Fprintf(app.Err, "blip2: %s\n", strings.TrimRight(text, "\n"))
+		fmt.Fprintf(app.Err, "blip2: %s\n", visible(strings.TrimRight(text, "\n")))
 		if app.hint != "" {
 			fmt.Fprintln(app.Err, app.hint)
 		}

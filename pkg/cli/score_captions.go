@@ -44,10 +44,12 @@ func newScoreCaptionsCmd(app *App) *cobra.Command {
 		Long: `Scores captions as coco-caption (pycocoevalcap 1.2) does: the same tokens (Stanford's PTBTokenizer), the same
 BLEU-1 to 4, METEOR 1.5, ROUGE-L, CIDEr-D and SPICE. Papers give the values times 100.
 
-Results: the format of COCO or a list of LAVIS ([{"image_id": 1, "caption": "..."}]), an object {"id": "caption"}, or a
-plain list, as JSON or as a text file with a caption on each line. Annotations: the format of COCO or NoCaps, a list of
+Results: the format of COCO or a list of LAVIS ([{"image_id": 1, "caption": "..."}]), such objects or those of
+blip2 generate line by line, an object {"id": "caption"}, or a plain list, as JSON or as a text file with a caption on
+each line. Annotations: the format of COCO or NoCaps, a list of
 LAVIS ([{"image": "...", "caption": ["..."]}]), an object {"id": ["caption", ...]}, or a plain list in the order of the
-results, as JSON or as a text file with a picture on each line and tabs between its references.
+results, as JSON or as a text file with a picture on each line and tabs between its references. All may be compressed
+with gzip.
 
 Pictures without a result are left out, with a warning; of two results of a picture the first counts. METEOR and SPICE
 need data of their own; where these are not installed they are reported as not computed.
@@ -74,6 +76,8 @@ the annotations' images have.`,
 		"references that are scored)")
 	flags.StringVar(&opts.writeDF, "write-cider-df", "",
 		"write the document frequencies of the scored references to\nthis file")
+	completeValues(cmd, "metrics", caption.Kinds()...)
+	completeValues(cmd, "expect", known...)
 	flags.BoolVar(&opts.strict, "strict", false, "fail on anything that would be a warning, or is not computed")
 	return cmd
 }
@@ -91,8 +95,11 @@ func (o scoreCaptionsOptions) validate() error {
 			return usagef("--metrics %q is unknown%s", name, suggest(name, caption.Kinds()))
 		}
 	}
-	_, err := o.expected()
-	return err
+	if _, err := o.expected(); err != nil {
+		return err
+	}
+	return checkOutputs([]namedFile{{"--results", o.results}, {"--annotations", o.annotations}, {"--cider-df", o.df}},
+		namedFile{"--per-image", o.perImage}, namedFile{"--write-cider-df", o.writeDF})
 }
 
 // expected reads --expect; nil if it is not given.

@@ -118,6 +118,12 @@ func TestBenchMetrics(t *testing.T) {
 	if r.code != ExitFailure || !strings.Contains(r.err, "leaves no candidate or no reference") {
 		t.Errorf("code %d: %s", r.code, r.err)
 	}
+	for _, args := range []string{"--held-out -1 --annotations " + annotations, "--held-out 1"} {
+		r := runApp(t, nil, append([]string{"bench", "metrics"}, strings.Fields(args)...)...)
+		if r.code != ExitUsage || !strings.Contains(r.err, "--held-out") {
+			t.Errorf("%s: code %d: %s", args, r.code, r.err)
+		}
+	}
 	if items := madeUpItems(); len(items) != 5000 || len(items[9].References) != 4 {
 		t.Errorf("%d made-up pictures", len(items))
 	}

@@ -64,6 +64,11 @@ func runScoreGQA(app *App, opts scoreGQAOptions) error {
 	if opts.results == "" {
 		return usagef("--results is missing: the file of answers to score")
 	}
+	err := checkOutputs([]namedFile{{"--results", opts.results}, {"--questions", opts.questions}},
+		namedFile{"--per-question", opts.perQuestion})
+	if err != nil {
+		return err
+	}
 	results, err := vqa.ReadResults(opts.results)
 	if err != nil {
 		return err

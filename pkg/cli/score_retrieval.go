@@ -31,7 +31,7 @@ func newScoreRetrievalCmd(app *App) *cobra.Command {
 		Use:   "retrieval",
 		Short: "Recall at 1, 5 and 10 of image and text retrieval",
 		Long: `Ranks texts for every picture and pictures for every text, and prints how often a right one is among the
-first 1, 5 and 10, from a file of scores or of features (safetensors).
+first 1, 5 and 10, from a file of scores or of features (safetensors or PyTorch).
 
 --scores has one matrix for each direction, i2t [pictures, texts] and t2i [texts, pictures], or one of them for both.
 --features has image_feats [pictures, queries, width] or [pictures, width] and text_feat [texts, width]; the score of a
@@ -55,7 +55,7 @@ picture's after the other's.`,
 	flags.StringVar(&opts.textName, "text-feats", "text_feat", "name of the texts' features")
 	completeFiles(cmd, "texts")
 	for _, flag := range []string{"scores", "features"} {
-		if err := cmd.MarkFlagFilename(flag, "safetensors"); err != nil {
+		if err := cmd.MarkFlagFilename(flag, "safetensors", "pth", "pt"); err != nil {
 			panic(err) // the flag was defined just above
 		}
 	}
@@ -149,7 +149,7 @@ func (o scoreRetrievalOptions) load(ctx context.Context, app *App) (i2t, t2i [][
 		i2t, err = o.similarities(ctx, app)
 		return i2t, retrieval.Transpose(i2t), err
 	}
-	f, err := weights.Open(o.scores)
+	f, err := weights.OpenAny(o.scores)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -181,7 +181,7 @@ func firstFew(names []string) string {
 }
 
 // scoreMatrix reads the matrix of the given name, or of the first usual one that is there; nil if none is.
-func scoreMatrix(f *weights.File, given string, usual ...string) ([][]float32, error) {
+func scoreMatrix(f weights.Source, given string, usual ...string) ([][]float32, error) {
 	name := given
 	if name == "" {
 		i := slices.IndexFunc(usual, f.Has)
@@ -204,7 +204,7 @@ func scoreMatrix(f *weights.File, given string, usual ...string) ([][]float32, e
 	return rows, nil
 }
 
-func floatTensor(f *weights.File, name string) ([]float32, []int, error) {
+func floatTensor(f weights.Source, name string) ([]float32, []int, error) {
 	t, err := f.Tensor(name)
 	if err != nil {
 		return nil, nil, err
@@ -235,7 +235,7 @@ func (o scoreRetrievalOptions) similarities(ctx context.Context, app *App) ([][]
 }
 
 func (o scoreRetrievalOptions) readFeatures() (similarity.Features, error) {
-	f, err := weights.Open(o.features)
+	f, err := weights.OpenAny(o.features)
 	if err != nil {
 		return similarity.Features{}, err
 	}

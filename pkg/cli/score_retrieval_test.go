@@ -52,6 +52,20 @@ text to picture, by chance  50.00  100.00  100.00  83.33  3        2
 	}
 }
 
+// Scores and features may come from torch.save.
+func TestScoreRetrievalPyTorch(t *testing.T) {
+	const file = "../weights/testdata/torch-bare.pth"
+	mapping := writeFile(t, "map.json", `{"img2txt": [[0], [1], [], []]}`)
+	if r := retrievalJSON(t, "--scores", file, "--i2t", "columns", "--texts", mapping); r.Images != 4 || r.Texts != 2 {
+		t.Errorf("%+v", r)
+	}
+	got := runApp(t, nil, "score", "retrieval", "--features", file, "--image-feats", "f32", "--text-feats", "transposed",
+		"--backend", "go")
+	if got.code != ExitOK || !strings.Contains(got.out, "picture to text") {
+		t.Errorf("features: %s", got.err)
+	}
+}
+
 func TestScoreRetrievalFeatures(t *testing.T) {
 	images := weights.FromFloat32("image_feats", []int{2, 2, 2}, []float32{1, 0, 1, 0, 1, 0, 0, 1})
 	texts := weights.FromFloat32("text_feat", []int{2, 2}, []float32{1, 0, 0, 1})

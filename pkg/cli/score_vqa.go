@@ -103,6 +103,11 @@ func runScoreVQA(app *App, opts scoreVQAOptions) error {
 	if opts.results == "" {
 		return usagef("--results is missing: the file of answers to score")
 	}
+	err = checkOutputs([]namedFile{{"--results", opts.results}, {"--questions", opts.questions},
+		{"--annotations", opts.annotations}}, namedFile{"--per-question", opts.perQuestion})
+	if err != nil {
+		return err
+	}
 	results, err := vqa.ReadResults(opts.results)
 	if err != nil {
 		return err

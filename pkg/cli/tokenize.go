@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +43,8 @@ func newTokenizeCmd(app *App) *cobra.Command {
 		Short: "Show the token ids of texts, or the text of ids",
 		Long: `Shows the pieces and ids that a model's tokenizer makes of every text, the same as Hugging Face's fast
 tokenizers. DIR is a model's folder, or one of its tokenizer files: tokenizer.json, BERT's vocab.txt, vocab.json with
-merges.txt beside it (OPT, GPT-2, CLIP), T5's spiece.model or OpenAI's bpe_simple_vocab_16e6.txt.gz (CLIP).
+merges.txt beside it (OPT, GPT-2, CLIP), T5's spiece.model or OpenAI's bpe_simple_vocab_16e6.txt.gz (CLIP). Of a run of
+this program, the tokenizer that its configuration names is taken.
 
 With --jsonl, texts come from stdin, one {"text": "..."} per line, and a line {"ids": [...], "tokens": [...]} answers
 each. With --decode it is the other way round: the arguments are one row of ids, the lines are {"ids": [...]}.`,
@@ -92,6 +95,13 @@ func runTokenize(ctx context.Context, app *App, opts tokenizeOptions, args []str
 	row, err := opts.row(args)
 	if err != nil {
 		return err
+	}
+	run, err := findRun(app, opts.model)
+	if err != nil {
+		return err
+	}
+	if run.cfg != nil && run.cfg.tokenizer != "" {
+		opts.model = run.cfg.tokenizer
 	}
 	tok, err := tokenizer.Load(opts.model)
 	if err != nil {
@@ -151,6 +161,8 @@ func (o tokenizeOptions) validate(args []string) error {
 		return usagef("--pad-to %d is more than %d", o.padTo, maxPadding)
 	case o.padTo > 0 && (o.maxLength == 0 || o.maxLength > o.padTo):
 		return usagef("--pad-to %d needs a --max-length that is not larger: all rows shall have that length", o.padTo)
+	case o.decode && (o.literal || o.maxLength > 0 || o.padTo > 0):
+		return usagef("--literal, --max-length and --pad-to are for texts, not for ids that --decode turns into text")
 	case o.jsonl && len(args) > 0:
 		return usagef("with --jsonl, texts come from stdin, not from %d arguments", len(args))
 	case !o.jsonl && len(args) == 0:
@@ -259,6 +271,9 @@ func (o tokenizeOptions) answerLines(ctx context.Context, in *bufio.Reader, out 
 		if line, err = readLine(in, line[:0]); err == io.EOF {
 			return nil
 		}
+		if number == 1 { // some programs write a byte order mark in front
+			line = bytes.TrimPrefix(line, []byte("\ufeff"))
+		}
 		var answer any
 		if err == nil {
 			answer, err = o.answerLine(tok, line)
@@ -295,7 +310,14 @@ func (o tokenizeOptions) answerLine(tok tokenizer.Tokenizer, line []byte) (any, 
 		Text *string `json:"text"`
 		IDs  []int32 `json:"ids"`
 	}
+	if !utf8.Valid(line) {
+		return nil, errors.New("it is not UTF-8: its text would get other tokens")
+	}
 	if err := json.Unmarshal(line, &question); err != nil {
+		var kind *json.UnmarshalTypeError
+		if errors.As(err, &kind) { // whose message speaks of Go
+			return nil, fmt.Errorf("want an object such as %s, found a value of the kind %s", o.form(), kind.Value)
+		}
 		return nil, fmt.Errorf("not an object of JSON such as %s: %w", o.form(), err)
 	}
 	switch {

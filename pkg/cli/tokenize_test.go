@@ -88,6 +88,9 @@ func TestTokenizeLines(t *testing.T) {
 		{in: `{"text":null}`, fails: "line 1"},
 		{args: "--decode", in: `{"text":"a"}`, fails: `line 1 of stdin: want an object such as {"ids"`},
 		{in: `{"text":7}`, fails: "line 1"},
+		{in: "\ufeff" + `{"text":"a"}`, want: `{"ids":[2,5,3],"tokens":["[CLS]","a","[SEP]"]}` + "\n"},
+		{in: `{"text":"a` + "\xff" + `"}`, fails: "line 1 of stdin: it is not UTF-8"},
+		{in: `"cats"`, fails: `line 1 of stdin: want an object such as {"text": "a cat"}, found a value of the kind string`},
 	} {
 		got, err := tokenizeCmd(t, tt.in, false, append(strings.Fields(tt.args), "--jsonl")...)
 		if got != tt.want || (err == nil) != (tt.fails == "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
@@ -168,6 +171,8 @@ func TestTokenizeErrors(t *testing.T) {
 		{"a --pad-to 99999999 --max-length 8", true, "more than"},
 		{"--decode 1 x", true, `"x" is not a token id`},
 		{"--decode 99999999999", true, "is not a token id"},
+		{"--decode 1 --literal", true, "not for ids"},
+		{"--decode 1 --max-length 3", true, "not for ids"},
 	} {
 		out, err := tokenizeCmd(t, "", false, strings.Fields(tt.args)...)
 		var usage *UsageError

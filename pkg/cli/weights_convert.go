@@ -39,6 +39,8 @@ func (f *partsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().Float64Var(&f.shard, "max-shard", 5, "largest file in `GB`")
 	f.hints.add(cmd)
 	f.allow.add(cmd)
+	completeValues(cmd, "dtype", "f32", "bf16", "f16")
+	completeValues(cmd, "allow", "missing", "unexpected")
 }
 
 // maxShard bounds --max-shard, in GB, far beyond any disk.
@@ -59,8 +61,23 @@ func (f *partsFlags) parse() (err error) {
 		return usagef("--max-shard %g: give the GB of a file, above 0", f.shard)
 	}
 	f.Hints = f.hints.Hints
-	return errors.Join(f.hints.check(), notNegative("--image-size", f.ImageSize),
-		notNegative("--vision-layers", f.VisionLayers), notNegative("--queries", f.Queries))
+	return errors.Join(f.hints.check(), atMost("--image-size", f.ImageSize, maxImageSize),
+		atMost("--vision-layers", f.VisionLayers, maxLayers), atMost("--queries", f.Queries, maxQueries))
+}
+
+// Most pixels per side, blocks and query tokens: far more than any model has, and few enough for tables of them.
+const (
+	maxImageSize = 16384
+	maxLayers    = 1024
+	maxQueries   = 65536
+)
+
+// atMost refuses a number of a flag below 0 or above the most that makes sense; 0 stands for the default.
+func atMost(flag string, n, most int) error {
+	if n > most {
+		return usagef("%s %d: give a number up to %d", flag, n, most)
+	}
+	return notNegative(flag, n)
 }
 
 // write assembles the parts and writes them.
@@ -70,6 +87,9 @@ func (f *partsFlags) write(ctx context.Context, app *App) error {
 	}
 	if err := f.fromRun(app); err != nil {
 		return err
+	}
+	if f.VisionLayers != 0 && f.Vision == "" {
+		return usagef("--vision-layers is for the image encoder of --vision, which is not given")
 	}
 	a, err := published.Assemble(f.Parts)
 	if err != nil {
@@ -108,7 +128,7 @@ func (f *partsFlags) fromRun(app *App) error {
 func writeWritten(w io.Writer, r *published.Written) error {
 	for _, cov := range r.Coverages {
 		for _, line := range append([]string{cov.String()}, cov.Gaps()...) {
-			fmt.Fprintln(w, line)
+			fmt.Fprintln(w, visible(line))
 		}
 	}
 	for _, line := range naming.NoteLines("dropped", r.Dropped) {
@@ -129,7 +149,7 @@ read — or under LAVIS's names as safetensors. Parts that the source lacks, bec
 are given with --vision and --llm; LAVIS's form may do without them. Of a run of this program, given by its folder or a
 checkpoint in it, the configuration says the number of heads and where the image encoder is.
 
-The folder appears when all of it is written.`,
+The folder appears when all of it is written; an empty one that is there, a mounted disk for example, is filled then.`,
 		Example: `  blip2 weights convert --to lavis --out models/lavis models/blip2-opt-2.7b
   blip2 weights convert --to hf --out models/hf --vision eva_vit_g.pth --llm opt-2.7b blip2_pretrained_opt2.7b.pth
   blip2 weights convert --to hf --dtype bf16 --out models/bf16 models/blip2-opt-2.7b`,
@@ -144,6 +164,7 @@ The folder appears when all of it is written.`,
 	}
 	opts.add(cmd)
 	cmd.Flags().StringVar(&opts.to, "to", "", "`form` to write: hf or lavis")
+	completeValues(cmd, "to", naming.HuggingFace, naming.LAVIS)
 	return cmd
 }
 
@@ -180,6 +201,7 @@ the projection between them is drawn where the checkpoint has none. The result i
 	}
 	opts.add(cmd)
 	cmd.Flags().IntVar(&stage, "stage", 0, "stage of training to start: 1 or 2")
+	completeValues(cmd, "stage", "1", "2")
 	cmd.Flags().StringVar(&bert, "bert", "", "`path` of bert-base-uncased")
 	cmd.Flags().StringVar(&qformer, "qformer", "", "`path` of a checkpoint of BLIP-2 whose Q-Former is taken")
 	cmd.Flags().IntVar(&opts.Queries, "queries", 0, "query tokens of a new Q-Former (default 32)")

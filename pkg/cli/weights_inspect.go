@@ -88,7 +88,12 @@ func runWeightsInspect(app *App, opts inspectOptions) error {
 	if app.Globals.JSON {
 		return writeJSON(app.Out, report)
 	}
-	return report.writeText(app.Out, opts.tensors)
+	var text strings.Builder
+	if err := report.writeText(&text, opts.tensors); err != nil {
+		return err
+	}
+	_, err = io.WriteString(app.Out, visible(text.String()))
+	return err
 }
 
 // inspect describes a checkpoint; one of an unknown network is described too.
@@ -209,7 +214,7 @@ func (r *inspectReport) writeText(w io.Writer, tensors bool) error {
 	}
 	fmt.Fprintln(tab, "\nTENSOR\tTYPE\tSHAPE\tBYTES")
 	for _, t := range r.Tensors {
-		fmt.Fprintf(tab, "%s\t%s\t%v\t%d\n", t.Name, t.DType, t.Shape, t.Bytes)
+		fmt.Fprintf(tab, "%s\t%s\t%v\t%d\n", printable(t.Name), t.DType, t.Shape, t.Bytes)
 	}
 	return tab.Flush()
 }

@@ -136,6 +136,10 @@ func TestWeightsWrongUsage(t *testing.T) {
 		{"convert --to hf --out x --image-size -1 a", "--image-size -1"},
 		{"convert --to hf --out x --vision-layers -1 a", "--vision-layers -1"},
 		{"convert --to hf --out x --llm-heads -1 a", "--llm-heads -1"},
+		{"convert --to hf --out x --image-size 98000000 a", "--image-size 98000000: give a number up to"},
+		{"convert --to hf --out x --vision-layers 4611686018427387904 a", "give a number up to 1024"},
+		{"convert --to hf --out x --vision-layers 3 a", "--vision-layers is for the image encoder of --vision"},
+		{"assemble --stage 1 --out x --vision v --bert b --queries 100000000", "give a number up to 65536"},
 		{"assemble --out x", "--stage 0: want 1 or 2"},
 		{"assemble --stage 3 --out x", "--stage 3: want 1 or 2"},
 		{"assemble --stage 1 --out x --vision v", "--stage 1 takes --vision and --bert"},
@@ -317,6 +321,10 @@ func TestWeightsAssemble(t *testing.T) {
 	path := writeTensors(t, "bert", tensorsOf(bert.Params(), func(name string) string {
 		return strings.NewReplacer("Qformer.cls.", "cls.", "Qformer.bert.", "bert.").Replace(name)
 	}))
+	named := trainedRun(t, f, "text.vocab="+writeFile(t, "vocab.txt", tokenizeVocab))
+	if got := runApp(t, nil, "tokenize", "--model", named, "--json", "a"); !strings.Contains(got.out, `"ids":[2,5,3]`) {
+		t.Errorf("the tokenizer of a run: %s%s", got.out, got.err)
+	}
 	out := filepath.Join(t.TempDir(), "start")
 	got := runApp(t, nil,
 		weightsArgs("assemble --json --stage 1 --queries 5 --vision "+f.vision+" --bert "+path+" --out "+out+heads)...)

@@ -69,11 +69,16 @@ func (n Network) Bytes(dtype weights.DType) int64 {
 	return int64(model.Count(n.Params()) * dtype.Size())
 }
 
+// maxBatch bounds what is computed at once, pictures or texts, beyond what any device holds.
+const maxBatch = 65536
+
 // Validate reports sizes that the network does not take.
 func (n Network) Validate(s Sizes) error {
 	switch {
 	case s.Batch < 1:
 		return fmt.Errorf("a batch of %d: at least 1 is needed", s.Batch)
+	case s.Batch > maxBatch:
+		return fmt.Errorf("a batch of %d: at most %d are measured", s.Batch, maxBatch)
 	case n.Tokens == 0 && s.Tokens != 0:
 		return fmt.Errorf("%s reads no text, so there are no tokens to count", n.Name)
 	case n.Tokens != 0 && (s.Tokens < 1 || s.Tokens > n.MaxTokens):

@@ -95,6 +95,9 @@ func (o GenerateOptions) Validate() error {
 		return fmt.Errorf("%d beams: at least 1 is needed", o.Beams)
 	case o.Draw < 0:
 		return fmt.Errorf("%d texts cannot be drawn", o.Draw)
+	case max(o.Beams, o.Draw) > maxBatch/o.Sizes.Batch:
+		return fmt.Errorf("%d texts for each of %d pictures: at most %d texts are measured", max(o.Beams, o.Draw),
+			o.Sizes.Batch, maxBatch)
 	case o.Draw > 0 && o.Beams > 1:
 		return fmt.Errorf("texts are drawn one by one, not with %d beams", o.Beams)
 	case o.Runs < 1 || o.Warmup < 0:

@@ -3,7 +3,9 @@ package metrics
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"blip2/pkg/device"
@@ -37,7 +39,7 @@ func (m *meteorScorer) Score(ctx context.Context, images []caption.Image) (capti
 	}
 	stats, err := m.scorer.Score(ctx, segments)
 	if err != nil {
-		return caption.Score{}, err
+		return caption.Score{}, tooLarge(err, images)
 	}
 	score := caption.Score{Corpus: meteor.Corpus(stats)}
 	for _, s := range stats {
@@ -62,4 +64,21 @@ func unavailable(metric string, err error) error {
 		return &caption.UnavailableError{Metric: metric, Reason: "its data: " + missing.Reason, Remedy: missing.Remedy()}
 	}
 	return err
+}
+
+// tooLarge makes of a caption with more matches than METEOR looks at that the metric is not computed, and says which
+// caption it is: the other metrics have values for it. Other errors stay.
+func tooLarge(err error, images []caption.Image) error {
+	var large *meteor.TooLargeError
+	if !errors.As(err, &large) || large.Segment >= len(images) {
+		return err
+	}
+	const most = 40
+	text := images[large.Segment].Candidate
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return &caption.UnavailableError{Metric: caption.NameMETEOR,
+		Reason: fmt.Sprintf("the caption %q and its reference %d have too many equal words", text, large.Reference+1),
+		Remedy: "cut captions that repeat themselves without end"}
 }

@@ -2,12 +2,15 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
 
 	"blip2/pkg/device"
 	"blip2/pkg/metrics/caption"
+	"blip2/pkg/metrics/meteor"
 )
 
 // Without data METEOR and SPICE are not computed, and say what to do; they are never approximated.
@@ -35,5 +38,21 @@ func TestCaptionScorersWithoutData(t *testing.T) {
 	}
 	if m := e.Metric(caption.NameMETEOR); m.NotComputed == "" || m.Images != nil {
 		t.Errorf("METEOR %+v", m)
+	}
+}
+
+// TestTooLarge: one endless caption does not cost the scores of the other metrics, and is named.
+func TestTooLarge(t *testing.T) {
+	images := []caption.Image{{Candidate: "a"}, {Candidate: strings.Repeat("dog ", 100)}}
+	err := tooLarge(fmt.Errorf("METEOR: %w", &meteor.TooLargeError{Segment: 1, Reference: 2}), images)
+	var unavailable *caption.UnavailableError
+	if !errors.As(err, &unavailable) || !strings.Contains(unavailable.Reason, `"dog dog`) ||
+		!strings.Contains(unavailable.Reason, "reference 3") || len(unavailable.Reason) > 150 {
+		t.Errorf("got %v", err)
+	}
+	for _, other := range []error{io.EOF, &meteor.TooLargeError{Segment: 2}} {
+		if got := tooLarge(other, images); got != other {
+			t.Errorf("%v became %v", other, got)
+		}
 	}
 }

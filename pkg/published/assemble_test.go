@@ -651,6 +651,18 @@ func TestStrangersConfig(t *testing.T) {
 	_ = c.Close()
 }
 
+// A part of a model that is given for the whole is called what it is, instead of a smaller network.
+func TestOneShard(t *testing.T) {
+	spec := tiny()["blip2-opt"]
+	dir, _ := convert(t, Parts{Main: folder(t, spec, stateOf(spec))}, Output{To: naming.HuggingFace, MaxShard: 4000})
+	list, err := filepath.Glob(filepath.Join(dir, "model-00001-of-*.safetensors"))
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	_, err = Open(list[0], hints)
+	says(t, "a shard", err, "it is file 1 of the", "name their folder, "+dir)
+}
+
 // TestHostileMetadata: what a file says of itself is checked like anything else.
 func TestHostileMetadata(t *testing.T) {
 	spec := tiny()["blip2-opt"]

@@ -44,6 +44,10 @@ func Open(path string, h Hints) (*Checkpoint, error) {
 // Identify is Open for weights that are open already; they stay the caller's to close.
 func Identify(src weights.Source, h Hints) (*Checkpoint, error) {
 	c := &Checkpoint{Source: src}
+	if number, all := weights.ShardOf(src.Path()); all > 1 {
+		return nil, fmt.Errorf("it is file %d of the %d of a model: name their folder, %s", number, all,
+			filepath.Dir(src.Path()))
+	}
 	var err error
 	if c.Detection, err = naming.Detect(src.Names()); err != nil {
 		return nil, err

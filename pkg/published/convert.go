@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"blip2/pkg/naming"
+	"blip2/pkg/tokenizer"
 	"blip2/pkg/weights"
 )
 
@@ -45,6 +46,9 @@ func (a *Assembly) Write(ctx context.Context, o Output) (*Written, error) {
 	}
 	spec := a.Spec
 	if o.To == naming.HuggingFace {
+		if spec.Model == naming.BLIP2OPT && spec.EOS == 0 {
+			spec.EOS = a.newline(o)
+		}
 		spec = spec.withPublishedTokens()
 	}
 	outputs, dropped, err := table.Export(a.Names(), a.Info, a.Tensor)
@@ -119,14 +123,7 @@ func (a *Assembly) sideFiles(spec Spec, outputs []naming.Output, o Output) (map[
 // tokenizer returns the files of the tokenizer that goes along: that of the options or, in Hugging Face's form, the one
 // beside the weights. Where the model has an image token, so has the tokenizer.
 func (a *Assembly) tokenizer(spec Spec, o Output) (map[string][]byte, error) {
-	var dirs []string
-	switch {
-	case o.Tokenizer != "":
-		dirs = []string{o.Tokenizer}
-	case o.To == naming.HuggingFace:
-		dirs = []string{a.parts.Main, a.parts.LLM}
-	}
-	for _, dir := range dirs {
+	for _, dir := range a.tokenizerDirs(o) {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			continue
 		}
@@ -145,9 +142,51 @@ func (a *Assembly) tokenizer(spec Spec, o Output) (map[string][]byte, error) {
 		return files, nil
 	}
 	if o.Tokenizer != "" {
+		if info, err := os.Stat(o.Tokenizer); err != nil {
+			return nil, fmt.Errorf("the tokenizer's folder: %w", err)
+		} else if !info.IsDir() {
+			return nil, fmt.Errorf("%s: is a file; name the folder of the tokenizer's files, %s", o.Tokenizer,
+				filepath.Dir(o.Tokenizer))
+		}
 		return nil, fmt.Errorf("%s: holds none of a tokenizer's files: %v", o.Tokenizer, tokenizerFiles)
 	}
 	return map[string][]byte{}, nil
+}
+
+// tokenizerDirs returns where a tokenizer may be that goes along, the first that has one counts.
+func (a *Assembly) tokenizerDirs(o Output) []string {
+	switch {
+	case o.Tokenizer != "":
+		return []string{o.Tokenizer}
+	case o.To == naming.HuggingFace:
+		return []string{a.folder(a.parts.Main), a.folder(a.parts.LLM)}
+	}
+	return nil
+}
+
+// newline returns the token with which captions of BLIP-2 with OPT end, as the tokenizer that goes along has it; 0 if
+// there is none that has one. It differs from the published one where the language model is not a published one.
+func (a *Assembly) newline(o Output) int {
+	for _, dir := range a.tokenizerDirs(o) {
+		tok, err := tokenizer.Load(dir)
+		if err != nil {
+			continue
+		}
+		ids := tok.Encode("\n", tokenizer.EncodeOptions{NoSpecial: true})
+		if len(ids) == 1 && tok.Decode(ids, false) == "\n" && int(ids[0]) < a.Spec.OPT.Vocab {
+			return int(ids[0])
+		}
+		return 0
+	}
+	return 0
+}
+
+// folder returns the folder that a part was read from; of a file or an index in the folder of a model, that folder.
+func (a *Assembly) folder(path string) string {
+	if c := a.opened[path]; c != nil && filepath.Base(c.SpecFrom) == configFile {
+		return filepath.Dir(c.SpecFrom)
+	}
+	return path
 }
 
 // lazy turns the outputs into what the writer takes; data are made when it asks for them.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -246,6 +247,8 @@ func TestKeepOriginals(t *testing.T) {
 	edit(configFile, func(root map[string]any) {
 		root["_name_or_path"] = "somebody/something"
 		root["text_config"].(map[string]any)["prefix"] = "</s>"
+		root["text_config"].(map[string]any)["dtype"] = "float32" // as transformers states it from 4.56 on
+		root["vision_config"].(map[string]any)["torch_dtype"] = nil
 		delete(root["vision_config"].(map[string]any), "attention_dropout")
 	})
 	out, _ := convert(t, Parts{Main: dir, DType: weights.BF16}, Output{To: naming.HuggingFace})
@@ -265,6 +268,9 @@ func TestKeepOriginals(t *testing.T) {
 	_, invented := root.Vision["attention_dropout"]
 	if root.Name != "somebody/something" || root.Text["prefix"] != "</s>" || invented || root.DType != "bfloat16" {
 		t.Errorf("config.json became %s", raw)
+	}
+	if root.Text["dtype"] != "bfloat16" || root.Vision["torch_dtype"] != nil {
+		t.Errorf("the parts have the types %v and %v", root.Text["dtype"], root.Vision["torch_dtype"])
 	}
 }
 
@@ -393,6 +399,10 @@ func TestTokenizerGoesAlong(t *testing.T) {
 			t.Errorf("%s changes when it is written again: %v", name, err)
 		}
 	}
+	_, w = convert(t, Parts{Main: filepath.Join(dir, weights.SingleFile)}, Output{To: naming.HuggingFace})
+	if !w.Tokenizer {
+		t.Errorf("of the file in the folder: %v", w.Files)
+	}
 	other := filepath.Join(t.TempDir(), "tokenizer")
 	tokenizerOf(t, other, map[string]string{"vocab.txt": "[PAD]\n"})
 	_, w = convert(t, Parts{Main: dir}, Output{To: naming.HuggingFace, Tokenizer: other})
@@ -403,6 +413,11 @@ func TestTokenizerGoesAlong(t *testing.T) {
 	_, err = a.Write(t.Context(), Output{Dir: filepath.Join(t.TempDir(), "x"), To: naming.HuggingFace,
 		Tokenizer: t.TempDir()})
 	says(t, "no tokenizer", err, "holds none of a tokenizer's files", "vocab.json")
+	for path, want := range map[string]string{
+		filepath.Join(other, "vocab.txt"): "is a file; name the folder", filepath.Join(other, "none"): "no such file"} {
+		_, err := a.Write(t.Context(), Output{Dir: filepath.Join(t.TempDir(), "x"), To: naming.HuggingFace, Tokenizer: path})
+		says(t, path, err, path, want)
+	}
 	_, w = convert(t, Parts{Main: dir}, Output{To: naming.LAVIS})
 	if !slices.Equal(w.Files, []string{weights.SingleFile}) {
 		t.Errorf("LAVIS's form has %v", w.Files)
@@ -496,4 +511,27 @@ func FuzzAddImageToken(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Captions end with the newline that the language model's own tokenizer has: not always the published one.
+func TestCaptionsEndWithTheNewline(t *testing.T) {
+	spec := tiny()["blip2-opt"]
+	s := stateOf(spec)
+	llm := llmFolder(t, spec, s)
+	trained := s.without("opt_model.").by(t, naming.BLIP2OPT, naming.LAVIS).file(t, "stage2.safetensors")
+	for vocab, want := range map[string]int{
+		`{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"a":4,"Ċ":14}`: 14,
+		`{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"a":4,"Ċ":30}`: 2, // the model has no such row: what its class has
+		`{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"a":4}`:        2,
+	} {
+		tokenizerOf(t, llm, map[string]string{"vocab.json": vocab, "merges.txt": "#version: 0.2\n"})
+		out, _ := convert(t, Parts{Main: trained, LLM: llm, Hints: hints}, Output{To: naming.HuggingFace})
+		if got, err := ReadConfig(out); err != nil || got.EOS != want {
+			t.Errorf("%s: texts end with %d, want %d, error %v", vocab, got.EOS, want, err)
+		}
+		raw, err := os.ReadFile(filepath.Join(out, "generation_config.json"))
+		if text := fmt.Sprintf(`"eos_token_id": %d`, want); err != nil || !strings.Contains(string(raw), text) {
+			t.Errorf("%s: generation_config.json without %s: %s, %v", vocab, text, raw, err)
+		}
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 
 	"blip2/pkg/model/blip"
 	"blip2/pkg/model/clip"
@@ -72,7 +74,7 @@ func parseConfig(raw []byte) (Spec, error) {
 		Architectures []string `json:"architectures"`
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
-		return Spec{}, err
+		return Spec{}, readable(err, "")
 	}
 	arch := ""
 	if len(head.Architectures) > 0 {
@@ -103,11 +105,47 @@ func into(raw []byte, key string, v any) error {
 		return nil
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		if key != "" {
-			return fmt.Errorf("%s: %w", key, err)
-		}
-		return err
+		return readable(err, key)
 	}
+	return nil
+}
+
+// readable says of a value of the wrong kind which key it has, below the given one, and what it should be.
+func readable(err error, key string) error {
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) {
+		want := map[reflect.Kind]string{reflect.Int: "a whole number", reflect.Float64: "a number", reflect.String: "text",
+			reflect.Bool: "true or false", reflect.Struct: "an object", reflect.Slice: "a list"}[kind.Type.Kind()]
+		name := strings.Trim(key+"."+kind.Field, ".")
+		if name == "" {
+			name = "the file"
+		}
+		return fmt.Errorf("%s is of the kind %s, want %s", name, kind.Value, want)
+	}
+	if key != "" {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return err
+}
+
+// endID is the token that ends a text: a number or, as newer files have it, a list of one.
+type endID int
+
+// UnmarshalJSON reads either form; null keeps the value.
+func (id *endID) UnmarshalJSON(raw []byte) error {
+	list := []int{int(*id)}
+	var into any = &list
+	if raw[0] != '[' {
+		into = &list[0]
+	}
+	if json.Unmarshal(raw, into) != nil { // whose error does not know the key
+		return errors.New("eos_token_id: want a whole number, or a list of one")
+	}
+	if len(list) != 1 {
+		return fmt.Errorf("eos_token_id is a list of %d tokens, but texts end with one here: leave the one in it that the "+
+			"model was trained with", len(list))
+	}
+	*id = endID(list[0])
 	return nil
 }
 
@@ -248,7 +286,7 @@ func parseOPT(raw []byte) (cfg opt.Config, eos int, err error) {
 	if c.EmbedDim != 0 && c.EmbedDim != c.Hidden {
 		cfg.EmbedDim = c.EmbedDim
 	}
-	return cfg, c.EOS, nil
+	return cfg, int(c.EOS), nil
 }
 
 // optJSON are the keys of OPT's configuration.
@@ -267,7 +305,7 @@ type optJSON struct {
 	Affine           bool    `json:"layer_norm_elementwise_affine"`
 	Dropout          float64 `json:"dropout"`
 	AttentionDropout float64 `json:"attention_dropout"`
-	EOS              int     `json:"eos_token_id"`
+	EOS              endID   `json:"eos_token_id"`
 }
 
 func parseT5(raw []byte) (cfg t5.Config, err error) {

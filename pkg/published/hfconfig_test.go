@@ -73,7 +73,11 @@ func TestParseConfigRefuses(t *testing.T) {
 		`{"model_type":"opt","enable_bias":false}`:                           {"enable_bias"},
 		`{"model_type":"opt","num_hidden_layers":-1}`:                        {"number of OPT's layers is -1"},
 		`{"model_type":"opt","vocab_size":1e3}`:                              {"vocab_size"},
-		`{"model_type":"opt","ffn_dim":null,"hidden_size":"8"}`:              {"hidden_size"},
+		`{"model_type":"opt","ffn_dim":null,"hidden_size":"8"}`:              {"hidden_size is of the kind string"},
+		`{"model_type":"opt","eos_token_id":[50118,2]}`:                      {"eos_token_id is a list of 2 tokens"},
+		`{"model_type":"opt","eos_token_id":[]}`:                             {"eos_token_id is a list of 0 tokens"},
+		`{"model_type":"opt","eos_token_id":["2"]}`:                          {"eos_token_id: want a whole number"},
+		`{"model_type":"opt","eos_token_id":"2"}`:                            {"eos_token_id: want a whole number"},
 		`{"model_type":"t5"}`:                                                {"tie_word_embeddings", "Flan-T5"},
 		`{"model_type":"t5","tie_word_embeddings":false}`:                    {"feed_forward_proj", "gated-gelu"},
 		`{` + flan + `,"dense_act_fn":"silu"}`:                               {"silu"},
@@ -93,6 +97,20 @@ func TestParseConfigRefuses(t *testing.T) {
 		`{"model_type":"clip","text_config":null,"vision_config_dict":null}`} {
 		if _, err := ParseConfig([]byte(config)); err != nil {
 			t.Errorf("%s: %v", config, err)
+		}
+	}
+}
+
+// Newer files may have a list where there was a number.
+func TestEndInAList(t *testing.T) {
+	for config, want := range map[string]int{
+		`{"model_type":"opt","eos_token_id":[50118]}`:                                       50118,
+		`{"model_type":"opt","eos_token_id":50118}`:                                         50118,
+		`{"model_type":"opt","eos_token_id":null}`:                                          2,
+		`{"model_type":"blip-2","text_config":{"model_type":"opt","eos_token_id":[50118]}}`: 50118,
+	} {
+		if s, err := ParseConfig([]byte(config)); err != nil || s.EOS != want {
+			t.Errorf("%s: %d, %v; want %d", config, s.EOS, err, want)
 		}
 	}
 }

@@ -101,9 +101,30 @@ func patch(original, before, after []byte) ([]byte, error) {
 			}
 		}
 	}
+	for _, key := range []string{"dtype", "torch_dtype"} {
+		if name, ok := changed[key].(string); ok && old[key] != changed[key] {
+			setTypes(root, name)
+		}
+	}
 	patchObject(root, old, changed)
 	raw, err := json.MarshalIndent(root, "", "  ")
 	return append(raw, '\n'), err
+}
+
+// setTypes replaces the types that parts of a configuration state: the library loads each part in its own.
+func setTypes(root map[string]any, name string) {
+	for _, value := range root {
+		part, ok := value.(map[string]any)
+		if !ok {
+			continue
+		}
+		for _, key := range []string{"dtype", "torch_dtype"} {
+			if part[key] != nil {
+				part[key] = name
+			}
+		}
+		setTypes(part, name)
+	}
 }
 
 func patchObject(root, old, changed map[string]any) {

@@ -9,7 +9,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -58,7 +60,46 @@ func OpenDir(dir string) (*Set, error) {
 		s.path = dir
 		return s, nil
 	}
-	return nil, fmt.Errorf("%s: has neither %s", dir, strings.Join(missing, " nor "))
+	return nil, fmt.Errorf("%s: has neither %s%s", dir, strings.Join(missing, " nor "), elsewhere(dir))
+}
+
+// elsewhere says where the weights may be that a folder does not have under the known names.
+func elsewhere(dir string) string {
+	if found, _ := os.ReadDir(filepath.Join(dir, "snapshots")); len(found) > 0 {
+		return "; it is a folder of Hugging Face's cache: name " + filepath.Join(dir, "snapshots", found[0].Name())
+	}
+	entries, _ := os.ReadDir(dir) // of one that cannot be read there is no more to say
+	var found []string
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) {
+		case ".safetensors", ".pth", ".pt", ".bin":
+			found = append(found, e.Name())
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return ""
+	case slices.ContainsFunc(found, func(name string) bool { _, all := ShardOf(name); return all > 1 }):
+		return "; the index of its shards is missing: download it again"
+	}
+	const few = 3
+	names := strings.Join(found[:min(few, len(found))], ", ")
+	if len(found) > few {
+		names += fmt.Sprintf(" and %d more", len(found)-few)
+	}
+	return "; name a file in it: " + names
+}
+
+var shardName = regexp.MustCompile(`-([0-9]{5})-of-([0-9]{5})\.(?:safetensors|bin)$`)
+
+// ShardOf reads the names that libraries give to a model's files, such as model-00001-of-00002.safetensors: which file
+// it is, and of how many. For any other name both are 0.
+func ShardOf(path string) (number, all int) {
+	if m := shardName.FindStringSubmatch(path); m != nil {
+		number, _ = strconv.Atoi(m[1]) // five digits each
+		all, _ = strconv.Atoi(m[2])
+	}
+	return number, all
 }
 
 func openSingle(path string) (*Set, error) {

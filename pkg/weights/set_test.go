@@ -119,3 +119,40 @@ func TestOpenDirRefuses(t *testing.T) {
 		t.Errorf("damaged file: %v", err)
 	}
 }
+
+// A folder that is not a model's may hold weights all the same, under names that must be given.
+func TestOpenDirSaysWhereElse(t *testing.T) {
+	for want, files := range map[string][]string{
+		"name a file in it: a.pth, b.bin, c.pt and 1 more":       {"d.safetensors", "a.pth", "c.pt", "b.bin", "x.txt"},
+		"name a file in it: model-00001-of-00001.safetensors":    {"model-00001-of-00001.safetensors"},
+		"the index of its shards is missing":                     {"model-00001-of-00002.safetensors", "a.bin"},
+		"it is a folder of Hugging Face's cache: name ":          {"snapshots/0a1b/config.json"},
+		filepath.Join("snapshots", "0a1b"):                       {"snapshots/0a1b/config.json"},
+		"nor pytorch_model.bin nor pytorch_model.bin.index.json": {"x.txt"},
+	} {
+		dir := t.TempDir()
+		for _, name := range files {
+			path := filepath.Join(dir, filepath.FromSlash(name))
+			if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := OpenDir(dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v; want %s", files, err, want)
+		}
+	}
+}
+
+func TestShardOf(t *testing.T) {
+	for path, want := range map[string][2]int{
+		"x/model-00001-of-00002.safetensors": {1, 2}, "pytorch_model-00003-of-00003.bin": {3, 3},
+		"model.safetensors": {}, "model-1-of-2.safetensors": {}, "model-00001-of-00002.json": {}, "": {},
+	} {
+		if number, all := ShardOf(path); number != want[0] || all != want[1] {
+			t.Errorf("%s: %d of %d, want %v", path, number, all, want)
+		}
+	}
+}

@@ -9,14 +9,24 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
 // Write calls fill with a temporary file in path's directory, syncs it, renames it to path and syncs the directory.
-// If anything fails the temporary file is removed and whatever was at path stays. The error names path, and the
-// remedy where the disk is full or the directory cannot be written to.
+// If anything fails the temporary file is removed and whatever was at path stays. Of a link, the file that it leads to
+// is written. What is no file but takes bytes, such as /dev/stdout, /dev/null or a named pipe, is written to as it is.
+// The error names path, and the remedy where the disk is full or the directory cannot be written to.
 func Write(path string, fill func(io.Writer) error) error {
-	if err := write(path, fill); err != nil {
+	target, stream, err := resolve(path)
+	switch {
+	case err != nil:
+	case stream:
+		err = writeStream(path, fill)
+	default:
+		err = write(target, fill)
+	}
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, Explain(err))
 	}
 	return nil
@@ -47,6 +57,48 @@ func write(path string, fill func(io.Writer) error) (err error) {
 	}
 	// The new file is in place and its contents are on disk; a directory that cannot be synced does not undo that.
 	return SyncDir(filepath.Dir(path))
+}
+
+// resolve follows a link to the file that is meant, which need not exist. It says whether path is to be written to in
+// place, because it is a device, a pipe, or a file that the process has open.
+func resolve(path string) (target string, stream bool, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return "", false, errors.New("it is a folder: name a file")
+	case err == nil && !info.Mode().IsRegular():
+		return path, true, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", false, err
+	}
+	target = path
+	for range maxLinks {
+		if strings.HasPrefix(target, "/proc/") { // where /dev/stdout leads
+			return path, true, nil
+		}
+		next, err := os.Readlink(target)
+		if err != nil { // no link, or nothing is there yet
+			return target, false, nil
+		}
+		if !filepath.IsAbs(next) {
+			next = filepath.Join(filepath.Dir(target), next)
+		}
+		target = next
+	}
+	return "", false, errors.New("it is a link that leads to too many others")
+}
+
+// maxLinks is how many links are followed, as many as Linux follows.
+const maxLinks = 40
+
+// writeStream appends to what is there.
+func writeStream(path string, fill func(io.Writer) error) (err error) {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return fill(file)
 }
 
 // createBeside creates a hidden file with a fresh name; unlike os.CreateTemp it leaves the mode to the umask.

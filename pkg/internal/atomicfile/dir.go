@@ -7,15 +7,26 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // WriteDir makes a folder that is either complete or absent, also after a crash or a power cut. It calls fill with a
 // temporary folder beside path, syncs everything that fill put there, and renames it to path. If anything fails the
 // temporary folder is removed, and so are parents of path that were made for it. Something at path is an error, unless
-// it is an empty folder. The error names path, and the remedy where the disk is full or the parent cannot be written
-// to. A process that is killed leaves a hidden folder beside path.
+// it is an empty folder: that stays, as it may be a mounted disk, a link or where the process is, and gets its contents
+// from a temporary folder inside it, all of them at the end. The error names path, and the remedy where the disk is
+// full or the parent cannot be written to. A process that is killed leaves a hidden folder beside path, or in it.
 func WriteDir(path string, fill func(dir string) error) error {
-	if err := writeDir(filepath.Clean(path), fill); err != nil {
+	path = filepath.Clean(path)
+	err := checkFree(path)
+	if err == nil {
+		write := writeDir
+		if _, missing := os.Stat(path); missing == nil {
+			write = fillDir
+		}
+		err = write(path, fill)
+	}
+	if err != nil {
 		return fmt.Errorf("writing folder %s: %w", path, Explain(err))
 	}
 	return nil
@@ -40,6 +51,9 @@ func tryDir(path string) error {
 		return err
 	}
 	defer removeEmpty(made)
+	if _, missing := os.Stat(path); missing == nil {
+		path = filepath.Join(path, "new") // an empty folder is filled from a temporary one inside it
+	}
 	temp, err := makeBeside(path)
 	if err != nil {
 		return err
@@ -47,10 +61,8 @@ func tryDir(path string) error {
 	return os.Remove(temp)
 }
 
+// writeDir is WriteDir where nothing is at path.
 func writeDir(path string, fill func(dir string) error) (err error) {
-	if err := checkFree(path); err != nil {
-		return err
-	}
 	made, err := makeParents(path)
 	if err != nil {
 		return err
@@ -85,16 +97,63 @@ func writeDir(path string, fill func(dir string) error) (err error) {
 	return SyncDir(filepath.Dir(path))
 }
 
+// fillDir is WriteDir where path is an empty folder.
+func fillDir(path string, fill func(dir string) error) (err error) {
+	temp, err := makeBeside(filepath.Join(path, "new"))
+	if err != nil {
+		return err
+	}
+	var moved []string
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, name := range moved {
+			err = errors.Join(err, os.RemoveAll(name))
+		}
+		err = errors.Join(err, os.RemoveAll(temp))
+	}()
+	if err := fill(temp); err != nil {
+		return err
+	}
+	if err := syncTree(temp); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(temp)
+	if err != nil {
+		return err
+	}
+	if now, err := os.ReadDir(path); err != nil || len(now) != 1 {
+		return errors.Join(err, errors.New("somebody has put something into the folder meanwhile"))
+	}
+	for _, e := range entries {
+		name := filepath.Join(path, e.Name())
+		if err := os.Rename(filepath.Join(temp, e.Name()), name); err != nil {
+			return err
+		}
+		moved = append(moved, name)
+	}
+	if err := os.Remove(temp); err != nil {
+		return err
+	}
+	return SyncDir(path)
+}
+
 // checkFree makes sure that there is nothing at path but perhaps an empty folder.
 func checkFree(path string) error {
 	entries, err := os.ReadDir(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if to, err := os.Readlink(path); err == nil {
+			return fmt.Errorf("it is a link to %s, which does not exist: make that folder or remove the link", to)
+		}
 		return nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return errors.New("there is a file in the place of the folder: choose another name")
 	case err != nil:
 		return err
 	case len(entries) > 0:
-		return errors.New("the folder is not empty: choose another one, or remove it")
+		return fmt.Errorf("the folder is not empty, it holds %s: choose another one, or remove it", entries[0].Name())
 	}
 	return nil
 }

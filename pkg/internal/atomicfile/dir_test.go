@@ -60,12 +60,65 @@ func TestTryDir(t *testing.T) {
 	if entries, err := os.ReadDir(root); err != nil || len(entries) != 0 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
+	if err := TryDir(root); err != nil {
+		t.Errorf("an empty folder: %v", err)
+	}
 	put(t, filepath.Join(root, "file"))
 	for path, want := range map[string]string{root: "not empty", filepath.Join(root, "file", "x"): "cannot be made",
 		filepath.Join(root, "file", "x", "y"): "cannot be made"} {
 		if err := TryDir(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+// An empty folder stays the folder it is: a mounted disk cannot be replaced, a link should not be.
+func TestWriteDirIntoEmpty(t *testing.T) {
+	root := t.TempDir()
+	disk, link := filepath.Join(root, "disk"), filepath.Join(root, "link")
+	if err := os.Mkdir(disk, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("disk", link); err != nil {
+		t.Skip("no links here")
+	}
+	before, err := os.Stat(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := func(dir string) error { put(t, filepath.Join(dir, "half")); return syscall.ENOSPC }
+	if err := WriteDir(link, half); !errors.Is(err, syscall.ENOSPC) {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(disk); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	late := func(dir string) error {
+		put(t, filepath.Join(disk, "theirs"))
+		put(t, filepath.Join(dir, "theirs"))
+		return nil
+	}
+	if err := WriteDir(link, late); err == nil {
+		t.Error("replaced what appeared meanwhile")
+	}
+	wantOnly(t, disk, "theirs")
+	if err := os.Remove(filepath.Join(disk, "theirs")); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(disk)
+	if err := WriteDir(".", func(dir string) error { put(t, filepath.Join(dir, "x")); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	wantOnly(t, ".", "x")
+	after, err := os.Stat(disk)
+	if to, errLink := os.Readlink(link); err != nil || !os.SameFile(before, after) || errLink != nil || to != "disk" {
+		t.Errorf("the folder is another one: %v, link to %q", err, to)
+	}
+	if err := os.RemoveAll(disk); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteDir(link, half); err == nil || !strings.Contains(err.Error(), "a link to disk") {
+		t.Errorf("a link to nothing: %v", err)
 	}
 }
 

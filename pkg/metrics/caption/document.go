@@ -2,9 +2,11 @@ package caption
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"regexp"
@@ -18,17 +20,41 @@ type document struct {
 	data []byte
 }
 
-// open reads a file.
+// maxFile bounds what a file may hold, unpacked: more than any published file of captions, less than a crafted archive
+// unpacks to.
+const maxFile = 4 << 30
+
+// open reads a file, unpacked if it is compressed with gzip.
 func open(name string) (*document, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
+	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+		if data, err = unpack(data, maxFile); err != nil {
+			return nil, fmt.Errorf("%s: unpacking: %w; is the file whole?", name, err)
+		}
+		name = strings.TrimSuffix(name, ".gz") // of which the rest says whether it is a list of lines
+	}
 	return newDocument(name, data)
 }
 
-// newDocument takes a file's bytes, which must be UTF-8.
+// unpack reads what is compressed with gzip, at most the given number of bytes.
+func unpack(data []byte, most int64) ([]byte, error) {
+	in, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	out, err := io.ReadAll(io.LimitReader(in, most+1))
+	if err == nil && int64(len(out)) > most {
+		err = fmt.Errorf("it holds more than %d bytes", most)
+	}
+	return out, err
+}
+
+// newDocument takes a file's bytes, which must be UTF-8. A byte order mark in front, as some editors write, is no text.
 func newDocument(name string, data []byte) (*document, error) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if utf8.Valid(data) {
 		return &document{name, data}, nil
 	}

@@ -27,12 +27,17 @@ func (d *document) results() ([]entry, error) {
 		}
 		return out, nil
 	}
-	if kindOf(d.data) == "an object" {
-		return d.byID()
-	}
-	elements, err := d.list(d.data, "")
+	elements, err := d.resultLines()
 	if err != nil {
 		return nil, err
+	}
+	if elements == nil && kindOf(d.data) == "an object" {
+		return d.byID()
+	}
+	if elements == nil {
+		if elements, err = d.list(d.data, ""); err != nil {
+			return nil, err
+		}
 	}
 	out := make([]entry, len(elements))
 	for i, raw := range elements {
@@ -49,16 +54,72 @@ func (d *document) results() ([]entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if out[i].id, err = d.id(fields["image_id"], place+": image_id"); err != nil {
+		if out[i], err = d.result(fields, place); err != nil {
 			return nil, err
 		}
-		s, err := d.text(fields["caption"], place+": caption")
-		if err != nil {
-			return nil, err
-		}
-		out[i].texts = []string{s}
 	}
 	return out, mixed(d, out)
+}
+
+// result reads a caption with its picture's id, or a line of blip2 generate, whose file names end with the id.
+func (d *document) result(fields map[string]json.RawMessage, place string) (e entry, err error) {
+	caption := "caption"
+	if fields["image_id"] == nil && kindOf(fields["image"]) == "a string" && fields["text"] != nil {
+		caption = "text"
+		var file string
+		if file, err = d.text(fields["image"], place+": image"); err != nil {
+			return e, err
+		}
+		e.id = idOfFile(file)
+	} else if e.id, err = d.id(fields["image_id"], place+": image_id"); err != nil {
+		return e, err
+	}
+	s, err := d.text(fields[caption], place+": "+caption)
+	e.texts = []string{s}
+	return e, err
+}
+
+// resultLines returns the objects of a file that has one for every caption without a list around them, line by line as
+// a rule; nil for a file of any other form.
+func (d *document) resultLines() ([]json.RawMessage, error) {
+	if kindOf(d.data) != "an object" {
+		return nil, nil
+	}
+	var lines []json.RawMessage
+	dec := json.NewDecoder(bytes.NewReader(d.data))
+	for {
+		var raw json.RawMessage
+		err := dec.Decode(&raw)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil && len(lines) == 0 {
+			return nil, nil // whose reader says what is wrong
+		}
+		if err != nil {
+			return nil, d.errorf("value %d: %w", len(lines), jsonError(d.data, err))
+		}
+		lines = append(lines, raw)
+	}
+	fields, err := d.object(lines[0], "")
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(lines) == 1 && kindOf(firstOfList(fields["annotations"])) == "an object":
+		return nil, d.errorf("these are annotations, not results: are the two files exchanged?")
+	case len(lines) == 1 && kindOf(fields["image_id"]) == "nothing" && kindOf(fields["texts"]) != "a list":
+		return nil, nil
+	}
+	return lines, nil
+}
+
+// firstOfList is the first element of a list, empty for anything else.
+func firstOfList(raw []byte) []byte {
+	if kindOf(raw) != "a list" {
+		return nil
+	}
+	return firstOf(raw)
 }
 
 // mixed is an error if some entries have a picture's id and some have none.
@@ -131,6 +192,10 @@ func (d *document) annotations() (*annotated, error) {
 		}
 		if raw, ok := fields["annotations"]; ok && kindOf(raw) == "a list" && kindOf(firstOf(raw)) != "a string" {
 			return d.coco(fields)
+		}
+		if _, ok := fields["annotations"]; !ok && kindOf(firstOfList(fields["images"])) == "an object" {
+			return nil, d.errorf("has images but no annotations with their captions: of Karpathy's and other formats take " +
+				"the file that LAVIS or COCO made of it")
 		}
 		pictures, err := d.byID()
 		return (&annotated{pictures: pictures}).merged(), err

@@ -1,6 +1,8 @@
 package caption
 
 import (
+	"compress/gzip"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -30,6 +32,20 @@ const cocoAnnotations = `{"images": [{"id": 1, "domain": "in-domain"}, {"id": 2,
 
 const twoResults = `[{"image_id": 1, "caption": "x"}, {"image_id": 2, "caption": "y"}]`
 
+// zipped is a text compressed with gzip.
+func zipped(t *testing.T, text string) string {
+	t.Helper()
+	var b strings.Builder
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 func TestFormats(t *testing.T) {
 	one := []Item{{"1", "x", []string{"a", "b"}}, {"2", "y", []string{"c"}}}
 	plain := []Item{{"0", "x", []string{"a", "b"}}, {"1", "y", []string{"c"}}}
@@ -53,6 +69,14 @@ func TestFormats(t *testing.T) {
 		{"plain JSON", "r.json", `["x", "y"]`, "a.json", `[["a", "b"], "c"]`, plain},
 		{"text", "r.txt", "x\ny\n", "a.txt", "a\tb\r\nc\n", plain},
 		{"text to COCO", "r.txt", "x\ny", "a.json", cocoAnnotations, one},
+		{"lines of JSON", "r.jsonl", `{"image_id": 1, "caption": "x"}` + "\r\n" +
+			`{"image_id": "2", "caption": "y"}` + "\n", "a.json", cocoAnnotations, one},
+		{"lines of blip2 generate", "r.jsonl",
+			`{"image": "val/COCO_val2014_000000000001.jpg", "prompt": "", "text": "x", "texts": []}
+			{"image": "2.jpg", "prompt": "", "text": "y", "texts": []}`, "a.json", cocoAnnotations, one},
+		{"a byte order mark", "r.json", "\ufeff[\"x\", \"y\"]", "a.txt", "\ufeffa\tb\nc\n", plain},
+		{"gzip", "r.json.gz", zipped(t, twoResults), "a.json.gz", zipped(t, cocoAnnotations), one},
+		{"gzip of text", "r.txt.gz", zipped(t, "x\ny\n"), "a.txt.gz", zipped(t, "a\tb\nc\n"), plain},
 		{"a name twice in an object: the last", "r.json",
 			`[{"image_id": 7, "image_id": 1, "caption": "q", "caption": "x", "Caption": "z"}, {"image_id": 2, "caption": "y"}]`,
 			"a.json", cocoAnnotations, one},
@@ -190,4 +214,28 @@ func FuzzRead(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestFilesThatAreNotResults says what else they are.
+func TestFilesThatAreNotResults(t *testing.T) {
+	for want, results := range map[string]string{
+		"are the two files exchanged": cocoAnnotations,
+		"is the file whole":           zipped(t, twoResults)[:30],
+		"entry 1: caption is missing": `{"image_id": 1, "caption": "x"} {"image_id": 2}`,
+		"value 1: line 2: invalid":    `{"image_id": 1, "caption": "x"}` + "\n{x}",
+		"entry 0: caption: is a list": `{"image_id": 1, "caption": ["x"]}`,
+		`"1": is a number`:            `{"1": 7}`,
+	} {
+		_, err := readTexts(t, "r.json", results, "a.json", cocoAnnotations)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60q: %v; want %s", results, err, want)
+		}
+	}
+	_, err := readTexts(t, "r.json", twoResults, "a.json", `{"images": [{"cocoid": 1, "sentences": [{"raw": "a"}]}]}`)
+	if err == nil || !strings.Contains(err.Error(), "images but no annotations") {
+		t.Errorf("Karpathy's file: %v", err)
+	}
+	if _, err := unpack([]byte(zipped(t, "12345")), 4); err == nil || !strings.Contains(err.Error(), "more than 4") {
+		t.Errorf("an archive that unpacks to more than is allowed: %v", err)
+	}
 }
