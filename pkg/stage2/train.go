@@ -49,7 +49,7 @@ func (s *stage) Inputs(r *training.Run) (training.Inputs, error) {
 		"qformer.weights": c.QFormer.Weights} {
 		if path != "" {
 			if _, err := os.Stat(path); err != nil {
-				return in, fmt.Errorf("%s: %w", key, err)
+				return in, fmt.Errorf("%s: %w; say where it is now with --set %s=...", key, err, key)
 			}
 		}
 	}

@@ -294,7 +294,7 @@ func TestWrongSettings(t *testing.T) {
 	y := newToy(t)
 	for want, set := range map[string]string{
 		"llm.path: ":           "llm.path=" + filepath.Join(y.dir, "images"),
-		"stage1: ":             "stage1=nowhere",
+		"with --set stage1=":   "stage1=nowhere",
 		"text.max_len: ":       "text.max_len=38",
 		"eval.max_tokens: ":    "eval.max_tokens=40",
 		"eval: length penalty": "eval.length_penalty=99",
