@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,8 +19,6 @@ import (
 	"blip2/pkg/answer"
 	"blip2/pkg/internal/atomicfile"
 	"blip2/pkg/runlog"
-
-	"github.com/gofrs/flock"
 )
 
 // results is where answers go.
@@ -127,7 +124,8 @@ type resultFile struct {
 	coco     bool                         // the lines become a list in COCO's format at the end
 	answered map[string]map[string]record // by picture and prompt
 	file     *os.File
-	lock     *flock.Flock // of the file itself, from when there is one
+	size     int64        // of what was read
+	release  func() error // ends the claim to the file, from when there is one
 }
 
 func (f *resultFile) path() string { return f.name }
@@ -161,11 +159,13 @@ func (f *resultFile) read() error {
 		cutOff := err == io.EOF && len(line) > 0
 		switch begin := min(len(line), len(resultStart)); {
 		case err == io.EOF && len(line) == 0:
+			f.size = end
 			return nil
 		case (err == nil || cutOff) && (begin == 0 || string(line[:begin]) != resultStart[:begin]):
 			err = errForeign
 		case cutOff:
 			f.app.Log.Warn("the last line of the results is not complete: its picture is answered again", "file", f.name)
+			f.size = end
 			return f.cut(end)
 		}
 		var r record
@@ -185,14 +185,13 @@ func (f *resultFile) read() error {
 	}
 }
 
-// claim keeps other commands out of the file. Where the file system has no locks it does nothing, nor on Windows, where
-// a lock would keep this command out, too.
+// claim keeps other commands out of the file.
 func (f *resultFile) claim() error {
-	if f.lock != nil || runtime.GOOS == "windows" {
+	if f.release != nil {
 		return nil
 	}
-	f.lock = flock.New(f.name)
-	if got, err := f.lock.TryLock(); err == nil && !got {
+	var free bool
+	if f.release, free = atomicfile.Claim(f.name); !free {
 		return fmt.Errorf("--out %s: another command is writing it: wait for that one, or choose another file", f.name)
 	}
 	return nil
@@ -260,12 +259,12 @@ func (f *resultFile) add(r record) error {
 	return nil
 }
 
-// openFile opens the file to append to, or makes it. A file that another command has made since is not this one's.
+// openFile opens the file to append to, or makes it. A file that another command has made or changed since it was read
+// is not this one's.
 func (f *resultFile) openFile() (err error) {
 	if f.file != nil {
 		return nil
 	}
-	fresh := f.lock == nil
 	if f.file, err = os.OpenFile(f.name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
@@ -276,7 +275,7 @@ func (f *resultFile) openFile() (err error) {
 	if err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
-	if fresh && info.Size() > 0 {
+	if info.Size() != f.size {
 		return fmt.Errorf("--out %s: another command has written it meanwhile: choose another file, or go on with that one",
 			f.name)
 	}
@@ -313,8 +312,8 @@ func (f *resultFile) close() {
 	if err := f.shut(); err != nil {
 		f.app.Log.Warn("closing the results", "file", f.name, "error", err)
 	}
-	if f.lock != nil {
-		_ = f.lock.Close() // it goes with the process at the latest
+	if f.release != nil {
+		_ = f.release() // it goes with the process at the latest
 	}
 }
 

@@ -453,7 +453,7 @@ func TestGenerateTwice(t *testing.T) {
 	if err := late.openFile(); err == nil || !strings.Contains(err.Error(), "meanwhile") {
 		t.Errorf("the other's file is taken: %v", err)
 	}
-	if err := errors.Join(late.shut(), late.lock.Close()); err != nil {
+	if err := errors.Join(late.shut(), late.release()); err != nil {
 		t.Error(err)
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Files that are read are never written over, by whatever path they are named; and what cannot be written is said first.
+// Files that are read are never written over, by whatever path they are named; and what cannot be written is said
+// first.
 func TestScoreKeepsItsInputs(t *testing.T) {
 	results, annotations := writeFile(t, "r.json", scoreResults), writeFile(t, "a.json", scoreAnnotations)
 	answers := writeFile(t, "v.json", `[{"question_id": "1", "pred_ans": "dog", "gt_ans": "dog"}]`)

@@ -85,7 +85,7 @@ func TestAnnotationErrors(t *testing.T) {
 		{"<!DOCTYPE html><html>404", "HTML"},
 		{"PK\x03\x04xx", "zip"},
 		{"\x1f\x8b\x08", "unpacking"},
-		{"(\xb5/\xfdxxxx", "zstd"},
+		{"(\xb5/\xfd\x04\x00", "zstd"},
 		{"version https://git-lfs.github.com/spec/v1\n", "Git LFS"},
 		{"plain words\n", `neither JSON nor a table (starts with "plain words`},
 		{"caption,size\na,2\n", "line 1: no column is known to hold the file names"},

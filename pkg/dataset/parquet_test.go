@@ -237,7 +237,7 @@ func TestFooterClaims(t *testing.T) {
 		"nested":         claim(bytes.Repeat([]byte{0x1c}, 100)...),
 		"long text":      claim(0x18, 0xff, 0xff, 0xff, 0x7f),
 		"unknown kind":   claim(0x1f, 0),
-		"long metadata":  append([]byte("PAR1xxxx"), 0xff, 0xff, 0xff, 0x0f, 'P', 'A', 'R', '1'),
+		"long metadata":  append([]byte("PAR1\x15\x04\x15\x06"), 0xff, 0xff, 0xff, 0x0f, 'P', 'A', 'R', '1'),
 		"encrypted":      append(make([]byte, 20), "PARE"...),
 		"without an end": append(make([]byte, 20), "PAR2"...),
 	} {

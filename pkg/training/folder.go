@@ -8,10 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-
-	"github.com/gofrs/flock"
 
 	"blip2/pkg/checkpoint"
 	"blip2/pkg/internal/atomicfile"
@@ -56,13 +53,11 @@ func (r *Run) keepLog() error {
 		return fmt.Errorf("run folder: %w", atomicfile.Explain(err))
 	}
 	r.onClose(file.Close)
-	if runtime.GOOS != "windows" { // where nobody else may write to what is locked
-		lock := flock.New(path)
-		r.onClose(lock.Close)
-		if got, err := lock.TryLock(); err == nil && !got { // file systems that cannot lock are used without
-			return fmt.Errorf("%s is in use by a training that goes on: wait for it or stop it, or choose another "+
-				"run.name", r.RunDir)
-		}
+	release, free := atomicfile.Claim(path)
+	r.onClose(release)
+	if !free {
+		return fmt.Errorf("%s is in use by a training that goes on: wait for it or stop it, or choose another run.name",
+			r.RunDir)
 	}
 	r.logFile = slog.New(slog.NewTextHandler(file, nil))
 	r.Log = slog.New(slog.NewMultiHandler(r.Log.Handler(), r.logFile.Handler()))

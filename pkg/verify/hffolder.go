@@ -166,7 +166,7 @@ func hfFolder(c *Case, k *checker) error {
 	return f.answers(cfg, prompts, expected.Prompts)
 }
 
-// processorIDs puts as many placeholders as there are queries in front of the ids, where the folder has a placeholder.
+// processorIDs puts as many image tokens as there are queries in front of the ids, where the folder has such a token.
 func (f *folder) processorIDs(ids []int32) []int32 {
 	spec := f.model.Spec
 	if spec.ImageToken == nil {

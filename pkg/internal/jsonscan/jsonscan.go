@@ -229,7 +229,8 @@ func (s *Scanner) escape() error {
 	return nil
 }
 
-// unicodeEscape reads \uXXXX, or two that are the halves of one character. A half without the other is U+FFFD.
+// unicodeEscape reads an escape such as \u00e9, or two that are the halves of one character. A half without the other
+// is U+FFFD.
 func (s *Scanner) unicodeEscape() error {
 	r, ok := s.hex(s.at)
 	if !ok {
@@ -248,7 +249,7 @@ func (s *Scanner) unicodeEscape() error {
 	return nil
 }
 
-// hex is the value of the escape \uXXXX at a place.
+// hex is the value of an escape such as \u00e9 at a place.
 func (s *Scanner) hex(at int) (rune, bool) {
 	if at+6 > len(s.data) || s.data[at] != '\\' || s.data[at+1] != 'u' {
 		return 0, false
